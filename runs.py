@@ -1,0 +1,197 @@
+"""A run on disk: the folder runs/<data set>/<run>/ that the scripts hand to each other.
+
+    config.json     every flag, the data set's digest and meta, versions, the device's name
+    history.jsonl   one JSON object an epoch, appended and flushed
+    logits.npy      float32 (epochs, test images, classes): test outputs after each epoch
+    checkpoint.pt   what --resume needs; model and optimizer after the last whole epoch
+    frequency.json  written by frequency.py
+
+A run exists if it has a config.json. Importing this does not import torch.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+
+CHECKPOINT_FORMAT = 1
+LOSS_NAMES = {0: "cross-entropy", 1: "self-distillation"}  # by the flag --dis
+FILES = ("config.json", "history.jsonl", "logits.npy", "frequency.json", "checkpoint.pt", "done")
+
+
+class RunError(ValueError):
+    """Something is wrong with a run's folder or a history.json; one line for the user."""
+
+
+def find_runs(paths: Sequence[Path]) -> list[Path]:
+    """The run folders at or below `paths`, sorted. Raises RunError if there is none."""
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        here = [config.parent for config in path.glob("**/config.json")]
+        if not here:
+            raise RunError(f"{path}: no run there; make one with train.py, or name it with --runs")
+        found.update(here)
+    return sorted(found)
+
+
+def remove_run(run: Path) -> None:
+    """Delete a run's files, the one that makes it exist first."""
+    for name in FILES:
+        (run / name).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write `content` whole or not at all; numbers that are not finite are refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, remedy: str) -> dict:
+    """Read a JSON object. Raises RunError with the remedy if it is missing or no JSON object."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; {remedy}") from None
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: not a JSON object; {remedy}")
+    return content
+
+
+def read_config(run: Path) -> dict:
+    return read_json(run / "config.json", "train the run again with --overwrite")
+
+
+def write_checkpoint(run: Path, content: dict) -> None:
+    """Replace checkpoint.pt, in one step, by `content`: tensors and plain Python values."""
+    import torch
+
+    temporary = run / "checkpoint.pt.tmp"
+    torch.save({"format": CHECKPOINT_FORMAT, **content}, temporary)
+    os.replace(temporary, run / "checkpoint.pt")
+
+
+def read_checkpoint(run: Path, device) -> dict:
+    """The content of checkpoint.pt, its tensors on `device`; nothing in the file is executed."""
+    import torch
+
+    path = run / "checkpoint.pt"
+    if not path.is_file():
+        raise RunError(f"--resume: {path} does not exist; start the run without --resume")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        if content["format"] == CHECKPOINT_FORMAT:
+            return content
+    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError):
+        pass
+    raise RunError(f"{path}: damaged or of another version; start again with --overwrite")
+
+
+def append_history(run: Path, record: dict) -> None:
+    """Append one epoch's record and flush it."""
+    with open(run / "history.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(record, allow_nan=False) + "\n")
+
+
+def read_history(run: Path) -> tuple[list[dict], str]:
+    """The epochs' records and a note, empty unless a half-written last line was dropped.
+
+    Raises RunError if there is no whole record, or another line than the last is damaged.
+    """
+    path = run / "history.jsonl"
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        lines = []
+    # A whole line ends with a newline, so what follows the last one was cut short.
+    note = f"{path}: half-written last line dropped" if lines and lines.pop() else ""
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise RunError(f"{path}: line {number} is damaged; train it again") from None
+    if not records:
+        raise RunError(f"{path}: no epoch in it yet; go on with train.py --resume")
+    return records, note
+
+
+def append_logits(run: Path, logits: np.ndarray) -> None:
+    """Append one epoch's logits (test images, classes) to logits.npy."""
+    path = run / "logits.npy"
+    if not path.exists():
+        with open(path, "wb") as file:
+            _write_logits_header(file, (0, *logits.shape))
+    with open(path, "r+b") as file:
+        shape = _read_logits_header(path, file)
+        file.seek(0, os.SEEK_END)
+        file.write(np.ascontiguousarray(logits, np.float32).data)
+        # The header counts an epoch only once its numbers are there.
+        file.flush()
+        file.seek(0)
+        _write_logits_header(file, (shape[0] + 1, *shape[1:]))
+
+
+def read_logits(run: Path) -> np.ndarray:
+    """float32 (epochs, test images, classes), mapped from disk, not read into memory."""
+    path = run / "logits.npy"
+    try:
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; go on with train.py --resume") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); train the run again") from None
+    if logits.ndim != 3 or logits.dtype != np.float32:
+        raise RunError(f"{path}: {logits.dtype} {logits.shape}; train the run again")
+    return logits
+
+
+def truncate_run(run: Path, epochs: int) -> None:
+    """Cut history and logits back to their first `epochs` epochs, those of the checkpoint.
+
+    Raises RunError if either has fewer.
+    """
+    history, logits = run / "history.jsonl", run / "logits.npy"
+    if epochs == 0:
+        history.unlink(missing_ok=True)
+        logits.unlink(missing_ok=True)
+        return
+    records, _ = read_history(run)
+    shape = read_logits(run).shape
+    if len(records) < epochs or shape[0] < epochs:
+        raise RunError(
+            f"{run}: the checkpoint is of epoch {epochs}, but the history ends at epoch "
+            f"{len(records)} and the logits at {shape[0]}; train it again with --overwrite"
+        )
+    lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
+    temporary = history.with_name(history.name + ".tmp")
+    temporary.write_text(lines, "utf-8")
+    os.replace(temporary, history)
+    with open(logits, "r+b") as file:
+        _write_logits_header(file, (epochs, *shape[1:]))
+        file.truncate(file.tell() + 4 * epochs * shape[1] * shape[2])
+
+
+# numpy leaves room in the header for a first axis of any length, so it can be written over.
+
+
+def _write_logits_header(file, shape: Iterable[int]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _read_logits_header(path: Path, file) -> tuple[int, ...]:
+    try:
+        np.lib.format.read_magic(file)
+        return np.lib.format.read_array_header_1_0(file)[0]
+    except ValueError as error:
+        raise RunError(f"{path}: damaged header ({error}); train the run again") from None
