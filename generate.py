@@ -226,6 +226,7 @@ def make_dataset(args: argparse.Namespace) -> DataSet:
     given = flip_labels(clean_labels, args.noise, args.rate, classes, args.seed)
     meta = {
         "source": source_name(args.dataset),
+        "title": args.title or source_name(args.dataset),
         "noise": args.noise,
         "rate_asked": args.rate,
         "rate_found": float(np.mean(given != clean_labels)),
@@ -274,6 +275,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train-size", type=int, help="a class-balanced subset (default all; shapes: 2000)")
     add("--test-size", type=int, help="a class-balanced subset (default all; shapes: 1000)")
     add("--data-dir", default="data", help="where CIFAR-10's archive is or goes (default data)")
+    add("--title", help="what figures call the images (default the data set's name)")
     add("--out", type=Path, help="default data/<dataset>-<noise><percent>.npz")
     args = parser.parse_args(argv)
     if not 0 <= args.rate <= 1:

@@ -1,0 +1,110 @@
+"""losses.py: the formulas against a hand-written case and an independent float64 reference."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losses import cross_entropy, self_distillation
+
+
+def reference(logits, labels):
+    """Loss, agreement and gradient of self-distillation by plain loops in float64."""
+    count, classes = logits.shape
+    predictions = [max(range(classes), key=lambda c: (row[c], -c)) for row in logits]
+    agreement = sum(p == y for p, y in zip(predictions, labels, strict=True)) / count
+    loss, gradient = 0.0, np.zeros((count, classes))
+    for i in range(count):
+        shifted = [z - max(logits[i]) for z in logits[i]]
+        total = sum(math.exp(z) for z in shifted)
+        for c in range(classes):
+            target = (1 - agreement) * (c == labels[i]) + agreement * (c == predictions[i])
+            loss -= target * (shifted[c] - math.log(total)) / count
+            gradient[i, c] = (math.exp(shifted[c]) / total - target) / count
+    return loss, agreement, gradient
+
+
+@given(st.integers(1, 40), st.integers(2, 12), st.integers(0, 10**6), st.floats(0.01, 30))
+@settings(max_examples=60, deadline=None)
+def test_loss_and_gradient_against_loops(count, classes, seed, scale):
+    random = np.random.default_rng(seed)
+    logits = (scale * random.standard_normal((count, classes))).astype(np.float32)
+    labels = random.integers(0, classes, count)
+    z = torch.from_numpy(logits).requires_grad_()
+    loss, agreement = self_distillation(z, torch.from_numpy(labels))
+    loss.backward()
+    expected, expected_agreement, gradient = reference(logits.astype(np.float64), labels)
+    assert loss.dtype == agreement.dtype == torch.float32 and loss.shape == agreement.shape == ()
+    assert loss.item() == pytest.approx(expected, rel=2e-5, abs=1e-6)
+    assert agreement.item() == pytest.approx(expected_agreement, rel=1e-6)
+    np.testing.assert_allclose(z.grad.numpy(), gradient, atol=1e-6)
+
+
+def test_a_case_by_hand():
+    # Two images, two classes; softmax rows (3/4, 1/4) and (1/4, 3/4). The first is predicted as
+    # given, the second is not: lambda = 1/2. Targets: (1, 0) and (1/2, 1/2).
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
+    loss, agreement = self_distillation(logits, torch.tensor([0, 0]))
+    assert agreement.item() == 0.5
+    first, second = -math.log(3 / 4), -(math.log(1 / 4) + math.log(3 / 4)) / 2
+    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_without_agreement_it_is_cross_entropy():
+    logits = torch.randn(9, 5, requires_grad=True)
+    labels = (logits.argmax(1) + 1) % 5
+    loss, agreement = self_distillation(logits, labels)
+    plain = cross_entropy(logits, labels)
+    assert agreement.item() == 0
+    torch.testing.assert_close(loss, plain)
+    (gradient,), (plain_gradient,) = (torch.autograd.grad(v, logits) for v in (loss, plain))
+    torch.testing.assert_close(gradient, plain_gradient)
+
+
+def test_targets_and_agreement_carry_no_gradient():
+    logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    _, agreement = self_distillation(logits, labels)
+    assert not agreement.requires_grad
+    # The gradient is that of a fixed target: finite differences see no other.
+    assert torch.autograd.gradcheck(lambda z: self_distillation(z, labels)[0], logits)
+
+
+def test_gradient_equals_that_of_the_originals_divergence():
+    logits = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(4, (8,))
+    loss, agreement = self_distillation(logits, labels)
+    target = torch.zeros(8, 4, dtype=torch.float64)
+    for i in range(8):
+        target[i, labels[i]] += 1 - agreement
+        target[i, logits[i].argmax()] += agreement
+    divergence = torch.nn.functional.kl_div(logits.log_softmax(1), target, reduction="batchmean")
+    entropy = -torch.special.xlogy(target, target).sum(1).mean()
+    torch.testing.assert_close(loss, divergence + entropy)
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, logits)[0], torch.autograd.grad(divergence, logits)[0]
+    )
+
+
+def test_cross_entropy_against_scipy():
+    from scipy.special import log_softmax
+
+    random = np.random.default_rng(0)
+    logits, labels = random.standard_normal((50, 10)).astype("f"), random.integers(0, 10, 50)
+    expected = -log_softmax(logits.astype(float), axis=1)[np.arange(50), labels].mean()
+    found = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_nothing_waits_for_the_device():
+    # On the meta device there are no numbers to wait for: .item() and the like raise.
+    logits = torch.randn(8, 4, device="meta", requires_grad=True)
+    labels = torch.zeros(8, dtype=torch.int64, device="meta")
+    loss, agreement = self_distillation(logits, labels)
+    loss.backward()
+    assert loss.device.type == agreement.device.type == "meta"
+    with pytest.raises(RuntimeError):
+        agreement.item()

@@ -1,0 +1,128 @@
+"""models/: sizes, shake coefficients forward and backward, evaluation, the shifted skip path."""
+
+import pytest
+import torch
+from torch import nn
+
+from models import shake_resnet, small_cnn
+from models.shake_resnet import Block, Shake, Skip
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("width", "count"), [(32, 2_923_162), (64, 11_653_978), (96, 26_192_922)])
+def test_parameter_counts_are_the_published_ones(width, count):
+    assert parameters(shake_resnet(width=width)) == count
+
+
+def test_depth_counts_the_layers_on_one_path():
+    for depth in (8, 14, 26):
+        model = shake_resnet(depth, 8)
+        on_path = [m for n, m in model.named_modules() if "branch2" not in n and "skip" not in n]
+        assert sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in on_path) == depth
+
+
+@pytest.mark.parametrize("model", [shake_resnet(8, 4, 7), small_cnn(7)])
+@pytest.mark.parametrize("size", [(8, 8), (12, 32), (28, 28), (64, 64)])
+def test_any_size_gives_one_row_of_logits_an_image(model, size):
+    assert model(torch.randn(3, 3, *size)).shape == (3, 7)
+
+
+def test_small_cnn_has_the_stages_of_the_design():
+    channels = [m.out_channels for m in small_cnn().modules() if isinstance(m, nn.Conv2d)]
+    linears = [m for m in small_cnn().modules() if isinstance(m, nn.Linear)]
+    assert channels == [32, 64, 128] and len(linears) == 2
+
+
+@pytest.mark.parametrize(("depth", "width"), [(25, 32), (2, 32), (0, 32), (26, 30), (26, 0)])
+def test_impossible_sizes_are_refused(depth, width):
+    with pytest.raises(ValueError, match=r"6n \+ 2|multiple of 4"):
+        shake_resnet(depth, width)
+
+
+def test_coefficients_forward_and_backward():
+    x1, x2 = torch.randn(2, 5, 3, 4, 4, dtype=torch.float64).requires_grad_()
+    alpha, beta = torch.rand(2, 5, 1, 1, 1, dtype=torch.float64)
+    out = Shake.apply(x1, x2, alpha, beta)
+    gradient = torch.randn_like(out)
+    g1, g2 = torch.autograd.grad(out, (x1, x2), gradient)
+    for i in range(5):
+        a, b = alpha[i].item(), beta[i].item()
+        torch.testing.assert_close(out[i], a * x1[i] + (1 - a) * x2[i])
+        torch.testing.assert_close(g1[i], b * gradient[i])
+        torch.testing.assert_close(g2[i], (1 - b) * gradient[i])
+
+
+class Constant(nn.Module):
+    """A branch that gives one value everywhere, so that a block's output shows its coefficient."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(float(value)))
+
+    def forward(self, x):
+        return self.value.expand_as(x)
+
+
+def test_a_block_draws_uniform_independent_coefficients_an_image():
+    block = Block(4, 4, 1)
+    block.branch1, block.branch2 = Constant(1), Constant(0)
+    x = torch.zeros(4000, 4, 2, 2)
+    alpha = block(x)
+    # One coefficient an image, the same at all its pixels.
+    assert alpha.flatten(1).std(dim=1).max() == 0
+    alpha = alpha[:, 0, 0, 0]
+    # The gradient of the first branch's value is beta times the number of pixels, summed.
+    betas = torch.stack(
+        [torch.autograd.grad(block(x[:1]).sum(), block.branch1.value)[0] / 16 for _ in range(500)]
+    )
+    for draws in (alpha, betas):
+        assert 0 <= draws.min() < 0.05 and 0.95 < draws.max() <= 1
+        assert abs(draws.mean() - 0.5) < 5 * (1 / 12 / len(draws)) ** 0.5
+        assert abs(draws.var() - 1 / 12) < 0.01
+    again = block(x)[:, 0, 0, 0]
+    assert abs(torch.corrcoef(torch.stack((alpha, again)))[0, 1]) < 0.08
+
+
+def test_forward_and_backward_coefficients_are_independent():
+    block = Block(4, 4, 1)
+    block.branch1, block.branch2 = Constant(1), Constant(0)
+    x = torch.zeros(1, 4, 2, 2)
+    pairs = []
+    for _ in range(500):
+        out = block(x)
+        (gradient,) = torch.autograd.grad(out.sum(), block.branch1.value)
+        pairs.append((out[0, 0, 0, 0].item(), gradient.item() / 16))
+    assert abs(torch.corrcoef(torch.tensor(pairs).T)[0, 1]) < 0.2
+
+
+def test_evaluation_is_the_mean_of_the_branches():
+    block = Block(8, 16, 2).eval()
+    x = torch.randn(3, 8, 8, 8)
+    expected = block.skip(x) + (block.branch1(x) + block.branch2(x)) / 2
+    torch.testing.assert_close(block(x), expected)
+    model = shake_resnet(8, 4).eval()
+    images = torch.randn(3, 3, 8, 8)
+    assert torch.equal(model(images), model(images))
+
+
+def test_skip_is_two_paths_one_shifted_by_a_pixel():
+    skip = Skip(2, 4, stride=2).eval()
+    x = torch.randn(1, 2, 6, 6)
+    rectified = x.clamp(min=0)
+    expected = torch.zeros(1, 4, 3, 3)
+    for row in range(3):
+        for column in range(3):
+            for path, (conv, shift) in enumerate(((skip.conv1, 0), (skip.conv2, 1))):
+                pixel = rectified[0, :, 2 * row + shift, 2 * column + shift]
+                expected[0, 2 * path : 2 * path + 2, row, column] = conv.weight[:, :, 0, 0] @ pixel
+    torch.testing.assert_close(skip(x), expected / (1 + skip.norm.eps) ** 0.5)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
+
+
+def test_a_training_step_stays_on_the_device():
+    model = shake_resnet(8, 4).to("meta").train()
+    model(torch.randn(2, 3, 8, 8, device="meta")).sum().backward()
+    assert {p.grad.device.type for p in model.parameters()} == {"meta"}
