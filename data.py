@@ -1,4 +1,4 @@
-"""The data-set file and the batches made from it.
+"""The data-set file, and the subsets and batches made from it.
 
 A data set is one `.npz` file, complete in itself:
 
@@ -34,6 +34,7 @@ ARRAYS = ("train_images", "train_labels", "clean_labels", "test_images", "test_l
 # kept, so that the smoothing variance delta of frequency.py keeps its meaning.
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2023, 0.1994, 0.2010)
+PROBE_SIZE = 10_000
 PADDING = 4  # pixels on each side before the random crop
 
 
@@ -136,6 +137,34 @@ def _check(dataset: DataSet) -> None:
     changed = [n for n, d in array_digests(dataset).items() if d != dataset.meta["sha256"].get(n)]
     if changed:
         raise ValueError(f"{changed[0]} does not match its sha256")
+
+
+def balanced_subset(labels: np.ndarray, size: int, num_classes: int, seed: int) -> np.ndarray:
+    """Sorted indices of `size` random images, the classes' counts differing by at most one.
+
+    Raises DataError if a class has too few images.
+    """
+    chosen = []
+    for label in range(num_classes):
+        wanted = size // num_classes + (label < size % num_classes)
+        members = np.flatnonzero(labels == label)
+        if len(members) < wanted:
+            raise DataError(
+                f"{size} of {len(labels)} images asked, {wanted} of class {label}, which has only "
+                f"{len(members)}; lower --train-size, --test-size or --probe"
+            )
+        chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
+    return np.sort(np.concatenate(chosen))
+
+
+def probe_indices(dataset: DataSet, size: int | None) -> np.ndarray:
+    """Sorted indices of the training images looked at in eval mode, class-balanced.
+
+    The same for every run on a data set. Raises DataError if there are not as many.
+    """
+    if size is None and len(dataset.train_images) <= PROBE_SIZE:
+        return np.arange(len(dataset.train_images))
+    return balanced_subset(dataset.clean_labels, size or PROBE_SIZE, dataset.num_classes, seed=0)
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def analyse_run(run: Path, data: Path | None, deltas: Sequence[float], device: s
     dataset = read_dataset(path)
     if dataset.sha256 != config["data"]["digest"]:
         raise runs.RunError(f"{run} was trained on another data set than {path}; name its --data")
-    logits = runs.read_logits(run)
+    logits = runs.read_logits(run / "logits.npy")
     expected = (len(dataset.test_labels), dataset.num_classes)
     if logits.shape[1:] != expected or not len(logits):
         raise runs.RunError(

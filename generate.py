@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import DataError, DataSet, array_digests, write_dataset
+from data import DataError, DataSet, array_digests, balanced_subset, write_dataset
 
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
 LARGEST = 64  # pixels a side of a folder's images
@@ -106,24 +106,6 @@ def flip_labels(
     given = labels.copy()
     given[wrong] = flipped[wrong]
     return given
-
-
-def balanced_subset(labels: np.ndarray, size: int, num_classes: int, seed: int) -> np.ndarray:
-    """Sorted indices of `size` random images, the classes' counts differing by at most one.
-
-    Raises DataError if a class has too few images.
-    """
-    chosen = []
-    for label in range(num_classes):
-        wanted = size // num_classes + (label < size % num_classes)
-        members = np.flatnonzero(labels == label)
-        if len(members) < wanted:
-            raise DataError(
-                f"{size} of {len(labels)} images asked, {wanted} of class {label}, which has only "
-                f"{len(members)}; lower --train-size or --test-size"
-            )
-        chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
-    return np.sort(np.concatenate(chosen))
 
 
 def load_cifar10(data_dir: Path) -> Source:

@@ -206,7 +206,11 @@ def memorization_figure(history: dict, groups: dict) -> Figure:
         raise runs.RunError("no label of this data set is wrong: nothing to memorize")
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), layout="constrained")
     panels = (
-        ("memorized", "predicted as their wrong label (%)", "wrongly labelled training images"),
+        (
+            "memorized",
+            "predicted as their wrong label (%)",
+            "wrongly labelled training images",
+        ),
         ("train_clean_accuracy", "accuracy (%)", "training images, true labels"),
     )
     for panel, (name, ylabel, title) in zip(axes, panels, strict=True):

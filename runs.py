@@ -3,6 +3,7 @@
     config.json     every flag, the data set's digest and meta, versions, the device's name
     history.jsonl   one JSON object an epoch, appended and flushed
     logits.npy      float32 (epochs, test images, classes): test outputs after each epoch
+    probe_logits.npy, probe_indices.npy    the same of some training images, and which they are
     checkpoint.pt   what --resume needs; model and optimizer after the last whole epoch
     frequency.json  written by frequency.py
 
@@ -10,6 +11,7 @@ A run exists if it has a config.json. Importing this does not import torch.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +21,9 @@ import numpy as np
 
 CHECKPOINT_FORMAT = 1
 LOSS_NAMES = {0: "cross-entropy", 1: "self-distillation"}  # by the flag --dis
-FILES = ("config.json", "history.jsonl", "logits.npy", "frequency.json", "checkpoint.pt", "done")
+LOGITS = ("logits.npy", "probe_logits.npy")
+FILES = ("config.json", "history.jsonl", *LOGITS, "probe_indices.npy", "frequency.json", "done")
+FILES += ("checkpoint.pt",)
 
 
 class RunError(ValueError):
@@ -125,9 +129,8 @@ def read_history(run: Path) -> tuple[list[dict], str]:
     return records, note
 
 
-def append_logits(run: Path, logits: np.ndarray) -> None:
-    """Append one epoch's logits (test images, classes) to logits.npy."""
-    path = run / "logits.npy"
+def append_logits(path: Path, logits: np.ndarray) -> None:
+    """Append one epoch's logits (images, classes) to a file such as logits.npy."""
     if not path.exists():
         with open(path, "wb") as file:
             _write_logits_header(file, (0, *logits.shape))
@@ -141,9 +144,8 @@ def append_logits(run: Path, logits: np.ndarray) -> None:
         _write_logits_header(file, (shape[0] + 1, *shape[1:]))
 
 
-def read_logits(run: Path) -> np.ndarray:
-    """float32 (epochs, test images, classes), mapped from disk, not read into memory."""
-    path = run / "logits.npy"
+def read_logits(path: Path) -> np.ndarray:
+    """float32 (epochs, images, classes), mapped from disk, not read into memory."""
     try:
         logits = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
@@ -160,25 +162,27 @@ def truncate_run(run: Path, epochs: int) -> None:
 
     Raises RunError if either has fewer.
     """
-    history, logits = run / "history.jsonl", run / "logits.npy"
+    history, logits = run / "history.jsonl", [p for n in LOGITS if (p := run / n).exists()]
     if epochs == 0:
-        history.unlink(missing_ok=True)
-        logits.unlink(missing_ok=True)
+        for path in (history, *logits):
+            path.unlink(missing_ok=True)
         return
     records, _ = read_history(run)
-    shape = read_logits(run).shape
-    if len(records) < epochs or shape[0] < epochs:
+    lengths = [len(records), *(len(read_logits(path)) for path in logits)]
+    if min(lengths) < epochs:
         raise RunError(
-            f"{run}: the checkpoint is of epoch {epochs}, but the history ends at epoch "
-            f"{len(records)} and the logits at {shape[0]}; train it again with --overwrite"
+            f"{run}: the checkpoint is of epoch {epochs}, but history or logits end at epoch "
+            f"{min(lengths)}; train it again with --overwrite"
         )
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
     temporary = history.with_name(history.name + ".tmp")
     temporary.write_text(lines, "utf-8")
     os.replace(temporary, history)
-    with open(logits, "r+b") as file:
-        _write_logits_header(file, (epochs, *shape[1:]))
-        file.truncate(file.tell() + 4 * epochs * shape[1] * shape[2])
+    for path in logits:
+        shape = (epochs, *read_logits(path).shape[1:])
+        with open(path, "r+b") as file:
+            _write_logits_header(file, shape)
+            file.truncate(file.tell() + 4 * math.prod(shape))
 
 
 # numpy leaves room in the header for a first axis of any length, so it can be written over.

@@ -20,16 +20,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 import runs
-from data import ARRAYS, DataError, DataSet, normalize, read_dataset, training_batches
-from losses import cross_entropy, self_distillation
+from data import ARRAYS, DataError, DataSet, probe_indices, read_dataset
+from epoch import (
+    NotFiniteError,
+    evaluate,
+    label_agreement,
+    learning_rate,
+    percent,
+    seed_epoch,
+    train_epoch,
+)
+from losses import cross_entropy
 from models import shake_resnet, small_cnn
 
 MOMENTUM = 0.9
-EVALUATION_BATCH = 500
 EPOCH_LINE = (
     "epoch {epoch}/{epochs}: train loss {train_objective:.4f}, accuracy {train_accuracy:.2f}%, on "
     "true labels {train_clean_accuracy:.2f}%; test loss {test_cross_entropy:.4f}, accuracy "
@@ -37,87 +44,6 @@ EPOCH_LINE = (
 )
 # What a run may differ in between its start and --resume.
 NOT_SETTINGS = ("data", "runs", "run", "device", "resume", "overwrite")
-
-
-class NotFiniteError(ArithmeticError):
-    """A loss or an output is infinite or not a number."""
-
-
-def learning_rate(step: int, total_steps: int, peak: float) -> float:
-    """One cosine from `peak` at step 0 to 0 at step `total_steps`."""
-    return 0.5 * peak * (1 + math.cos(math.pi * step / total_steps))
-
-
-def seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Make the randomness of an epoch a function of (seed, epoch); epoch 0 is the initialisation.
-
-    Seeds torch's own generators, from which the shake coefficients come, and returns another,
-    independent one on `device` for the order and augmentation of the images.
-    """
-    model_seed, data_seed = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
-    torch.manual_seed(int(model_seed))
-    return torch.Generator(device).manual_seed(int(data_seed))
-
-
-def train_epoch(model: nn.Module, optimizer, train_set: list[Tensor], args, epoch: int) -> dict:
-    """One epoch, counted from 1, over images uint8 (N, H, W, 3), given and true labels int64 (N,).
-
-    Returns the statistics of the training set as seen in this epoch: every image once, augmented,
-    in training mode, by the network as it was at that step. Nothing waits for the device before
-    the last step. Raises NotFiniteError with epoch and step.
-    """
-    images, labels, clean_labels = train_set
-    generator = seed_epoch(args.seed, epoch, images.device)
-    count = len(images)
-    steps = math.ceil(count / args.batch_size)
-    objectives, plain, agreements = [], [], []
-    predictions = torch.empty_like(labels)
-    batches = training_batches(images, args.batch_size, args.augment, generator)
-    progress = tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=None)
-    model.train()
-    for step, (inputs, index) in enumerate(progress, start=(epoch - 1) * steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps * args.epochs, args.lr)
-        logits, given = model(inputs), labels[index]
-        if args.dis:
-            objective, agreement = self_distillation(logits, given)
-            agreements.append(agreement)
-        else:
-            objective = cross_entropy(logits, given)
-        optimizer.zero_grad()
-        objective.backward()
-        optimizer.step()
-        with torch.no_grad():
-            objectives.append(objective.detach())
-            plain.append(cross_entropy(logits, given) if args.dis else objective.detach())
-            predictions[index] = logits.argmax(dim=1)
-    objective_of_step = torch.stack(objectives).double().cpu()
-    if not objective_of_step.isfinite().all():
-        step = int((~objective_of_step.isfinite()).nonzero()[0, 0]) + 1
-        raise NotFiniteError(f"epoch {epoch}, step {step}: the loss is not finite")
-    # Batches weigh by their images: the last may be smaller.
-    weight = torch.full((steps,), args.batch_size / count, dtype=torch.float64)
-    weight[-1] = 1 - weight[:-1].sum()
-    wrong = labels != clean_labels
-    return {
-        "train_objective": float(weight @ objective_of_step),
-        "train_cross_entropy": float(weight @ torch.stack(plain).double().cpu()),
-        "train_accuracy": percent(predictions == labels),
-        "train_clean_accuracy": percent(predictions == clean_labels),
-        "memorized": percent((predictions == labels)[wrong]) if wrong.any() else None,
-        "agreement": float(weight @ torch.stack(agreements).double().cpu()) if args.dis else None,
-    }
-
-
-def percent(correct: Tensor) -> float:
-    return 100 * int(correct.sum()) / len(correct)
-
-
-@torch.inference_mode()
-def evaluate(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits float32 (N, C) in eval mode of images uint8 (N, H, W, 3)."""
-    model.eval()
-    return torch.cat([model(normalize(batch)) for batch in images.split(EVALUATION_BATCH)])
 
 
 def save_checkpoint(run: Path, model: nn.Module, optimizer, epoch: int, settings: dict) -> None:
@@ -186,6 +112,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--weight-decay", type=float, default=1e-4, help="default 1e-4")
     add("--augment", action=argparse.BooleanOptionalAction, default=True, help="crop and mirror")
     add("--seed", type=int, default=0, help="default 0")
+    add("--probe", type=int, help="training images looked at in eval mode (default up to 10000)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     add("--runs", type=Path, default=Path("runs"), help="the runs' folder (default runs)")
     add("--run", help="the run's name (default from loss, network and seed)")
@@ -201,6 +128,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{flag.replace('_', '-')} {getattr(args, flag)}: use {lowest} or more")
     if not (0 < args.lr < math.inf and 0 <= args.weight_decay < math.inf):
         parser.error("--lr, --weight-decay: use a finite number over 0, such as 0.2 and 1e-4")
+    if args.probe is not None and args.probe < 1:
+        parser.error(f"--probe {args.probe}: use 1 or more")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
     return args
@@ -227,6 +156,7 @@ def train(args: argparse.Namespace) -> Path:
     run = args.runs / args.data.stem / name
     if (run / "config.json").exists() and not (args.resume or args.overwrite):
         raise runs.RunError(f"{run} exists; use --resume to go on, --overwrite to start again")
+    probe = probe_indices(dataset, args.probe)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     settings = {k: v for k, v in flags.items() if k not in NOT_SETTINGS}
     settings["data_sha256"] = dataset.sha256
@@ -244,28 +174,35 @@ def train(args: argparse.Namespace) -> Path:
         run.mkdir(parents=True, exist_ok=True)
         runs.remove_run(run)
         save_checkpoint(run, model, optimizer, 0, settings)
+        np.save(run / "probe_indices.npy", probe)
         runs.write_json(run / "config.json", run_config(args, dataset, device_name, flags))
     print(f"{run}: {runs.LOSS_NAMES[args.dis]} on {device_name}, from epoch {done + 1}", flush=True)
 
     arrays = (torch.from_numpy(getattr(dataset, name)).to(device) for name in ARRAYS)
     *train_set, test_images, test_labels = arrays
+    probe_images, *probe_labels = (
+        tensor[torch.from_numpy(probe).to(device)] for tensor in train_set
+    )
     for epoch in range(done + 1, args.epochs + 1):
         start = time.perf_counter()
         statistics = train_epoch(model, optimizer, train_set, args, epoch)
         trained = time.perf_counter()
-        logits = evaluate(model, test_images)
-        if not logits.isfinite().all():
+        logits, probe_logits = evaluate(model, test_images), evaluate(model, probe_images)
+        if not (logits.isfinite().all() and probe_logits.isfinite().all()):
             raise NotFiniteError(f"epoch {epoch}, after its last step: the outputs are not finite")
+        probe_agreement = label_agreement(probe_logits.argmax(dim=1), *probe_labels)
         record = {
             "epoch": epoch,
             "lr": learning_rate(epoch - 1, args.epochs, args.lr),
             **statistics,
+            **{f"probe_{name}": value for name, value in probe_agreement.items()},
             "test_cross_entropy": float(cross_entropy(logits, test_labels)),
             "test_accuracy": percent(logits.argmax(dim=1) == test_labels),
             "seconds": time.perf_counter() - start,
             "images_per_second": len(train_set[0]) / (trained - start),
         }
-        runs.append_logits(run, logits.cpu().numpy())
+        runs.append_logits(run / "logits.npy", logits.cpu().numpy())
+        runs.append_logits(run / "probe_logits.npy", probe_logits.cpu().numpy())
         runs.append_history(run, record)
         save_checkpoint(run, model, optimizer, epoch, settings)
         print(EPOCH_LINE.format(epochs=args.epochs, **record), flush=True)
@@ -281,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except NotFiniteError as error:
         remedy = (
-            "the last good checkpoint stays; try a lower --lr and --overwrite, or another --run"
+            "the last good checkpoint stays; try a lower --lr with --overwrite or another --run"
         )
         print(f"train.py: {error}; {remedy}", file=sys.stderr)
         return 1

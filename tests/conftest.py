@@ -1,15 +1,17 @@
 """What several test files share: a way to run a script in this process, and small real inputs."""
 
 import importlib
+import os
 import shutil
+
+# The networks here are so small that more threads only wait for each other. Set before torch loads,
+# and for the scripts that the tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
-import torch
 
 import data
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_dataset
+from hypothesis import given
+from hypothesis import strategies as st
 
 import data
 
@@ -124,6 +126,20 @@ def test_normalize_against_numpy():
     found = data.normalize(torch.from_numpy(images))
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), atol=2e-6)
+
+
+@given(st.integers(0, 60), st.integers(0, 9))
+def test_subsets_are_balanced_and_of_the_size_asked(size, seed):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
+    subset = data.balanced_subset(labels, size, 6, seed)
+    assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
+    counts = np.bincount(labels[subset], minlength=6)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_subset_larger_than_a_class_is_refused():
+    with pytest.raises(data.DataError, match="class 1, which has only 2"):
+        data.balanced_subset(np.array([0, 0, 0, 1, 1]), 5 + 1, 2, 0)
 
 
 def batches(images, augment, seed=0, batch_size=7):

@@ -61,15 +61,6 @@ def test_noise_depends_on_the_seed_alone():
     assert state == np.random.get_state()[1].tolist()  # noqa: NPY002
 
 
-@given(st.integers(0, 60), st.integers(0, 9))
-def test_subsets_are_balanced_and_of_the_size_asked(size, seed):
-    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
-    subset = generate.balanced_subset(labels, size, 6, seed)
-    assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
-    counts = np.bincount(labels[subset], minlength=6)
-    assert counts.max() - counts.min() <= 1
-
-
 # --- shapes ---
 
 

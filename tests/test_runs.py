@@ -15,19 +15,19 @@ import runs
 def test_logits_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
     epochs = np.random.default_rng(0).standard_normal((12, 5, 3)).astype(np.float32)
     for count, logits in enumerate(epochs, start=1):
-        runs.append_logits(tmp_path, logits)
+        runs.append_logits(tmp_path / "logits.npy", logits)
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), epochs[:count])
-    np.testing.assert_array_equal(runs.read_logits(tmp_path), epochs)
+    np.testing.assert_array_equal(runs.read_logits(tmp_path / "logits.npy"), epochs)
     size = (tmp_path / "logits.npy").stat().st_size
     assert size == 128 + epochs.nbytes
 
 
 def test_an_epoch_written_in_part_is_not_counted(tmp_path):
     epochs = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
-    runs.append_logits(tmp_path, epochs[0])
+    runs.append_logits(tmp_path / "logits.npy", epochs[0])
     with open(tmp_path / "logits.npy", "ab") as file:
         file.write(b"half")
-    np.testing.assert_array_equal(runs.read_logits(tmp_path), epochs[:1])
+    np.testing.assert_array_equal(runs.read_logits(tmp_path / "logits.npy"), epochs[:1])
 
 
 def test_history_round_trip_and_refusal_of_nan(tmp_path):
@@ -59,7 +59,7 @@ def test_a_history_without_a_whole_record_or_with_damage_is_refused(tmp_path, te
 def test_truncation_to_the_checkpoints_epoch(tmp_path):
     epochs = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
     for k in range(3):
-        runs.append_logits(tmp_path, epochs[k])
+        runs.append_logits(tmp_path / "logits.npy", epochs[k])
         runs.append_history(tmp_path, {"epoch": k + 1})
         if k == 1:
             before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -120,7 +120,11 @@ def test_a_damaged_checkpoint_is_refused_and_never_executed(tmp_path, capsys, da
     elif damage == "list":
         torch.save([1, 2], path)
     else:
-        part = {"bomb": pickle.dumps(Bomb()), "truncated": raw[: len(raw) // 2], "empty": b""}
+        part = {
+            "bomb": pickle.dumps(Bomb(), protocol=2),
+            "truncated": raw[: len(raw) // 2],
+            "empty": b"",
+        }
         path.write_bytes(part[damage])
     with pytest.raises(runs.RunError, match=r"checkpoint\.pt"):
         runs.read_checkpoint(tmp_path, "cpu")
@@ -136,7 +140,8 @@ def test_collecting_and_plotting_import_no_torch():
 def test_nothing_on_disk_is_a_pickle(trained):
     for run in runs.find_runs([trained / "runs"]):
         names = {path.name for path in run.iterdir()}
-        assert names == {"config.json", "history.jsonl", "logits.npy", "checkpoint.pt"}
+        assert names == {*runs.FILES} - {"frequency.json", "done"}
         json.loads((run / "config.json").read_text())
-        np.load(run / "logits.npy", allow_pickle=False)
+        for name in (*runs.LOGITS, "probe_indices.npy"):
+            np.load(run / name, allow_pickle=False)
         torch.load(run / "checkpoint.pt", weights_only=True)

@@ -1,6 +1,5 @@
-"""train.py: schedule, statistics, exact resumption, refusals."""
+"""train.py: what a run leaves on disk, exact resumption, refusals."""
 
-import argparse
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from conftest import SMALL_RUN, make_dataset
 from torch import nn
 
 import data
+import epoch
 import runs
 import train
 
@@ -30,16 +30,6 @@ def history(run):
     records, note = runs.read_history(run)
     assert note == ""
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
-
-
-def test_learning_rate_is_one_cosine_from_the_peak_to_zero():
-    assert train.learning_rate(0, 100, 0.2) == 0.2
-    assert train.learning_rate(50, 100, 0.2) == pytest.approx(0.1)
-    assert train.learning_rate(100, 100, 0.2) == pytest.approx(0, abs=1e-15)
-    rates = [train.learning_rate(step, 100, 0.2) for step in range(101)]
-    assert rates == sorted(rates, reverse=True) and rates[99] > 0
-    expected = 0.1 * (1 + math.cos(math.pi * 17 / 100))
-    assert rates[17] == pytest.approx(expected)
 
 
 def test_learning_rate_follows_the_step(monkeypatch, workplace):
@@ -56,58 +46,6 @@ def test_learning_rate_follows_the_step(monkeypatch, workplace):
     assert [r["lr"] for r in history(Path("runs/small/dis0-small_cnn-seed0"))] == seen[::4]
 
 
-def test_randomness_is_a_function_of_seed_and_epoch():
-    def draws(seed, epoch):
-        generator = train.seed_epoch(seed, epoch, torch.device("cpu"))
-        return torch.rand(3).tolist() + torch.rand(3, generator=generator).tolist()
-
-    assert draws(3, 7) == draws(3, 7)
-    assert len({tuple(draws(s, e)) for s in range(5) for e in range(5)}) == 25
-    one = draws(0, 1)
-    assert one[:3] != one[3:]
-
-
-@pytest.mark.parametrize("dis", [0, 1])
-def test_statistics_of_an_epoch_against_a_slow_reference(dis):
-    dataset = make_dataset(train=50)
-    images, labels, clean = (
-        torch.from_numpy(a)
-        for a in (dataset.train_images, dataset.train_labels, dataset.clean_labels)
-    )
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    logits = model(data.normalize(images).contiguous()).detach().double().numpy()
-    # A step this small leaves the float32 weights as they are.
-    args = argparse.Namespace(seed=0, batch_size=16, augment=False, epochs=2, lr=1e-30, dis=dis)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-30)
-    found = train.train_epoch(model, optimizer, [images, labels, clean], args, 1)
-
-    y, true = labels.numpy(), clean.numpy()
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    prediction = logits.argmax(1)
-    plain = -log_p[np.arange(50), y]
-    order = torch.randperm(50, generator=train.seed_epoch(0, 1, torch.device("cpu"))).numpy()
-    parts = np.split(order, [16, 32, 48])
-    agreements = [np.mean(prediction[part] == y[part]) for part in parts]
-    objective = plain.mean()
-    if dis:
-        own = -log_p[np.arange(50), prediction]
-        objective = sum(
-            ((1 - a) * plain[part] + a * own[part]).sum()
-            for a, part in zip(agreements, parts, strict=True)
-        )
-        objective /= 50
-    assert found["train_objective"] == pytest.approx(objective, rel=1e-5)
-    assert found["train_cross_entropy"] == pytest.approx(plain.mean(), rel=1e-5)
-    assert found["train_accuracy"] == pytest.approx(100 * np.mean(prediction == y))
-    assert found["train_clean_accuracy"] == pytest.approx(100 * np.mean(prediction == true))
-    assert found["memorized"] == pytest.approx(100 * np.mean((prediction == y)[y != true]))
-    if dis:
-        expected = np.average(agreements, weights=[len(part) for part in parts])
-        assert found["agreement"] == pytest.approx(expected, rel=1e-6)
-    else:
-        assert found["agreement"] is None
-
-
 def test_what_a_run_leaves_on_disk(trained):
     dataset = data.read_dataset(trained / "data/small.npz")
     for dis, name in runs.LOSS_NAMES.items():
@@ -117,7 +55,7 @@ def test_what_a_run_leaves_on_disk(trained):
         assert config["data"]["digest"] == dataset.sha256
         assert config["versions"]["torch"] == torch.__version__ and "CPU" in config["device"]
         records = runs.read_history(run)[0]
-        logits = runs.read_logits(run)
+        logits = runs.read_logits(run / "logits.npy")
         assert [r["epoch"] for r in records] == [1, 2, 3] and logits.shape == (3, 40, 4)
         for record, outputs in zip(records, logits, strict=True):
             # Test loss and accuracy are plain, for both losses.
@@ -130,6 +68,34 @@ def test_what_a_run_leaves_on_disk(trained):
             assert record["seconds"] > 0 and record["images_per_second"] > 0
 
 
+def test_the_probe_is_a_balanced_part_of_the_training_set_in_eval_mode(workplace, script):
+    data.write_dataset(Path("data/small.npz"), make_dataset(train=100))
+    dataset = data.read_dataset(Path("data/small.npz"))
+    assert script("train", *SMALL_RUN, "--epochs=2", "--probe=20", "--run=a", "--seed=3")[0] == 0
+    assert script("train", *SMALL_RUN, "--epochs=1", "--probe=20", "--run=b", "--seed=4")[0] == 0
+    a, b = Path("runs/small/a"), Path("runs/small/b")
+    index = np.load(a / "probe_indices.npy")
+    np.testing.assert_array_equal(index, np.load(b / "probe_indices.npy"))
+    assert np.bincount(dataset.clean_labels[index]).tolist() == [5] * 4
+    logits = runs.read_logits(a / "probe_logits.npy")
+    model = train.small_cnn(4)
+    model.load_state_dict(runs.read_checkpoint(a, "cpu")["model"])
+    expected = epoch.evaluate(model, torch.from_numpy(dataset.train_images))[index]
+    np.testing.assert_allclose(logits[-1], expected, rtol=1e-4, atol=1e-5)
+    given, true = dataset.train_labels[index], dataset.clean_labels[index]
+    for record, outputs in zip(history(a), logits, strict=True):
+        prediction = outputs.argmax(1)
+        assert record["probe_accuracy"] == pytest.approx(100 * np.mean(prediction == given))
+        assert record["probe_clean_accuracy"] == pytest.approx(100 * np.mean(prediction == true))
+        learnt = np.mean((prediction == given)[given != true])
+        assert record["probe_memorized"] == pytest.approx(100 * learnt)
+
+
+def test_without_a_flag_the_probe_is_all_of_a_small_training_set(trained):
+    run = trained / "runs/small/dis0-small_cnn-seed0"
+    np.testing.assert_array_equal(np.load(run / "probe_indices.npy"), np.arange(60))
+
+
 def test_the_last_logits_are_those_of_the_checkpoint(trained):
     run = trained / "runs/small/dis1-small_cnn-seed0"
     model = train.small_cnn(4)
@@ -138,14 +104,16 @@ def test_the_last_logits_are_those_of_the_checkpoint(trained):
     model.eval()
     with torch.no_grad():
         logits = model(data.normalize(torch.from_numpy(dataset.test_images)))
-    np.testing.assert_allclose(logits.numpy(), runs.read_logits(run)[-1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        logits.numpy(), runs.read_logits(run / "logits.npy")[-1], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_both_losses_see_the_same_start_and_order(workplace):
     starts = []
     for dis in (0, 1):
         train.main([*SMALL_RUN, f"--dis={dis}", "--epochs=1", "--lr=1e-30", "--weight-decay=0"])
-        starts.append(runs.read_logits(Path(f"runs/small/dis{dis}-small_cnn-seed0"))[0])
+        starts.append(runs.read_logits(Path(f"runs/small/dis{dis}-small_cnn-seed0/logits.npy"))[0])
     np.testing.assert_array_equal(*starts)
 
 
@@ -159,9 +127,9 @@ PLACES = ["append_logits", "append_history", "write_checkpoint", "after"]
 
 @pytest.mark.parametrize("model", ["small_cnn", "shake_resnet"])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("epoch", [1, 2, 4])
+@pytest.mark.parametrize("number", [1, 2, 4])
 def test_stopping_and_resuming_equals_never_having_stopped(
-    workplace, monkeypatch, script, model, place, epoch
+    workplace, monkeypatch, script, model, place, number
 ):
     flags = [*SMALL_RUN, "--dis=1", "--epochs=5", f"--model={model}", "--depth=8", "--width=4"]
     assert script("train", *flags, "--run=whole")[0] == 0
@@ -173,10 +141,10 @@ def test_stopping_and_resuming_equals_never_having_stopped(
         def stopping(*args):
             calls.append(name)
             first = 1 if name == "write_checkpoint" else 0  # the start's own checkpoint
-            if calls.count(name) == epoch + first and place == name:
+            if calls.count(name) == number + first and place == name:
                 raise Stop
             original(*args)
-            if calls.count(name) == epoch + first and place == "after":
+            if calls.count(name) == number + first and place == "after":
                 raise Stop
 
         monkeypatch.setattr(runs, name, stopping)
@@ -189,7 +157,8 @@ def test_stopping_and_resuming_equals_never_having_stopped(
     assert script("train", *flags, "--run=stopped", "--resume")[0] == 0
     whole, stopped = Path("runs/small/whole"), Path("runs/small/stopped")
     assert history(stopped) == history(whole) and len(history(whole)) == 5
-    assert (stopped / "logits.npy").read_bytes() == (whole / "logits.npy").read_bytes()
+    for name in runs.LOGITS:
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch(workplace):
@@ -242,6 +211,8 @@ def test_an_existing_run_is_refused_and_overwrite_starts_again(study, script, re
         (["--weight-decay", "-1"], ["--weight-decay"]),
         (["--seed", "-1"], ["--seed"]),
         (["--dis", "2"], ["--dis"]),
+        (["--probe", "0"], ["--probe"]),
+        (["--probe", "61"], ["--probe", "60"]),
         (["--model", "large"], ["--model", "small_cnn"]),
         (["--data", "nowhere.npz"], ["nowhere.npz", "generate.py"]),
         (["--resume"], ["--resume", "checkpoint.pt"]),
@@ -300,11 +271,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(workplace, script, monkeypatch)
 
     def explode(logits, labels):
         calls.append(1)
-        return (math.inf if len(calls) == 6 else 1) * nn.functional.cross_entropy(logits, labels)
+        return (math.inf if len(calls) == 5 else 1) * nn.functional.cross_entropy(logits, labels)
 
-    monkeypatch.setattr(train, "cross_entropy", explode)
+    monkeypatch.setattr(epoch, "cross_entropy", explode)
     status, _, err = script("train", *SMALL_RUN, "--epochs=3", "--run=a")
-    # 60 images are 4 steps an epoch; the 5th call is the first epoch's test loss.
+    # 60 images are 4 steps an epoch, so the 5th is the first of the second epoch.
     assert status == 1 and err.count("\n") == 1
     assert "epoch 2, step 1:" in err and "--lr" in err and "checkpoint" in err
     assert runs.read_checkpoint(Path("runs/small/a"), "cpu")["epoch"] == 1
