@@ -1,26 +1,38 @@
-"""Split the networks' test outputs into low and high frequency: frequency.json in each run.
+"""Split the networks' outputs into low and high frequency: frequency.json in each run.
 
     python frequency.py                            every run under runs/
     python frequency.py runs/cifar10-pair40        these runs only
-    python frequency.py --delta 100 200 400        other variances of the Gaussian filter
+    python frequency.py --delta 100 200 400        variances of the Gaussian filter
+    python frequency.py --delta original           the original's twelve
+    python frequency.py --values logits            of raw logits, as the original did
 
-The filtering method of the F-Principle papers (arXiv 1901.06523, section 4.2): over the n test
-points x_i (normalised pixels) and values y_i,
+The filtering method of the F-Principle papers (arXiv 1901.06523): gaussian_filter.py has the
+formula. delta is a variance, in squared normalised-pixel units. frequency.json holds `values`,
+`digest` (of the data set), and for the test images under `test` and for the training images of
+`train.py --probe` under `probe`
 
-    y_low_i = sum_j K_ij y_j / sum_j K_ij,   K_ij = exp(-|x_i - x_j|^2 / (2 delta)),
-    y_high  = y - y_low.
+    n, delta     points and the list of deltas; what follows is for every delta of the list
+    weight       how many points a filtered value is a mean of (median)
+    null         expected lfr of shuffled values
+    shuffled     {measure: [delta]} the two ratios expected of the true labels shuffled
+    labels       {true, given, noise: {measure: [delta]}} of the labels as unit vectors;
+                 noise = given - true; given and noise for the probe only
+    outputs      {measure: [epoch][delta]} of the network
+    products     the inner products behind them, so that a new measure needs no new pass
 
-delta is a variance, in squared normalised-pixel units. The values are softmax outputs: raw logits
-would move with any constant added to them. frequency.json holds, beside `values`, `n` (test
-points), `digest` (of the data set) and `delta` (list), for every delta of the list
+with the measures, norms being over all points and classes and y_low of y less its mean as `low`:
 
-    labels   {measure: [delta]} of the true labels as unit vectors
-    outputs  {measure: [epoch][delta]} of the network
+    delta_norm    |y_low| / (|y_low| + |y_high|), the original's README
+    energy_share  |y_low|^2 / (|y_low|^2 + |y_high|^2), the original's code
+    lfr           |low|^2 / |y - mean|^2; 1 for constant values
+    excess        (lfr - null) / (1 - null): 0 for shuffled values, 1 for wholly low ones
+    e_low, e_high |Y_low - h_low| / |Y_low| and likewise of outputs h against true labels Y (test)
+    learned_true_low, learned_noise_low, learned_true_high, learned_noise_high
+                  least-squares coefficients of the outputs' low (high) part on those of the true
+                  labels and of the noise, means taken out (probe)
 
-with the measures `delta_norm` = |y_low| / (|y_low| + |y_high|), `energy_share` = |y_low|^2 /
-(|y_low|^2 + |y_high|^2) and, for outputs h against labels Y, `e_low` = |Y_low - h_low| / |Y_low|
-and `e_high` likewise; norms are over all points and classes. A measure that does not exist (e_high
-where the kernel is the identity and Y_high is zero) is null.
+The last two rows are of softmax outputs only. A measure that does not exist (of a part that is
+zero: the high part where the kernel is the identity, the noise where no label is wrong) is null.
 """
 
 import argparse
@@ -33,138 +45,215 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 import runs
-from data import DataError, normalize, read_dataset
+from data import DataError, DataSet, normalize, read_dataset
+from gaussian_filter import FilterSums, filter_sums, squared_distances
 
-DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)  # the original's
-TILE_BYTES = 2**26  # of one tile of the kernel
-SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
+ORIGINAL_DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+# Half octaves over which a filtered CIFAR-10 test value goes from one point to n / 10 points, for
+# its median squared distance; halves are exact, because they make the pass faster.
+GRID, GRID_DISTANCE = (100, 141, 200, 282, 400, 564, 800, 1128, 1600), 8375
+COLUMN_BYTES = 2**28  # of the outputs that share a pass
+PRODUCTS = ("mean", "total", "low", "high", "low_self", "high_self", "low_high", "low_sum")
 EMPTY = 1e-20  # a part with less than this share of the energy is zero up to rounding
 
 
-def squared_distances(rows: Tensor, points: Tensor) -> Tensor:
-    """|row_i - point_j|^2, float32 (t, n), for rows (t, d) and points (n, d).
-
-    By matrix product; pairs so close that it would cancel are computed again by difference.
-    """
-    norms = (rows.square().sum(1)[:, None], points.square().sum(1)[None, :])
-    distances = torch.addmm(norms[0] + norms[1], rows, points.T, alpha=-2).clamp_(min=0)
-    close = (distances < 0.01 * (norms[0] + norms[1])).nonzero()
-    for i, j in (part.T for part in close.split(4096)):
-        distances[i, j] = (rows[i] - points[j]).square().sum(1)
-    return distances
+def low_energy(sums: FilterSums) -> Tensor:
+    """|y_low|^2 (V, D): the mean, which passes the filter, put back."""
+    cross = torch.einsum("vc,vcd->vd", sums.mean, sums.low_sum)
+    return sums.low_self + 2 * cross + sums.count * sums.mean.square().sum(1, keepdim=True)
 
 
-def split_energies(
-    points: Tensor,
-    labels: Tensor,
-    outputs: Tensor,
-    deltas: Sequence[float],
-    tile_rows: int | None = None,
-) -> dict[str, Tensor]:
-    """Squared norms of the low and high parts, and of their errors against the labels.
-
-    points: (n, d); labels: (n, C); outputs: (E, n, C); all float32 on one device. Returns float64
-    on the CPU: `low` and `high` (1 + E, deltas), first row the labels', and `low_error` and
-    `high_error` (E, deltas). The kernel exists only `tile_rows` rows at a time, shared by all
-    epochs; by default as many rows as fit 64 MB.
-    """
-    count, classes = labels.shape
-    rows = tile_rows or max(1, min(count, TILE_BYTES // (4 * count)))
-    points = points - points.mean(0)  # distances stay, rounding errors shrink
-    columns = torch.cat((labels[None], outputs)).permute(1, 0, 2).reshape(count, -1)
-    sums = {name: [] for name in ("low", "high", "low_error", "high_error")}
-    starts = tqdm(range(0, count, rows), "kernel tiles", leave=False, disable=None)
-    for start in starts:
-        tile = slice(start, min(start + rows, count))
-        size = tile.stop - start
-        distances = squared_distances(points[tile], points)
-        here = torch.arange(size, device=points.device)
-        of_tile = {name: [] for name in sums}
-        for delta in deltas:
-            kernel = (distances * (-0.5 / delta)).clamp_(min=SMALLEST_EXPONENT).exp_()
-            # The point's own weight, 1, is added by hand: where the others' are small, y - y_low
-            # would lose them to rounding.
-            kernel[here, start + here] = 0
-            others = kernel.sum(1, keepdim=True)  # (t, 1)
-            summed = kernel @ columns  # (t, (1 + E) C)
-            low = ((columns[tile] + summed) / (1 + others)).view(size, -1, classes)
-            high = ((columns[tile] * others - summed) / (1 + others)).view(size, -1, classes)
-            of_tile["low"].append(_energy(low))
-            of_tile["high"].append(_energy(high))
-            of_tile["low_error"].append(_energy(low[:, 1:] - low[:, :1]))
-            of_tile["high_error"].append(_energy(high[:, 1:] - high[:, :1]))
-        for name, energies in of_tile.items():
-            sums[name].append(torch.stack(energies, dim=1).cpu())
-    return {name: torch.stack(parts).sum(0) for name, parts in sums.items()}
-
-
-def _energy(part: Tensor) -> Tensor:
-    """(t, E, C) -> (E,): the sum of squares over points and classes, in float64."""
-    return part.square().sum(dim=(0, 2), dtype=torch.float64)
-
-
-def measures(low: Tensor, high: Tensor) -> dict[str, list]:
-    """The two ratios of squared norms `low` and `high` of any one shape, as nested lists.
-
-    delta_norm is the README's Delta of the original, energy_share what its code computes.
-    """
+def ratios(low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    """delta_norm and energy_share of squared norms of one shape; 1 where both are zero."""
+    both_zero = low + high == 0
     norm = low.sqrt() / (low.sqrt() + high.sqrt())
-    return {"delta_norm": norm.tolist(), "energy_share": (low / (low + high)).tolist()}
+    share = low / (low + high)
+    return {"delta_norm": norm.where(~both_zero, 1), "energy_share": share.where(~both_zero, 1)}
 
 
-def relative_error(error: Tensor, reference: Tensor, total: Tensor) -> list[list[float | None]]:
-    """sqrt(error / reference) of squared norms (E, deltas) and (deltas,), as in arXiv 1901.06523.
-
-    None where the reference is zero up to rounding, as a share of `total` (deltas,).
-    """
-    exists = reference > EMPTY * total
-    value = (error / reference.where(exists, torch.ones_like(reference))).sqrt()
-    return [
-        [v if e else None for v, e in zip(row, exists.tolist(), strict=True)]
-        for row in value.tolist()
-    ]
+def null_ratio(sums: FilterSums) -> Tensor:
+    """(|S|_F^2 - 1) / (n - 1) (D,): mean of |S y|^2 / |y|^2 over permutations of centred y."""
+    return 1 - sums.lost / (sums.count - 1)
 
 
-def analyse(points: Tensor, labels: Tensor, outputs: Tensor, deltas: Sequence[float]) -> dict:
-    """The `labels` and `outputs` parts of frequency.json; arguments as for split_energies."""
-    energy = split_energies(points, labels, outputs, deltas)
-    low, high = energy["low"][0], energy["high"][0]
-    errors = {
-        "e_low": relative_error(energy["low_error"], low, low + high),
-        "e_high": relative_error(energy["high_error"], high, low + high),
-    }
+def low_frequency_ratio(sums: FilterSums) -> dict[str, Tensor]:
+    """lfr (LFR of arXiv 1901.06523 on centred values) and its excess over the null (V, D)."""
+    total = sums.total[:, None]
+    above = (2 * sums.low_high + sums.high_self) / total  # 1 - lfr, precise where that is small
+    constant = (total == 0).expand_as(above)
+    excess = 1 - above / (sums.lost / (sums.count - 1))
     return {
-        "labels": measures(low, high),
-        "outputs": {**measures(energy["low"][1:], energy["high"][1:]), **errors},
+        "lfr": (1 - above).where(~constant, 1),
+        "excess": excess.where(sums.lost > EMPTY, 0).where(~constant, 1),
     }
 
 
-def analyse_run(run: Path, data: Path | None, deltas: Sequence[float], device: str) -> dict:
-    """The content of a run's frequency.json. Raises RunError or DataError."""
-    config = runs.read_config(run)
-    path = data or Path(config["flags"]["data"])
-    dataset = read_dataset(path)
-    if dataset.sha256 != config["data"]["digest"]:
-        raise runs.RunError(f"{run} was trained on another data set than {path}; name its --data")
-    logits = runs.read_logits(run / "logits.npy")
-    expected = (len(dataset.test_labels), dataset.num_classes)
+def relative_errors(sums: FilterSums) -> dict[str, Tensor]:
+    """e_low and e_high (V, D) against the first reference; NaN where its part is zero."""
+    mean, low_sum = sums.mean - sums.mean[:1], sums.low_sum - sums.low_sum[:1]
+    low = sums.low_self - 2 * sums.low[0] + sums.low_self[0]
+    low += 2 * torch.einsum("vc,vcd->vd", mean, low_sum)
+    low += sums.count * mean.square().sum(1, keepdim=True)
+    high = sums.high_self - 2 * sums.high[0] + sums.high_self[0]
+    size = low_energy(sums)[0], sums.high_self[0]
+    return {
+        name: (error.clamp(min=0) / part)
+        .sqrt()
+        .where(part > EMPTY * (size[0] + size[1]), torch.nan)
+        for name, error, part in (("e_low", low, size[0]), ("e_high", high, size[1]))
+    }
+
+
+def learned_shares(sums: FilterSums) -> dict[str, Tensor]:
+    """How much of the true labels' and of the noise's part each value holds, by band (V, D).
+
+    Least squares within each band on the parts of references 0 (true) and 1 (noise), which are
+    not orthogonal. NaN where a part is zero.
+    """
+    shares, limit = {}, EMPTY * sums.total[0]
+    for band, (of_true, of_noise) in (("low", sums.low), ("high", sums.high)):
+        true, cross, noise = of_true[0], of_true[1], of_noise[1]
+        exists = noise > limit
+        noise, cross = noise.where(exists, 1), cross.where(exists, 0)
+        determinant = true * noise - cross.square()
+        solvable = (true > limit) & (determinant > 1e-12 * true * noise)
+        share = (noise * of_true - cross * of_noise) / determinant
+        shares[f"learned_true_{band}"] = share.where(solvable, torch.nan)
+        share = (true * of_noise - cross * of_true) / determinant
+        shares[f"learned_noise_{band}"] = share.where(solvable & exists, torch.nan)
+    return shares
+
+
+def nested(values: Tensor) -> list:
+    """Nested lists of numbers, None for NaN."""
+    return np.where(values.isnan(), None, values.numpy()).tolist()
+
+
+def analyse(sums: FilterSums, names: Sequence[str], deltas: Sequence[float], errors: bool) -> dict:
+    """The `test` or `probe` part of frequency.json; the first values are the labels `names`."""
+    found = {**ratios(low_energy(sums), sums.high_self), **low_frequency_ratio(sums)}
+    own = dict(found)
+    if errors:
+        found |= learned_shares(sums) if len(sums.low) > 1 else relative_errors(sums)
+    null, of_mean = null_ratio(sums), sums.count * sums.mean[0].square().sum()
+    high = sums.total[0] * sums.removed / (sums.count - 1)
+    shuffled = ratios(sums.total[0] * null + of_mean, high)
+    return {
+        "n": sums.count,
+        "delta": list(deltas),
+        "weight": nested(sums.weight),
+        "null": nested(null),
+        "shuffled": {measure: nested(values) for measure, values in shuffled.items()},
+        "labels": {
+            name: {measure: nested(values[row]) for measure, values in own.items()}
+            for row, name in enumerate(names)
+        },
+        "outputs": {measure: nested(values[len(names) :]) for measure, values in found.items()},
+        "products": {name: nested(getattr(sums, name)) for name in PRODUCTS},
+    }
+
+
+def default_deltas(points: Tensor) -> list[float]:
+    """GRID, scaled to the median squared distance of up to 2,000 of the points (n, d)."""
+    some = points[:: math.ceil(len(points) / 2000)]
+    above = torch.ones(len(some), len(some), dtype=torch.bool, device=points.device).triu(1)
+    median = squared_distances(some, some)[above].median().item()
+    scale = float(f"{median / GRID_DISTANCE:.2g}")
+    first, second = (float(f"{scale * start:.3g}") for start in GRID[:2])
+    return [(first, second)[k % 2] * 2 ** (k // 2) for k in range(len(GRID))]
+
+
+def one_hot(labels: np.ndarray, classes: int) -> Tensor:
+    return F.one_hot(torch.from_numpy(labels), classes).float()
+
+
+def analyse_part(
+    images: np.ndarray,
+    labels: dict[str, Tensor],
+    references: int,
+    logits: Sequence[np.ndarray],
+    args: argparse.Namespace,
+) -> list[dict]:
+    """The `test` or `probe` part of each run's frequency.json, from one pass.
+
+    images: uint8 (n, H, W, 3); labels: (n, C) each, the first `references` of them to measure the
+    outputs by; logits: (epochs, n, C) a run.
+    """
+    points = normalize(torch.from_numpy(images).to(args.device)).flatten(1)
+    deltas = list(args.delta) or default_deltas(points)
+    outputs = torch.from_numpy(np.concatenate(logits)).to(args.device)
+    if args.values == "softmax":
+        outputs = outputs.softmax(dim=2)
+    known = torch.stack(list(labels.values())).to(args.device)
+    values = torch.cat((known[references:], outputs))
+    sums = filter_sums(points, known[:references], values, deltas)
+    if (sums.removed < EMPTY * sums.count).all():
+        print(
+            f"frequency.py: --delta: no filter of {deltas} reaches another point; the smallest "
+            f"useful delta here is about {sums.closest / (2 * math.log(100)):.3g}",
+            file=sys.stderr,
+        )
+    parts, start = [], len(labels)
+    for of_run in logits:
+        rows = [*range(len(labels)), *range(start, start + len(of_run))]
+        start += len(of_run)
+        parts.append(analyse(sums.of_values(rows), list(labels), deltas, args.values == "softmax"))
+    return parts
+
+
+def read_outputs(path: Path, expected: tuple[int, int]) -> np.ndarray:
+    """The logits (epochs, *expected) of a run. Raises RunError if they are of another shape."""
+    logits, note = runs.read_logits(path)
     if logits.shape[1:] != expected or not len(logits):
         raise runs.RunError(
-            f"{run}/logits.npy is {logits.shape}, not (epochs, {expected}); retrain"
+            f"{path} holds {len(logits)} epochs of {logits.shape[1:]} numbers, not of {expected} "
+            "as its data set; train the run again"
         )
-    points = normalize(torch.from_numpy(dataset.test_images).to(device)).flatten(1)
-    labels = F.one_hot(torch.from_numpy(dataset.test_labels), dataset.num_classes).to(points)
-    outputs = torch.from_numpy(np.array(logits)).to(device).softmax(dim=2)
-    return {
-        "values": "softmax",
-        "n": len(points),
-        "digest": dataset.sha256,
-        "delta": list(deltas),
-        **analyse(points, labels, outputs, deltas),
-    }
+    if note:
+        print(f"frequency.py: {note}", file=sys.stderr)
+    return logits
+
+
+def analyse_runs(folders: Sequence[Path], dataset: DataSet, args: argparse.Namespace) -> None:
+    """Write frequency.json of runs on one data set with one probe, in one pass a part."""
+    classes = dataset.num_classes
+    test = {"true": one_hot(dataset.test_labels, classes)}
+    index = np.load(folders[0] / "probe_indices.npy", allow_pickle=False)
+    true, given = (one_hot(x[index], classes) for x in (dataset.clean_labels, dataset.train_labels))
+    probe = {"true": true, "noise": given - true, "given": given}
+    parts = {}
+    for name, images, labels, references, file in (
+        ("test", dataset.test_images, test, 1, "logits.npy"),
+        ("probe", dataset.train_images[index], probe, 2, "probe_logits.npy"),
+    ):
+        shape = (len(images), classes)
+        logits = [read_outputs(run / file, shape) for run in folders]
+        parts[name] = analyse_part(images, labels, references, logits, args)
+    for k, run in enumerate(folders):
+        content = {"values": args.values, "digest": dataset.sha256}
+        runs.write_json(run / "frequency.json", content | {n: p[k] for n, p in parts.items()})
+        epochs, deltas = len(parts["test"][k]["outputs"]["lfr"]), len(parts["test"][k]["delta"])
+        print(f"{run / 'frequency.json'}: {epochs} epochs, {deltas} deltas")
+
+
+def passes(folders: Sequence[Path], data: Path | None) -> list[tuple[Path, str, list[Path]]]:
+    """The runs, in groups that share a data set, a probe and a pass: (data, its digest, runs)."""
+    groups: dict[tuple, list[Path]] = {}
+    for run in folders:
+        config = runs.read_config(run)
+        try:
+            probe = (run / "probe_indices.npy").read_bytes()
+            size = (run / "probe_logits.npy").stat().st_size
+        except FileNotFoundError as error:
+            raise runs.RunError(f"{error.filename}: no such file; train the run again") from None
+        key = data or Path(config["flags"]["data"]), config["data"]["digest"], probe
+        of_key = groups.setdefault(key, [[]])
+        if sum((r / "probe_logits.npy").stat().st_size for r in of_key[-1]) + size > COLUMN_BYTES:
+            of_key.append([])
+        of_key[-1].append(run)
+    return [(*key[:2], group) for key, of_key in groups.items() for group in of_key if group]
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -176,10 +265,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("run", nargs="*", type=Path, help="runs, or folders of them (default all of --runs)")
     add("--runs", type=Path, default=Path("runs"), help="the runs' folder (default runs)")
-    add("--delta", type=float, nargs="+", default=list(DELTAS), help="variances of the filter")
+    add("--delta", nargs="+", help="variances of the filter, or `original` (default to fit)")
+    add("--values", default="softmax", choices=("softmax", "logits"), help="default softmax")
     add("--data", type=Path, help="the data set, if it is no longer where train.py read it")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
     args = parser.parse_args(argv)
+    try:
+        original = args.delta == ["original"]
+        args.delta = ORIGINAL_DELTAS if original else [float(word) for word in args.delta or []]
+    except ValueError:
+        parser.error(f"--delta {' '.join(args.delta)}: use numbers over 0, or `original`")
     for delta in args.delta:
         if not 0 < delta < math.inf:
             parser.error(f"--delta {delta}: a variance is a number over 0, such as 400")
@@ -193,11 +288,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     try:
-        for run in runs.find_runs(args.run or [args.runs]):
-            content = analyse_run(run, args.data, args.delta, args.device)
-            runs.write_json(run / "frequency.json", content)
-            epochs = len(content["outputs"]["delta_norm"])
-            print(f"{run / 'frequency.json'}: {epochs} epochs, {len(args.delta)} deltas")
+        for path, digest, folders in passes(runs.find_runs(args.run or [args.runs]), args.data):
+            dataset = read_dataset(path)
+            if dataset.sha256 != digest:
+                raise runs.RunError(f"{folders[0]} is of another data set than {path}; name --data")
+            analyse_runs(folders, dataset, args)
     except (DataError, runs.RunError, OSError) as error:
         print(f"frequency.py: {error}", file=sys.stderr)
         return 2

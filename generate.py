@@ -66,7 +66,7 @@ def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
     """
     side, chunk = 32, 4096  # chunk: images at a time, for memory
     labels = random.permutation(np.arange(count) % len(SHAPES))
-    size = random.uniform(6, 12, count)
+    size = random.uniform(8, 12, count)
     x, y = (side - 1) / 2 + random.uniform(-1, 1, (2, count)) * np.maximum(side / 2 - size, 0)
     tilt = np.radians(random.uniform(-15, 15, count))
     dark, light = random.uniform(0, 0.4, (count, 3)), random.uniform(0.5, 1, (count, 3))

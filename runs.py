@@ -144,17 +144,25 @@ def append_logits(path: Path, logits: np.ndarray) -> None:
         _write_logits_header(file, (shape[0] + 1, *shape[1:]))
 
 
-def read_logits(path: Path) -> np.ndarray:
-    """float32 (epochs, images, classes), mapped from disk, not read into memory."""
+def read_logits(path: Path) -> tuple[np.ndarray, str]:
+    """float32 (epochs, images, classes), mapped from disk, and a note, empty if none is missing.
+
+    Of a file that was cut short the whole epochs are read. Raises RunError if it is no such file.
+    """
     try:
-        logits = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open(path, "rb") as file:
+            epochs, *shape = _read_logits_header(path, file)
+            start = file.tell()
+        present = (path.stat().st_size - start) // (4 * math.prod(shape))
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; go on with train.py --resume") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); train the run again") from None
-    if logits.ndim != 3 or logits.dtype != np.float32:
-        raise RunError(f"{path}: {logits.dtype} {logits.shape}; train the run again")
-    return logits
+    except (ValueError, ZeroDivisionError) as error:
+        raise RunError(f"{path}: not a file of logits ({error}); train the run again") from None
+    whole = min(epochs, present)
+    note = "" if whole == epochs else f"{path}: cut short, {whole} of {epochs} epochs used"
+    if not whole:
+        return np.empty((0, *shape), np.float32), note
+    return np.memmap(path, np.float32, "r", start, (whole, *shape)), note
 
 
 def truncate_run(run: Path, epochs: int) -> None:
@@ -168,7 +176,7 @@ def truncate_run(run: Path, epochs: int) -> None:
             path.unlink(missing_ok=True)
         return
     records, _ = read_history(run)
-    lengths = [len(records), *(len(read_logits(path)) for path in logits)]
+    lengths = [len(records), *(len(read_logits(path)[0]) for path in logits)]
     if min(lengths) < epochs:
         raise RunError(
             f"{run}: the checkpoint is of epoch {epochs}, but history or logits end at epoch "
@@ -179,7 +187,7 @@ def truncate_run(run: Path, epochs: int) -> None:
     temporary.write_text(lines, "utf-8")
     os.replace(temporary, history)
     for path in logits:
-        shape = (epochs, *read_logits(path).shape[1:])
+        shape = (epochs, *read_logits(path)[0].shape[1:])
         with open(path, "r+b") as file:
             _write_logits_header(file, shape)
             file.truncate(file.tell() + 4 * math.prod(shape))
@@ -196,6 +204,9 @@ def _write_logits_header(file, shape: Iterable[int]) -> None:
 def _read_logits_header(path: Path, file) -> tuple[int, ...]:
     try:
         np.lib.format.read_magic(file)
-        return np.lib.format.read_array_header_1_0(file)[0]
-    except ValueError as error:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, OSError, EOFError) as error:
         raise RunError(f"{path}: damaged header ({error}); train the run again") from None
+    if len(shape) != 3 or dtype != np.float32:
+        raise RunError(f"{path}: {dtype} {shape}, not logits; train the run again")
+    return shape

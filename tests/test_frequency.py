@@ -1,10 +1,7 @@
-"""frequency.py: the split against a double loop and scipy, its measures, its refusals."""
+"""frequency.py: its measures against plain numpy and scipy in float64, its refusals."""
 
 import json
-import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,149 +13,170 @@ from scipy.spatial.distance import cdist
 import data
 import frequency
 import runs
+from gaussian_filter import filter_sums
 from generate import draw_shapes
 
-ROOT = Path(__file__).parent.parent
+RUN = Path("runs/small/dis1-small_cnn-seed0")
 
 
-def split_by_loops(points, values, delta):
-    """The definition, point by point in float64."""
-    low = np.zeros_like(values)
-    for i in range(len(points)):
-        total = 0.0
-        for j in range(len(points)):
-            weight = math.exp(-np.sum((points[i] - points[j]) ** 2) / (2 * delta))
-            total += weight
-            low[i] += weight * values[j]
-        low[i] /= total
-    return low, values - low
-
-
-def split_by_scipy(points, values, delta):
+def split(points, values, delta):
+    """Low and high part and the smoothing matrix, in float64."""
     kernel = np.exp(-cdist(points, points, "sqeuclidean") / (2 * delta))
-    low = kernel @ values / kernel.sum(1, keepdims=True)
-    return low, values - low
+    smoothing = kernel / kernel.sum(1, keepdims=True)
+    low = smoothing @ values
+    return low, values - low, smoothing
 
 
-def expected(points, labels, outputs, deltas, split=split_by_scipy):
-    """What `analyse` should return, by the slow way, in float64."""
-    points, labels, outputs = (np.asarray(a, np.float64) for a in (points, labels, outputs))
-    parts = [[split(points, v, delta) for delta in deltas] for v in (labels, *outputs)]
-    norm = np.linalg.norm
-
-    def ratios(of_values):
-        return {
-            "delta_norm": [norm(low) / (norm(low) + norm(high)) for low, high in of_values],
-            "energy_share": [np.sum(low**2) / np.sum(low**2 + high**2) for low, high in of_values],
-        }
-
-    errors = {
-        name: [
-            [norm(part[k] - y[k]) / norm(y[k]) for part, y in zip(p, parts[0], strict=True)]
-            for p in parts[1:]
-        ]
-        for k, name in enumerate(("e_low", "e_high"))
+def expected_of(points, values, delta):
+    """The measures that need no reference, of values (n, C) at one delta."""
+    norm, (low, high, smoothing) = np.linalg.norm, split(points, values, delta)
+    centred = values - values.mean(0)
+    null = (np.square(smoothing).sum() - 1) / (len(points) - 1)
+    lfr = norm(split(points, centred, delta)[0]) ** 2 / norm(centred) ** 2
+    return {
+        "delta_norm": norm(low) / (norm(low) + norm(high)),
+        "energy_share": norm(low) ** 2 / (norm(low) ** 2 + norm(high) ** 2),
+        "lfr": lfr,
+        "excess": (lfr - null) / (1 - null),
     }
-    of_outputs = [ratios(p) for p in parts[1:]]
-    both = {name: [r[name] for r in of_outputs] for name in ("delta_norm", "energy_share")}
-    return {"labels": ratios(parts[0]), "outputs": {**both, **errors}}
+
+
+def expected_errors(points, labels, values, delta):
+    norm = np.linalg.norm
+    parts = zip(split(points, labels, delta)[:2], split(points, values, delta)[:2], strict=True)
+    return dict(zip(("e_low", "e_high"), [norm(y - h) / norm(y) for y, h in parts], strict=True))
+
+
+def expected_shares(points, true, noise, values, delta):
+    """Least squares by numpy's solver on the flattened parts."""
+    parts = [split(points, v - v.mean(0), delta)[:2] for v in (true, noise, values)]
+    found = {}
+    for k, band in enumerate(("low", "high")):
+        matrix = np.stack([parts[0][k].ravel(), parts[1][k].ravel()], axis=1)
+        solution = np.linalg.lstsq(matrix, parts[2][k].ravel(), rcond=None)[0]
+        found[f"learned_true_{band}"], found[f"learned_noise_{band}"] = solution
+    return found
 
 
 def random_case(count=60, width=7, classes=5, epochs=3, seed=0, offset=0.0):
+    """Points, true and given labels, softmax outputs; a fifth of the given labels is wrong."""
     random = np.random.default_rng(seed)
-    points = (random.standard_normal((count, width)) + offset).astype(np.float32)
-    labels = np.eye(classes, dtype=np.float32)[random.integers(0, classes, count)]
-    logits = random.standard_normal((epochs, count, classes)).astype(np.float32)
-    return points, labels, torch.from_numpy(logits).softmax(2).numpy()
+    points = random.standard_normal((count, width)) + offset
+    true = random.integers(0, classes, count)
+    given = np.where(random.random(count) < 0.2, (true + 1) % classes, true)
+    logits = random.standard_normal((epochs, count, classes)) + np.eye(classes)[given]
+    one_hot = np.eye(classes, dtype=np.float32)
+    outputs = torch.from_numpy(logits).softmax(2).numpy().astype(np.float32)
+    return points.astype(np.float32), one_hot[true], one_hot[given], outputs
 
 
 def image_case(count=200, epochs=2):
-    images, index = draw_shapes(count, np.random.default_rng(0))
-    points = data.normalize(torch.from_numpy(images)).flatten(1).numpy()
-    logits = np.random.default_rng(1).standard_normal((epochs, count, 10)) + 2 * np.eye(10)[index]
-    outputs = torch.from_numpy(logits).softmax(2).float().numpy()
-    return points, np.eye(10, dtype=np.float32)[index], outputs
+    images, true = draw_shapes(count, np.random.default_rng(0))
+    points = data.normalize(torch.from_numpy(images)).flatten(1).contiguous().numpy()
+    _, _, _, outputs = random_case(count, classes=10, epochs=epochs)
+    one_hot = np.eye(10, dtype=np.float32)
+    return points, one_hot[true], one_hot[(true + (np.arange(count) % 4 == 0)) % 10], outputs
 
 
-def analyse(points, labels, outputs, deltas):
-    arrays = (torch.from_numpy(np.ascontiguousarray(a)) for a in (points, labels, outputs))
-    return frequency.analyse(*arrays, deltas)
+def analysed(points, true, given, outputs, deltas):
+    """The `test` and `probe` parts for one set of points."""
+    tensors = {"true": true, "noise": given - true, "given": given}
+    tensors = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    stacked = torch.stack(list(tensors.values()))
+    outputs = torch.from_numpy(outputs)
+    test = filter_sums(torch.from_numpy(points.copy()), stacked[:1], outputs, deltas)
+    values = torch.cat((stacked[2:], outputs))
+    probe = filter_sums(torch.from_numpy(points.copy()), stacked[:2], values, deltas)
+    return {
+        "test": frequency.analyse(test, ["true"], deltas, errors=True),
+        "probe": frequency.analyse(probe, list(tensors), deltas, errors=True),
+    }
 
 
-def assert_same(found, wanted):
-    """Every ratio to 1e-5: absolute up to 1, relative above (e_high is unbounded)."""
-    assert found.keys() == wanted.keys()
-    for part in wanted:
-        assert found[part].keys() == wanted[part].keys()
-        for name, values in wanted[part].items():
-            error = np.abs(np.array(found[part][name], float) - values)
-            assert np.max(error / np.maximum(1, values)) < 1e-5, f"{part} {name}"
+def close(found, wanted):
+    """To 1e-5: absolute up to 1, relative above (e_high is unbounded)."""
+    return abs(found - wanted) < 1e-5 * max(1, abs(wanted))
 
 
-def test_against_a_double_loop():
-    case = random_case()
-    deltas = [0.5, 1, 3, 10, 1000]
-    assert_same(analyse(*case, deltas), expected(*case, deltas, split_by_loops))
+def check(points, true, given, outputs, deltas):
+    found = analysed(points, true, given, outputs, deltas)
+    points, true, given, outputs = (np.asarray(a, float) for a in (points, true, given, outputs))
+    for k, delta in enumerate(deltas):
+        labels = {"true": true, "given": given, "noise": given - true}
+        for part, names in (("test", ["true"]), ("probe", ["true", "noise", "given"])):
+            assert set(found[part]["labels"]) == set(names)
+            for name in names:
+                for measure, value in expected_of(points, labels[name], delta).items():
+                    assert close(found[part]["labels"][name][measure][k], value), (name, measure)
+        for epoch, values in enumerate(outputs):
+            common = expected_of(points, values, delta)
+            errors = expected_errors(points, true, values, delta)
+            shares = expected_shares(points, true, given - true, values, delta)
+            for part, extra in (("test", errors), ("probe", shares)):
+                of_part = found[part]["outputs"]
+                assert of_part.keys() == {*common, *extra}
+                for measure, value in {**common, **extra}.items():
+                    assert close(of_part[measure][epoch][k], value), (measure, delta)
 
 
-@pytest.mark.parametrize("case", [random_case(300, 20), random_case(200, 4, offset=100.0)])
-def test_against_scipy_on_random_data(case):
-    assert_same(analyse(*case, [0.3, 2, 20, 500]), expected(*case, [0.3, 2, 20, 500]))
+@pytest.mark.parametrize(
+    "case", [random_case(), random_case(300, 20, seed=1), random_case(200, 4, offset=100)]
+)
+def test_every_measure_on_random_data(case):
+    # From filtered values that are nearly one point's to such as are a mean of nearly all points.
+    check(*case, [0.3, 1, 2, 20, 100])
 
 
-def test_against_scipy_on_images():
-    case = image_case()
-    deltas = [50, 100, 200, 300, 400, 700, 1000]
-    assert_same(analyse(*case, deltas), expected(*case, deltas))
+def test_every_measure_on_images():
+    check(*image_case(), [150, 200, 300, 400, 700, 1000])
 
 
-def test_with_duplicated_points_and_with_two_points():
-    points, labels, outputs = random_case(40)
-    points[20:] = points[:20]
-    deltas = [0.001, 0.1, 5]
-    assert_same(analyse(points, labels, outputs, deltas), expected(points, labels, outputs, deltas))
-    points, labels, outputs = random_case(2)
-    labels = np.eye(5, dtype=np.float32)[:2]
-    assert_same(
-        analyse(points, labels, outputs, deltas[2:]), expected(points, labels, outputs, [5])
-    )
+def test_every_measure_with_duplicated_points():
+    points, *values = random_case(80)
+    points[40:] = points[:40]
+    check(points, *values, [0.5, 1, 5])
 
 
-@pytest.mark.parametrize("rows", [1, 7, 59, 60, 1000])
-def test_any_tile_size_gives_the_same(rows):
-    arrays = [torch.from_numpy(a) for a in random_case()]
-    whole = frequency.split_energies(*arrays, [0.5, 5, 50])
-    tiled = frequency.split_energies(*arrays, [0.5, 5, 50], tile_rows=rows)
-    for name in whole:
-        torch.testing.assert_close(tiled[name], whole[name], rtol=1e-6, atol=1e-12)
+def test_two_points():
+    points = random_case(2)[0]
+    true = np.eye(3, dtype=np.float32)[:2]
+    given, outputs = np.eye(3, dtype=np.float32)[[2, 1]], np.full((1, 2, 3), 1 / 3, "f")
+    outputs[0, 0] = (0.5, 0.2, 0.3)
+    check(points, true, given, outputs, [1, 5])
 
 
-def test_the_order_of_the_points_does_not_matter():
-    points, labels, outputs = random_case()
-    order = np.random.default_rng(5).permutation(60)
-    assert_same(
-        analyse(points[order], labels[order], outputs[:, order], [1, 10]),
-        analyse(points, labels, outputs, [1, 10]),
-    )
+def test_constant_outputs_have_defined_values():
+    points, true, given, outputs = random_case()
+    outputs[:] = 0.2
+    found = analysed(points, true, given, outputs, [1, 10])
+    for part in ("test", "probe"):
+        for measure in ("delta_norm", "energy_share", "lfr", "excess"):
+            assert found[part]["outputs"][measure] == [[1, 1]] * 3
+    for name in ("true_low", "noise_low", "true_high", "noise_high"):
+        np.testing.assert_allclose(found["probe"]["outputs"][f"learned_{name}"], 0, atol=1e-12)
+    for k, delta in enumerate([1, 10]):
+        errors = expected_errors(points, true, outputs[0].astype(float), delta)
+        for name, value in errors.items():
+            assert close(found["test"]["outputs"][name][0][k], value)
 
 
-def test_distances_against_scipy_for_far_near_and_equal_points():
-    random = np.random.default_rng(0)
-    points = np.concatenate([random.standard_normal((30, 50)) * 100, np.zeros((2, 50))])
-    points[5] = points[4]
-    points[7] = points[6] + 1e-3 * random.standard_normal(50)
-    points = points.astype(np.float32)
-    tensor = torch.from_numpy(points)
-    found = frequency.squared_distances(tensor[3:9], tensor)
-    wanted = cdist(points[3:9].astype(float), points.astype(float), "sqeuclidean")
-    np.testing.assert_allclose(found.numpy(), wanted, rtol=3e-5)
-    assert found[1, 5] == 0
+def test_perfect_outputs_have_no_error_and_have_learned_the_truth():
+    points, true, given, _ = random_case()
+    found = analysed(points, true, given, np.stack([true, given]), [1, 10])
+    for name in ("e_low", "e_high"):
+        np.testing.assert_allclose(found["test"]["outputs"][name][0], 0, atol=1e-6)
+    for band in ("low", "high"):
+        shares = [found["probe"]["outputs"][f"learned_{n}_{band}"] for n in ("true", "noise")]
+        np.testing.assert_allclose(np.array(shares)[:, 0], [[1, 1], [0, 0]], atol=1e-6)
+        np.testing.assert_allclose(np.array(shares)[:, 1], [[1, 1], [1, 1]], atol=1e-6)
 
 
 def test_a_wide_filter_leaves_the_mean_and_a_narrow_one_everything():
-    points, labels, outputs = random_case()
-    found = analyse(points, labels, outputs, [1e-6, 1e12])
-    assert found["labels"]["delta_norm"][0] == 1
+    points, true, given, outputs = random_case()
+    found = analysed(points, true, given, outputs, [1e-6, 1e12])["test"]
+    assert found["labels"]["true"]["delta_norm"][0] == 1 and found["null"][0] == 1
+    assert found["labels"]["true"]["excess"][0] == 0
+    assert found["null"][1] == pytest.approx(0, abs=1e-6)
     for epoch, values in enumerate(outputs):
         mean = values.mean(0)
         energy = 60 * np.sum(mean**2)
@@ -166,88 +184,197 @@ def test_a_wide_filter_leaves_the_mean_and_a_narrow_one_everything():
         assert found["outputs"]["energy_share"][epoch][1] == pytest.approx(share, rel=1e-5)
         # With the identity as kernel there is no high part to be wrong about.
         assert found["outputs"]["e_high"][epoch][0] is None
-        error = np.linalg.norm(labels - values) / np.linalg.norm(labels)
+        error = np.linalg.norm(true - values) / np.linalg.norm(true)
         assert found["outputs"]["e_low"][epoch][0] == pytest.approx(error, rel=1e-5)
 
 
-def test_a_small_high_part_keeps_its_digits():
-    # Here y - y_low is a millionth of y: by plain subtraction float32 would lose it.
-    points, labels, outputs = random_case(40, 3)
-    points *= 10
-    distances = cdist(points, points, "sqeuclidean")
-    delta = distances[distances > 0].min() / 2 / 14
-    found = analyse(points, labels, outputs, [delta])
-    wanted = expected(points, labels, outputs, [delta])
-    high = 1 - wanted["labels"]["delta_norm"][0]
-    assert 0 < high < 1e-5
-    assert_same(found, wanted)
+def test_without_noise_there_is_no_share_of_it():
+    points, true, _, outputs = random_case()
+    found = analysed(points, true, true, outputs, [1, 10])["probe"]["outputs"]
+    assert found["learned_noise_low"] == [[None, None]] * 3
+    low, _, _ = split(points, true - true.mean(0), 1)
+    of_output, _, _ = split(points, outputs[0] - outputs[0].mean(0), 1)
+    assert close(found["learned_true_low"][0][0], np.sum(low * of_output) / np.sum(low**2))
 
 
-def test_perfect_outputs_have_no_error():
-    points, labels, _ = random_case()
-    found = analyse(points, labels, labels[None], [1, 10])
-    assert found["outputs"]["e_low"] == [[0, 0]] and found["outputs"]["e_high"] == [[0, 0]]
-    assert found["outputs"]["delta_norm"][0] == found["labels"]["delta_norm"]
+def test_null_and_shuffled_levels_agree_with_real_permutations():
+    points, true, given, outputs = image_case()
+    deltas = [200, 400]
+    found = analysed(points, true, given, outputs, deltas)["test"]
+    random = np.random.default_rng(0)
+    for k, delta in enumerate(deltas):
+        draws = [expected_of(points, random.permutation(true), delta) for _ in range(200)]
+        for measure, wanted in (
+            ("lfr", found["null"][k]),
+            ("energy_share", found["shuffled"]["energy_share"][k]),
+            ("delta_norm", found["shuffled"]["delta_norm"][k]),
+        ):
+            values = [draw[measure] for draw in draws]
+            error = np.std(values, ddof=1) / 200**0.5
+            assert abs(np.mean(values) - wanted) < 4 * error + 1e-5, measure
+        excess = [draw["excess"] for draw in draws]
+        assert abs(np.mean(excess)) < 4 * np.std(excess, ddof=1) / 200**0.5
+
+
+def test_nothing_is_nan_and_everything_has_the_documented_shape():
+    points, true, given, outputs = random_case()
+    found = analysed(points, true, given, outputs, [1e-9, 1, 1e9])
+    text = json.dumps(found, allow_nan=False)
+    assert "NaN" not in text
+    for part in found.values():
+        assert set(part) == {"n", "delta", "weight", "null", "shuffled", "labels", "outputs",
+                             "products"}  # fmt: skip
+        assert all(np.shape(values) == (3, 3) for values in part["outputs"].values())
+        assert set(part["products"]) == set(frequency.PRODUCTS)
+
+
+def test_default_deltas_fit_the_data():
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(3000, 3072, generator=random) * (8375 / 6144) ** 0.5
+    assert frequency.default_deltas(points) == list(frequency.GRID)
+    assert frequency.default_deltas(points / 10) == [1, 1.41, 2, 2.82, 4, 5.64, 8, 11.28, 16]
 
 
 # --- the command line ---
 
 
+def parts_of(run):
+    content = json.loads((run / "frequency.json").read_text())
+    return {part: content[part] for part in ("test", "probe")}
+
+
+def check_file(run, deltas):
+    """frequency.json of a run of `study` against the slow measures."""
+    dataset = data.read_dataset("data/small.npz")
+    found = parts_of(run)
+    one_hot = np.eye(4)
+    index = np.load(run / "probe_indices.npy")
+    true, given = one_hot[dataset.clean_labels[index]], one_hot[dataset.train_labels[index]]
+    for part, images, file, reference in (
+        ("test", dataset.test_images, "logits.npy", one_hot[dataset.test_labels]),
+        ("probe", dataset.train_images[index], "probe_logits.npy", true),
+    ):
+        points = data.normalize(torch.from_numpy(images)).flatten(1).double().numpy()
+        outputs = torch.from_numpy(np.load(run / file)).double().softmax(2).numpy()
+        assert found[part]["n"] == len(points) and found[part]["delta"] == deltas
+        for epoch, h in enumerate(outputs):
+            for k, delta in enumerate(deltas):
+                wanted = expected_of(points, h, delta) | (
+                    expected_errors(points, reference, h, delta)
+                    if part == "test"
+                    else expected_shares(points, true, given - true, h, delta)
+                )
+                assert found[part]["outputs"].keys() == wanted.keys()
+                for measure, value in wanted.items():
+                    assert close(found[part]["outputs"][measure][epoch][k], value), measure
+
+
 def test_the_file_of_a_run(study, script):
     status, out, err = script("frequency", "--delta", 100, 400, 1600)
     assert status == 0 and out.count("frequency.json: 3 epochs, 3 deltas") == 4 and err == ""
-    dataset = data.read_dataset("data/small.npz")
-    points = data.normalize(torch.from_numpy(dataset.test_images)).flatten(1).numpy()
-    labels = np.eye(4, dtype=np.float32)[dataset.test_labels]
     for run in runs.find_runs([Path("runs")]):
-        found = json.loads((run / "frequency.json").read_text())
-        outputs = torch.from_numpy(np.load(run / "logits.npy")).softmax(2).numpy()
-        wanted = expected(points, labels, outputs, [100, 400, 1600])
-        assert_same({k: found[k] for k in ("labels", "outputs")}, wanted)
-        assert found["delta"] == [100, 400, 1600] and found["n"] == 40
-        assert found["values"] == "softmax" and found["digest"] == dataset.sha256
+        check_file(run, [100, 400, 1600])
+    content = json.loads((RUN / "frequency.json").read_text())
+    assert content["values"] == "softmax"
+    assert content["digest"] == data.read_dataset("data/small.npz").sha256
+
+
+def test_runs_that_share_a_pass_get_what_each_gets_alone(study, script, monkeypatch):
+    assert script("frequency", "--delta", 200, 400)[0] == 0
+    together = [parts_of(run) for run in runs.find_runs([Path("runs")])]
+    monkeypatch.setattr(frequency, "COLUMN_BYTES", 1)
+    assert script("frequency", "--delta", 200, 400)[0] == 0
+    for run, before in zip(runs.find_runs([Path("runs")]), together, strict=True):
+        for part, now in parts_of(run).items():
+            for measure, values in now["outputs"].items():
+                alone, shared = (
+                    np.array(v, float) for v in (values, before[part]["outputs"][measure])
+                )
+                np.testing.assert_allclose(alone, shared, atol=1e-6)
 
 
 def test_adding_a_constant_to_all_logits_changes_nothing(study, script):
-    run = Path("runs/small/dis0-small_cnn-seed0")
     found = []
     for shift in (0, 5):
-        logits = np.load(run / "logits.npy") + np.float32(shift)
-        np.save(run / "logits.npy", logits)
-        assert script("frequency", run, "--delta", 200, 400)[0] == 0
-        found.append(json.loads((run / "frequency.json").read_text()))
-    assert_same(*({k: f[k] for k in ("labels", "outputs")} for f in found))
+        for name in runs.LOGITS:
+            np.save(RUN / name, np.load(RUN / name) + np.float32(shift))
+        assert script("frequency", RUN, "--delta", 200, 400)[0] == 0
+        found.append(parts_of(RUN))
+    for part in ("test", "probe"):
+        for measure, values in found[0][part]["outputs"].items():
+            np.testing.assert_allclose(found[1][part]["outputs"][measure], values, atol=1e-6)
+
+
+def test_logits_give_the_originals_numbers(study, script):
+    deltas = [1, 10, *range(100, 1001, 100)]
+    assert script("frequency", RUN, "--values", "logits", "--delta", "original")[0] == 0
+    found = parts_of(RUN)["test"]
+    assert found["delta"] == deltas and "e_low" not in found["outputs"]
+    dataset = data.read_dataset("data/small.npz")
+    points = data.normalize(torch.from_numpy(dataset.test_images)).flatten(1).double().numpy()
+    for epoch, logits in enumerate(np.load(RUN / "logits.npy").astype(float)):
+        for k, delta in enumerate(deltas):
+            # As in the original: squared norms of both parts of the raw outputs.
+            low, high, _ = split(points, logits, delta)
+            share = np.sum(low**2) / (np.sum(low**2) + np.sum(high**2))
+            assert abs(found["outputs"]["energy_share"][epoch][k] - share) < 1e-6
 
 
 def test_only_the_named_runs(study, script):
-    assert script("frequency", "runs/small/dis1-small_cnn-seed1", "--delta", 400)[0] == 0
-    made = sorted(path.parent.name for path in Path("runs").glob("**/frequency.json"))
-    assert made == ["dis1-small_cnn-seed1"]
+    assert script("frequency", RUN, "--delta", 400)[0] == 0
+    made = [path.parent.name for path in Path("runs").glob("**/frequency.json")]
+    assert made == [RUN.name]
 
 
-def test_the_default_deltas_are_the_originals():
-    deltas = frequency.parse_args([]).delta
-    assert deltas == [1, 10, *range(100, 1001, 100)]
-
-
-@pytest.mark.parametrize("delta", ["0", "-1", "nan", "inf", "wide"])
-def test_a_delta_that_is_no_variance_is_refused(refused, study, delta):
-    message = refused("frequency", "--delta", "100", delta)
-    assert "--delta" in message and delta in message
+@pytest.mark.parametrize("flags", [["0"], ["-1"], ["nan"], ["inf"], ["wide"], []])
+def test_deltas_that_are_no_variances_are_refused(refused, study, flags):
+    message = refused("frequency", "--delta", *flags)
+    assert "--delta" in message and all(flag in message for flag in flags)
     assert not list(Path("runs").glob("**/frequency.json"))
 
 
+def test_deltas_below_every_distance_warn_and_name_the_smallest_useful(study, script):
+    status, _, err = script("frequency", RUN, "--delta", 1e-3, 1e-2)
+    assert status == 0 and err.count("\n") == 2  # of the test set and of the probe
+    dataset = data.read_dataset("data/small.npz")
+    points = data.normalize(torch.from_numpy(dataset.test_images)).flatten(1).double().numpy()
+    distances = cdist(points, points, "sqeuclidean")
+    useful = float(err.splitlines()[0].split()[-1])
+    closest = distances[distances > 0].min()
+    assert np.exp(-closest / (2 * useful)) == pytest.approx(0.01, rel=0.05)
+    assert script("frequency", RUN, "--delta", useful)[2] == ""
+
+
 def test_runs_that_cannot_be_analysed_are_refused(refused, study):
-    run = Path("runs/small/dis0-small_cnn-seed0")
     assert "train.py" in refused("frequency", "--runs", "nowhere")
-    logits = np.load(run / "logits.npy")
-    for damage in (logits[:, :-1], logits[:0], logits.astype(np.float64)):
-        np.save(run / "logits.npy", damage)
-        assert "logits.npy" in refused("frequency", run)
-    (run / "logits.npy").write_bytes(b"\x93NUMPY cut short")
-    assert "logits.npy" in refused("frequency", run)
-    (run / "logits.npy").unlink()
-    assert "logits.npy" in refused("frequency", run)
+    logits = np.load(RUN / "logits.npy")
+    for damage in (logits[:, :-1], logits[:0], logits.astype(np.float64), logits[0]):
+        np.save(RUN / "logits.npy", damage)
+        assert "logits.npy" in refused("frequency", RUN)
+    (RUN / "logits.npy").write_bytes(b"\x93NUMPY cut short")
+    assert "logits.npy" in refused("frequency", RUN)
+    for name in ("logits.npy", "probe_indices.npy"):
+        (RUN / name).unlink()
+        assert name in refused("frequency", RUN)
+    assert not (RUN / "frequency.json").exists()
+
+
+def test_of_logits_cut_short_the_whole_epochs_are_used(study, script):
+    path = RUN / "logits.npy"
+    path.write_bytes(path.read_bytes()[:-10])
+    status, _, err = script("frequency", RUN, "--delta", 400)
+    assert status == 0 and "2 of 3 epochs" in err and err.count("\n") == 1
+    assert len(parts_of(RUN)["test"]["outputs"]["lfr"]) == 2
+
+
+def test_an_interrupted_pass_leaves_no_file(study, script, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(frequency, "filter_sums", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        script("frequency", RUN)
+    assert not [path for path in RUN.iterdir() if "frequency" in path.name]
 
 
 def test_a_moved_or_changed_data_set_is_named(refused, script, study):
@@ -261,29 +388,3 @@ def test_a_moved_or_changed_data_set_is_named(refused, script, study):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_without_cuda_is_refused(refused, study):
     assert "--device auto" in refused("frequency", "--device", "cuda")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_gives_what_the_cpu_gives():
-    arrays = [torch.from_numpy(a) for a in image_case()]
-    there = frequency.analyse(*(a.cuda() for a in arrays), [100, 400])
-    assert_same(there, frequency.analyse(*arrays, [100, 400]))
-
-
-def test_memory_stays_bounded():
-    # 6,000 points: one n x n float32 kernel alone would take 144 MB, the twelve 1.7 GB.
-    code = """
-import resource, torch, frequency
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-n = 6000
-labels = torch.nn.functional.one_hot(torch.arange(n) % 10, 10).float()
-small = [torch.randn(50, 20), labels[:50], torch.rand(2, 50, 10)]
-frequency.analyse(*small, frequency.DELTAS)
-before = peak()
-frequency.analyse(torch.randn(n, 20), labels, torch.rand(2, n, 10), frequency.DELTAS)
-print(peak() - before)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert float(done.stdout) < 6 * frequency.TILE_BYTES / 2**20

@@ -17,7 +17,9 @@ def test_logits_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
     for count, logits in enumerate(epochs, start=1):
         runs.append_logits(tmp_path / "logits.npy", logits)
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), epochs[:count])
-    np.testing.assert_array_equal(runs.read_logits(tmp_path / "logits.npy"), epochs)
+    found, note = runs.read_logits(tmp_path / "logits.npy")
+    np.testing.assert_array_equal(found, epochs)
+    assert note == ""
     size = (tmp_path / "logits.npy").stat().st_size
     assert size == 128 + epochs.nbytes
 
@@ -27,7 +29,23 @@ def test_an_epoch_written_in_part_is_not_counted(tmp_path):
     runs.append_logits(tmp_path / "logits.npy", epochs[0])
     with open(tmp_path / "logits.npy", "ab") as file:
         file.write(b"half")
-    np.testing.assert_array_equal(runs.read_logits(tmp_path / "logits.npy"), epochs[:1])
+    np.testing.assert_array_equal(runs.read_logits(tmp_path / "logits.npy")[0], epochs[:1])
+
+
+def test_of_a_file_cut_short_the_whole_epochs_are_read(tmp_path):
+    epochs = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
+    path = tmp_path / "logits.npy"
+    for logits in epochs:
+        runs.append_logits(path, logits)
+    raw = path.read_bytes()
+    for size, whole in ((len(raw) - 1, 2), (len(raw) - 61, 1), (130, 0)):
+        path.write_bytes(raw[:size])
+        found, note = runs.read_logits(path)
+        np.testing.assert_array_equal(found, epochs[:whole])
+        assert "cut short" in note and f"{whole} of 3" in note
+    path.write_bytes(raw[:50])
+    with pytest.raises(runs.RunError, match=r"logits\.npy"):
+        runs.read_logits(path)
 
 
 def test_history_round_trip_and_refusal_of_nan(tmp_path):

@@ -55,7 +55,7 @@ def test_what_a_run_leaves_on_disk(trained):
         assert config["data"]["digest"] == dataset.sha256
         assert config["versions"]["torch"] == torch.__version__ and "CPU" in config["device"]
         records = runs.read_history(run)[0]
-        logits = runs.read_logits(run / "logits.npy")
+        logits = runs.read_logits(run / "logits.npy")[0]
         assert [r["epoch"] for r in records] == [1, 2, 3] and logits.shape == (3, 40, 4)
         for record, outputs in zip(records, logits, strict=True):
             # Test loss and accuracy are plain, for both losses.
@@ -77,7 +77,7 @@ def test_the_probe_is_a_balanced_part_of_the_training_set_in_eval_mode(workplace
     index = np.load(a / "probe_indices.npy")
     np.testing.assert_array_equal(index, np.load(b / "probe_indices.npy"))
     assert np.bincount(dataset.clean_labels[index]).tolist() == [5] * 4
-    logits = runs.read_logits(a / "probe_logits.npy")
+    logits = runs.read_logits(a / "probe_logits.npy")[0]
     model = train.small_cnn(4)
     model.load_state_dict(runs.read_checkpoint(a, "cpu")["model"])
     expected = epoch.evaluate(model, torch.from_numpy(dataset.train_images))[index]
@@ -105,7 +105,7 @@ def test_the_last_logits_are_those_of_the_checkpoint(trained):
     with torch.no_grad():
         logits = model(data.normalize(torch.from_numpy(dataset.test_images)))
     np.testing.assert_allclose(
-        logits.numpy(), runs.read_logits(run / "logits.npy")[-1], rtol=1e-4, atol=1e-5
+        logits.numpy(), runs.read_logits(run / "logits.npy")[0][-1], rtol=1e-4, atol=1e-5
     )
 
 
@@ -113,7 +113,9 @@ def test_both_losses_see_the_same_start_and_order(workplace):
     starts = []
     for dis in (0, 1):
         train.main([*SMALL_RUN, f"--dis={dis}", "--epochs=1", "--lr=1e-30", "--weight-decay=0"])
-        starts.append(runs.read_logits(Path(f"runs/small/dis{dis}-small_cnn-seed0/logits.npy"))[0])
+        starts.append(
+            runs.read_logits(Path(f"runs/small/dis{dis}-small_cnn-seed0/logits.npy"))[0][0]
+        )
     np.testing.assert_array_equal(*starts)
 
 

@@ -1,0 +1,174 @@
+"""A Gaussian filter over a data set: one tiled pass, which keeps inner products and no kernel.
+
+For points x_i and values y_i the filter (arXiv 1901.06523) is the row-normalised kernel
+
+    S_ij = K_ij / C_i,   K_ij = exp(-|x_i - x_j|^2 / (2 delta)),   C_i = sum_j K_ij,
+
+with y_low = S y and y_high = y - S y. The kernel exists a few rows at a time, for all values at
+once; what is kept for each delta are sums over the points, from which frequency.py derives its
+measures.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it should fit the cache
+SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
+SMALLEST_WEIGHT = 2e-35  # about exp(SMALLEST_EXPONENT)
+SECONDS_BEFORE_PROGRESS = 2
+
+
+@dataclass(frozen=True)
+class FilterSums:
+    """Sums over the n points, float64 on the CPU. V values, the first R of them references.
+
+    All values are centred: y - mean over the points. The mean passes the filter unchanged, so
+    y_low = S (y - mean) + mean, and y_high is that of the centred values.
+    """
+
+    count: int  # n
+    mean: Tensor  # (V, C)
+    total: Tensor  # (V,)        |y - mean|^2
+    low: Tensor  # (R, V, D)     <S (y_r - mean_r), S (y_v - mean_v)>
+    high: Tensor  # (R, V, D)    <y_r_high, y_v_high>
+    low_self: Tensor  # (V, D)   |S (y - mean)|^2
+    high_self: Tensor  # (V, D)  |y_high|^2
+    low_high: Tensor  # (V, D)   <S (y - mean), y_high>
+    low_sum: Tensor  # (V, C, D) sum over the points of S (y - mean)
+    lost: Tensor  # (D,)         n - |S|_F^2
+    removed: Tensor  # (D,)      |I - S|_F^2
+    weight: Tensor  # (D,)       median of C_i: how many points a filtered value is a mean of
+    closest: float  # smallest |x_i - x_j|^2 of two points
+
+    def of_values(self, rows: Sequence[int]) -> "FilterSums":
+        """The same with these values only; the references stay."""
+        first = {name: getattr(self, name)[rows] for name in ("mean", "total", "low_sum")}
+        first |= {n: getattr(self, n)[rows] for n in ("low_self", "high_self", "low_high")}
+        second = {name: getattr(self, name)[:, rows] for name in ("low", "high")}
+        return replace(self, **first, **second)
+
+
+def squared_distances(rows: Tensor, points: Tensor) -> Tensor:
+    """|row_i - point_j|^2, float32 (t, n), for rows (t, d) and points (n, d).
+
+    By matrix product; pairs so close that it would cancel are computed again by difference.
+    """
+    scale = rows.square().sum(1)[:, None] + points.square().sum(1)[None, :]
+    distances = torch.addmm(scale, rows, points.T, alpha=-2).clamp_(min=0)
+    close = (distances < scale.mul_(0.01)).nonzero()
+    for i, j in (part.T for part in close.split(4096)):
+        distances[i, j] = (rows[i] - points[j]).square().sum(1)
+    return distances
+
+
+def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
+    """An order of the deltas' indices in which each may follow its double, and whether it does.
+
+    K(delta / 2) = K(delta)^2, and a square is much cheaper than an exponential.
+    """
+    order, left = [], sorted(range(len(deltas)), key=lambda index: -deltas[index])
+    while left:
+        index, is_square = left[0], False
+        while index is not None:
+            left.remove(index)
+            order.append((index, is_square))
+            half, is_square = deltas[index] / 2, True
+            index = next((i for i in left if deltas[i] == half), None)
+    return order
+
+
+def filter_sums(
+    points: Tensor,
+    references: Tensor,
+    outputs: Tensor,
+    deltas: Sequence[float],
+    tile_rows: int | None = None,
+) -> FilterSums:
+    """Filter references (R, n, C) and outputs (E, n, C) over points (n, d), for every delta (D).
+
+    All float32 on one device; `points` is centred in place, which leaves the distances as they are
+    and makes their rounding errors smaller. The values V = R + E share each tile of the kernel, of
+    `tile_rows` rows (by default what fits the cache, or an eighth of a GPU's free memory).
+    """
+    refs, (count, classes), device = len(references), references.shape[1:], points.device
+    number = refs + len(outputs)
+    columns = torch.empty(count, number, classes, device=device)
+    torch.cat((references, outputs), out=columns.view(count, number, classes).transpose(0, 1))
+    mean = columns.mean(0, dtype=torch.float64)  # (V, C)
+    columns = columns.sub_(mean.float()).view(count, -1)  # (n, V C)
+    points.sub_(points.mean(0))
+    shapes = {"low": (refs, number), "high": (refs, number), "low_sum": (number, classes)}
+    shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (number,))
+    shapes |= {"lost": (), "removed": ()}
+    sums = {
+        name: torch.zeros(*shape, len(deltas), dtype=torch.float64, device=device)
+        for name, shape in shapes.items()
+    }
+    weights = torch.empty(count, len(deltas))
+    closest = math.inf
+
+    def flat(part: Tensor) -> Tensor:
+        """float32 (t, V C) -> float64 (V, t C): inner products then lose nothing to rounding."""
+        return part.view(len(part), number, classes).transpose(0, 1).double().flatten(1)
+
+    rows = tile_rows or _tile_rows(points)
+    tiles = range(0, count, rows)
+    for start in tqdm(tiles, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
+        tile = slice(start, start + rows)
+        here = columns[tile]  # (t, V C)
+        distances = squared_distances(points[tile], points)  # (t, n)
+        own = torch.arange(len(here), device=device)
+        distances[own, start + own] = math.inf  # the own weight, 1, is added by hand
+        nearest = distances.min().item()
+        closest = min(closest, nearest)
+        kernel = torch.empty_like(distances)
+        for index, is_square in halving_chains(deltas):
+            # Where no other point has any weight, the rows of S are the identity's.
+            identity = nearest > -2 * SMALLEST_EXPONENT * deltas[index]
+            if identity:
+                others = squares = torch.zeros(len(here), 1, device=device)
+                low = flat(here)
+            else:
+                _next_kernel(kernel, distances, deltas[index], is_square)
+                others = kernel.sum(1, keepdim=True)  # (t, 1)
+                squares = torch.linalg.vector_norm(kernel, dim=1, keepdim=True).square()
+                summed = kernel @ columns  # (t, V C)
+                low = flat((here + summed).div_(1 + others))
+                # y - low would lose a small high part to rounding; this form does not.
+                high = flat((here * others).sub_(summed).div_(1 + others))
+                sums["high"][..., index] += high[:refs] @ high.T
+                sums["high_self"][..., index] += torch.linalg.vecdot(high, high)
+                sums["low_high"][..., index] += torch.linalg.vecdot(low, high)
+            sums["low"][..., index] += low[:refs] @ low.T
+            sums["low_self"][..., index] += torch.linalg.vecdot(low, low)
+            sums["low_sum"][..., index] += low.view(number, -1, classes).sum(1)
+            weight = (1 + others).double()
+            lost, removed = others * (2 + others) - squares, others.square() + squares
+            sums["lost"][index] += (lost / weight.square()).sum()
+            sums["removed"][index] += (removed / weight.square()).sum()
+            weights[tile, index] = weight[:, 0].float().cpu()
+    total = flat(columns).square().sum(1)
+    on_cpu = {name: value.cpu() for name, value in sums.items()}
+    median = weights.median(0).values.double()
+    return FilterSums(count, mean.cpu(), total.cpu(), weight=median, closest=closest, **on_cpu)
+
+
+def _next_kernel(kernel: Tensor, distances: Tensor, delta: float, is_square: bool) -> None:
+    """Fill `kernel`, which holds K(2 delta) if `is_square`, with K(delta)."""
+    if is_square:
+        kernel.square_().clamp_(min=SMALLEST_WEIGHT)
+    else:
+        torch.mul(distances, -0.5 / delta, out=kernel)
+        kernel.clamp_(min=SMALLEST_EXPONENT).exp_()
+
+
+def _tile_rows(points: Tensor) -> int:
+    size = TILE_BYTES
+    if points.device.type == "cuda":
+        size = torch.cuda.mem_get_info(points.device)[0] // 8
+    return max(1, min(len(points), size // (4 * len(points))))
