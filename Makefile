@@ -18,25 +18,26 @@ DATA = cifar10-pair40
 GENERATE = --dataset cifar10 --noise pair --rate 0.4
 NETWORK = shake26-2x32d
 TRAIN =
+NOISE = pair
 SEEDS = 0
-DELTA = 1 10 100 200 300 400 500 600 700 800 900 1000
 
 RUNS = $(foreach seed,$(SEEDS),$(foreach dis,0 1,runs/$(DATA)/dis$(dis)-$(NETWORK)-seed$(seed)))
-FIGURES = $(patsubst %,figures/$(DATA)/%.png,accuracy loss frequency memorization)
+FIGURES = $(patsubst %,figures/$(DATA)/%.png,accuracy loss memorization frequency convergence learned_parts spectrum)
 # Runs side by side (make -j) share the cores; more threads than cores are slower.
 SIDE_BY_SIDE = OMP_NUM_THREADS=$$(( ($(CORES) + 1) / 2 )) $(MAKE) -j2 --output-sync=line study
 
 demo: .venv/installed
-	+$(SIDE_BY_SIDE) DATA=shapes-pair40 GENERATE='--dataset shapes --noise pair --rate 0.4' \
+	+$(SIDE_BY_SIDE) DATA=shapes-pair40 GENERATE='--dataset shapes --noise pair --rate 0.4 --train-size 3000' \
 	  NETWORK=shake14-2x8d SEEDS='$(SEEDS)' \
-	  TRAIN='--depth 14 --width 8 --epochs 40 --batch-size 64 --lr 0.1'
+	  TRAIN='--depth 14 --width 8 --epochs 40 --batch-size 64 --lr 0.1 --no-augment'
 
 paper: .venv/installed
 	$(MAKE) study SEEDS='$(SEEDS)'
 
 laptop: .venv/installed
-	+$(SIDE_BY_SIDE) DATA=cifar10-jpeg-small-pair40 NETWORK=small_cnn SEEDS='0 1' \
-	  GENERATE='--dataset "$(IMAGES)" --title "CIFAR-10 (JPEG copies)" --train-size 10000' \
+	+$(SIDE_BY_SIDE) DATA=cifar10-jpeg-small-$(NOISE)40 NETWORK=small_cnn SEEDS='0 1' \
+	  GENERATE='--dataset "$(IMAGES)" --noise $(NOISE) --train-size 10000 \
+	    --title "CIFAR-10 (JPEG copies)"' \
 	  TRAIN='--model small_cnn --epochs 40 --lr 0.05'
 
 study: $(FIGURES)
@@ -51,7 +52,7 @@ runs/$(DATA)/dis%/done: data/$(DATA).npz
 	touch $@
 
 runs/$(DATA)/%/frequency.json: runs/$(DATA)/%/done
-	$(PYTHON) frequency.py $(@D) --delta $(DELTA)
+	$(PYTHON) frequency.py $(@D)
 
 runs/$(DATA)/history.json: $(RUNS:%=%/frequency.json)
 	$(PYTHON) collect_history.py $(RUNS) --out $@

@@ -1,19 +1,24 @@
-"""Collect every curve of every run in one file: history.json.
+"""Collect every curve of every run in one file, history.json, and find curves in it.
 
     python collect_history.py                          every run under runs/
     python collect_history.py runs/cifar10-pair40      these runs only
 
 history.json holds `data` (the data set's name, digest, noise, rates and sizes) and `runs`, a list
 of {run, loss, network, seed, settings, history: {name: [epoch]}, frequency: frequency.json's
-content or null}. All runs are of one data set.
+content less its inner products, or null}. All runs are of one data set.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 import runs
+
+Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
 
 DROPPED = ("data", "runs", "run", "resume", "overwrite")  # flags that do not shape the numbers
 
@@ -35,7 +40,6 @@ def collect(paths: Sequence[Path]) -> tuple[dict, list[str]]:
                 f"such as {first.parent}"
             )
         notes += [note] if note else []
-        frequency = run / "frequency.json"
         collected.append(
             {
                 "run": run.name,
@@ -44,12 +48,88 @@ def collect(paths: Sequence[Path]) -> tuple[dict, list[str]]:
                 "seed": config["flags"]["seed"],
                 "settings": {k: v for k, v in config["flags"].items() if k not in DROPPED},
                 "history": {key: [record[key] for record in records] for key in records[0]},
-                "frequency": runs.read_json(frequency, "make it again with frequency.py")
-                if frequency.exists()
-                else None,
+                "frequency": read_frequency(run / "frequency.json"),
             }
         )
     return {"data": data, "runs": collected}, notes
+
+
+def read_frequency(path: Path) -> dict | None:
+    """A run's frequency.json less its inner products; None if there is none yet."""
+    if not path.exists():
+        return None
+    content = runs.read_json(path, "make it again with frequency.py")
+    for part in ("test", "probe"):
+        if part not in content:
+            raise runs.RunError(f"{path}: it has no `{part}`; make it again with frequency.py")
+        content[part].pop("products", None)
+    return content
+
+
+def by_loss(history: dict) -> dict[str, dict[int, dict]]:
+    """loss -> seed -> run of history.json, cross-entropy first.
+
+    Raises RunError if the runs differ in more than loss and seed, for they have no common mean.
+    """
+    groups: dict[str, dict[int, dict]] = {loss: {} for loss in runs.LOSS_NAMES.values()}
+    first = history["runs"][0]
+    for run in history["runs"]:
+        for name, now in run["settings"].items():
+            before = first["settings"].get(name)
+            if before != now and name not in ("dis", "seed", "device"):
+                raise runs.RunError(
+                    f"runs {first['run']} and {run['run']} differ in {name}: {before}, {now}; "
+                    "name the runs of one setting"
+                )
+        other = groups[run["loss"]].setdefault(run["seed"], run)
+        if other is not run:
+            raise runs.RunError(
+                f"runs {other['run']} and {run['run']} have one loss and one seed; name one of them"
+            )
+    return {loss: seeds for loss, seeds in groups.items() if seeds}
+
+
+def of_history(name: str) -> Curve:
+    """The curve `name` of a run's history."""
+    return lambda run: run["history"][name]
+
+
+def of_frequency(part: str, measure: str, column: int) -> Curve:
+    """A measure of frequency.json (part test or probe) at the column-th delta, over epochs."""
+    return lambda run: [row[column] for row in run["frequency"][part]["outputs"][measure]]
+
+
+def measured(history: dict, part: str, measures: Sequence[str]) -> dict:
+    """The test or probe part of the first run's frequency.json, whose deltas all runs share.
+
+    Raises RunError, with the remedy, unless every run has `measures` at these deltas.
+    """
+    for run in history["runs"]:
+        if run["frequency"] is None:
+            raise runs.RunError("no frequency.json in every run: run frequency.py")
+        if run["frequency"][part]["delta"] != history["runs"][0]["frequency"][part]["delta"]:
+            raise runs.RunError("frequency.json of different deltas: run frequency.py")
+        if not set(measures) <= set(run["frequency"][part]["outputs"]):
+            raise runs.RunError("frequency.json of logits: run frequency.py without --values")
+    return history["runs"][0]["frequency"][part]
+
+
+def column_of(deltas: Sequence[float], delta: float | None, default: float) -> int:
+    """The index of `delta`, or of that nearest to `default` if it is None. Raises RunError."""
+    if delta is None:
+        return min(range(len(deltas)), key=lambda k: abs(math.log(deltas[k] / default)))
+    if delta not in deltas:
+        raise runs.RunError(
+            f"--delta {delta:g} was not measured: run frequency.py --delta {delta:g}, or use one "
+            f"of {', '.join(f'{d:g}' for d in deltas)}"
+        )
+    return deltas.index(delta)
+
+
+def stack(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """(runs, epochs) float64 over the epochs that all curves have; NaN where there is no value."""
+    epochs = min(len(curve) for curve in curves)
+    return np.array([curve[:epochs] for curve in curves], dtype=float)
 
 
 def summary_line(run: dict) -> str:

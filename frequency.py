@@ -48,12 +48,9 @@ from torch import Tensor
 
 import runs
 from data import DataError, DataSet, normalize, read_dataset
-from gaussian_filter import FilterSums, filter_sums, squared_distances
+from gaussian_filter import FilterSums, default_deltas, filter_sums
 
 ORIGINAL_DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
-# Half octaves over which a filtered CIFAR-10 test value goes from one point to n / 10 points, for
-# its median squared distance; halves are exact, because they make the pass faster.
-GRID, GRID_DISTANCE = (100, 141, 200, 282, 400, 564, 800, 1128, 1600), 8375
 COLUMN_BYTES = 2**28  # of the outputs that share a pass
 PRODUCTS = ("mean", "total", "low", "high", "low_self", "high_self", "low_high", "low_sum")
 EMPTY = 1e-20  # a part with less than this share of the energy is zero up to rounding
@@ -155,14 +152,9 @@ def analyse(sums: FilterSums, names: Sequence[str], deltas: Sequence[float], err
     }
 
 
-def default_deltas(points: Tensor) -> list[float]:
-    """GRID, scaled to the median squared distance of up to 2,000 of the points (n, d)."""
-    some = points[:: math.ceil(len(points) / 2000)]
-    above = torch.ones(len(some), len(some), dtype=torch.bool, device=points.device).triu(1)
-    median = squared_distances(some, some)[above].median().item()
-    scale = float(f"{median / GRID_DISTANCE:.2g}")
-    first, second = (float(f"{scale * start:.3g}") for start in GRID[:2])
-    return [(first, second)[k % 2] * 2 ** (k // 2) for k in range(len(GRID))]
+def as_points(images: np.ndarray, device: str) -> Tensor:
+    """uint8 (n, H, W, 3) -> float32 (n, 3 H W) in normalised pixels."""
+    return normalize(torch.from_numpy(images).to(device)).flatten(1)
 
 
 def one_hot(labels: np.ndarray, classes: int) -> Tensor:
@@ -174,6 +166,7 @@ def analyse_part(
     labels: dict[str, Tensor],
     references: int,
     logits: Sequence[np.ndarray],
+    deltas: Sequence[float],
     args: argparse.Namespace,
 ) -> list[dict]:
     """The `test` or `probe` part of each run's frequency.json, from one pass.
@@ -181,8 +174,7 @@ def analyse_part(
     images: uint8 (n, H, W, 3); labels: (n, C) each, the first `references` of them to measure the
     outputs by; logits: (epochs, n, C) a run.
     """
-    points = normalize(torch.from_numpy(images).to(args.device)).flatten(1)
-    deltas = list(args.delta) or default_deltas(points)
+    points = as_points(images, args.device)
     outputs = torch.from_numpy(np.concatenate(logits)).to(args.device)
     if args.values == "softmax":
         outputs = outputs.softmax(dim=2)
@@ -223,6 +215,7 @@ def analyse_runs(folders: Sequence[Path], dataset: DataSet, args: argparse.Names
     index = np.load(folders[0] / "probe_indices.npy", allow_pickle=False)
     true, given = (one_hot(x[index], classes) for x in (dataset.clean_labels, dataset.train_labels))
     probe = {"true": true, "noise": given - true, "given": given}
+    deltas = list(args.delta) or default_deltas(as_points(dataset.test_images, args.device))
     parts = {}
     for name, images, labels, references, file in (
         ("test", dataset.test_images, test, 1, "logits.npy"),
@@ -230,7 +223,7 @@ def analyse_runs(folders: Sequence[Path], dataset: DataSet, args: argparse.Names
     ):
         shape = (len(images), classes)
         logits = [read_outputs(run / file, shape) for run in folders]
-        parts[name] = analyse_part(images, labels, references, logits, args)
+        parts[name] = analyse_part(images, labels, references, logits, deltas, args)
     for k, run in enumerate(folders):
         content = {"values": args.values, "digest": dataset.sha256}
         runs.write_json(run / "frequency.json", content | {n: p[k] for n, p in parts.items()})
@@ -247,7 +240,7 @@ def passes(folders: Sequence[Path], data: Path | None) -> list[tuple[Path, str, 
             probe = (run / "probe_indices.npy").read_bytes()
             size = (run / "probe_logits.npy").stat().st_size
         except FileNotFoundError as error:
-            raise runs.RunError(f"{error.filename}: no such file; train the run again") from None
+            raise runs.RunError(f"{error.filename}: not there yet; train the run further") from None
         key = data or Path(config["flags"]["data"]), config["data"]["digest"], probe
         of_key = groups.setdefault(key, [[]])
         if sum((r / "probe_logits.npy").stat().st_size for r in of_key[-1]) + size > COLUMN_BYTES:
@@ -296,6 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DataError, runs.RunError, OSError) as error:
         print(f"frequency.py: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(
+            "frequency.py: interrupted; runs of an unfinished pass are as before", file=sys.stderr
+        )
+        return 130
     return 0
 
 

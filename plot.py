@@ -1,23 +1,35 @@
-"""Draw the figures of a study: accuracy, loss, frequency and memorization, as PNG files.
+"""Draw the figures of a study as PNG files.
 
     python plot.py                        every run under runs/
     python plot.py runs/cifar10-pair40    these runs only
     python plot.py history.json           what collect_history.py collected
-    python plot.py --delta 100            another variance of the filter in frequency.png
+    python plot.py --delta 800            another variance of the filter where a figure shows one
 
-Several seeds of one loss become their mean, with a band from the lowest to the highest seed.
+accuracy, loss and memorization are over epochs; frequency, convergence, learned_parts and spectrum
+show what frequency.py measured. Several seeds of one loss become their mean, with a band from the
+lowest to the highest seed.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
 import runs
-from collect_history import collect
+from collect_history import (
+    Curve,
+    by_loss,
+    collect,
+    column_of,
+    measured,
+    of_frequency,
+    of_history,
+    stack,
+)
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend has to be chosen first
@@ -25,67 +37,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+DASHED = (0, (4, 1.2))
 # Two colours that the colour-blind tell apart and that differ in grey; the line's style as well.
 STYLES = {
-    "cross-entropy": {"color": "#D55E00", "linestyle": (0, (4, 1.2)), "zorder": 3},
+    "cross-entropy": {"color": "#D55E00", "linestyle": DASHED, "zorder": 3},
     "self-distillation": {"color": "#0072B2", "linestyle": "-", "zorder": 2},
 }
-DIFFERENCE = {"color": "#333333"}
-PARAMETERS = {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False}
-PARAMETERS |= {
-    "axes.spines.right": False,
-    "font.size": 10,
-    "savefig.dpi": 150,
-    "lines.linewidth": 1.6,
+# What is learnt of the labels: the colour tells the part, the style the band.
+PART_STYLES = {
+    "true_low": ("true labels, low", {"color": "#009E73", "linestyle": "-"}),
+    "true_high": ("true labels, high", {"color": "#009E73", "linestyle": DASHED}),
+    "noise_low": ("noise, low", {"color": "#CC79A7", "linestyle": "-"}),
+    "noise_high": ("noise, high", {"color": "#CC79A7", "linestyle": DASHED}),
 }
-
-Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
-
-
-def of_history(name: str) -> Curve:
-    """The curve `name` of a run's history."""
-    return lambda run: run["history"][name]
-
-
-def of_frequency(measure: str, delta: float) -> Curve:
-    """A measure of the run's outputs at one delta, over epochs."""
-
-    def curve(run: dict) -> list:
-        column = run["frequency"]["delta"].index(delta)
-        return [row[column] for row in run["frequency"]["outputs"][measure]]
-
-    return curve
-
-
-def by_loss(history: dict) -> dict[str, dict[int, dict]]:
-    """loss -> seed -> run, cross-entropy first.
-
-    Raises RunError if the runs differ in more than loss and seed, for they have no common mean.
-    """
-    groups: dict[str, dict[int, dict]] = {}
-    first = history["runs"][0]
-    for run in history["runs"]:
-        settings = {k: (first["settings"].get(k), v) for k, v in run["settings"].items()}
-        for name, (before, now) in settings.items():
-            if before != now and name not in ("dis", "seed", "device"):
-                raise runs.RunError(
-                    f"runs {first['run']} and {run['run']} differ in {name}: {before}, {now}; "
-                    "name the runs of one setting"
-                )
-        seeds = groups.setdefault(run["loss"], {})
-        if run["seed"] in seeds:
-            raise runs.RunError(
-                f"runs {seeds[run['seed']]['run']} and {run['run']} have one loss and one seed; "
-                "name one of them"
-            )
-        seeds[run["seed"]] = run
-    return {loss: groups[loss] for loss in STYLES if loss in groups}
-
-
-def stack(curves: Sequence[list]) -> np.ndarray:
-    """(runs, epochs) float64 over the epochs that all curves have; NaN where there is no value."""
-    epochs = min(len(curve) for curve in curves)
-    return np.array([curve[:epochs] for curve in curves], dtype=float)
+PARAMETERS = {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False}
+PARAMETERS |= {"axes.spines.right": False, "savefig.dpi": 150, "lines.linewidth": 1.6}
+SUBPLOTS = partial(plt.subplots, layout="constrained", squeeze=False)
 
 
 def draw(axes: Axes, values: np.ndarray, **style) -> None:
@@ -112,25 +79,22 @@ def draw_losses(axes: Axes, groups: dict, curve: Curve, ylabel: str, title: str)
 
 
 def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None:
-    """Self-distillation minus cross-entropy: seed by seed where both have the seed."""
+    """Self-distillation minus cross-entropy: seed by seed, of means where no seed is common."""
     axes.axhline(0, color="black", linewidth=0.8)
     label_axes(axes, ylabel, "self-distillation minus cross-entropy")
     if len(groups) < 2:
         axes.text(0.5, 0.5, "one loss only", transform=axes.transAxes, ha="center")
         return
     plain, distilled = groups.values()
-    common = sorted(set(plain) & set(distilled))
-    if common:
-        pairs = [stack([curve(plain[seed]), curve(distilled[seed])]) for seed in common]
-        draw(axes, stack([(pair[1] - pair[0]).tolist() for pair in pairs]), **DIFFERENCE)
-    else:
-        means = [stack([curve(r) for r in g.values()]).mean(0) for g in (plain, distilled)]
-        both = stack([mean.tolist() for mean in means])
-        draw(axes, both[1:] - both[:1], **DIFFERENCE)
+    pairs = [stack([curve(plain[s]), curve(distilled[s])]) for s in plain if s in distilled]
+    if not pairs:
+        means = [stack([curve(run) for run in g.values()]).mean(0) for g in (plain, distilled)]
+        pairs = [stack(means)]
+    draw(axes, stack([pair[1] - pair[0] for pair in pairs]), color="#333333")
 
 
 def caption(history: dict, groups: dict) -> str:
-    """What the figure is of: data, noise, network, seeds and sizes."""
+    """What the figure is of: data, noise, network, sizes and seeds."""
     data, network = history["data"], history["runs"][0]["network"]
     seeds = {loss: ", ".join(map(str, sorted(of_loss))) for loss, of_loss in groups.items()}
     if len(set(seeds.values())) == 1:
@@ -162,60 +126,110 @@ def accuracy_figure(history: dict, groups: dict) -> Figure:
     return finish(figure, history, groups, axes["a"])
 
 
-def loss_figure(history: dict, groups: dict) -> Figure:
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.5), layout="constrained")
-    panels = (
-        ("train_cross_entropy", "cross-entropy (nats)", "training images, given labels"),
-        ("test_cross_entropy", "cross-entropy (nats)", "test images, true labels"),
-        ("train_objective", "objective (nats)", "each loss's own objective: not comparable"),
-    )
+LOSS_PANELS = (
+    ("train_cross_entropy", "cross-entropy (nats)", "training images, given labels"),
+    ("test_cross_entropy", "cross-entropy (nats)", "test images, true labels"),
+    ("train_objective", "objective (nats)", "each loss's own objective: not comparable"),
+)
+MEMORIZATION_PANELS = (
+    ("memorized", "predicted as their wrong label (%)", "wrongly labelled training images"),
+    ("train_clean_accuracy", "accuracy (%)", "training images, true labels"),
+)
+
+
+def history_figure(history: dict, groups: dict, panels: Sequence[tuple[str, str, str]]) -> Figure:
+    """Panels (curve, axis label, title) in a row. Raises RunError if a curve has no values."""
+    figure, (axes,) = SUBPLOTS(1, len(panels), figsize=(4.2 * len(panels), 4.5))
     for panel, (name, ylabel, title) in zip(axes, panels, strict=True):
+        if history["runs"][0]["history"][name][0] is None:
+            raise runs.RunError(f"no `{name}`: no label of this data set is wrong")
         draw_losses(panel, groups, of_history(name), ylabel, title)
     return finish(figure, history, groups, axes[0])
 
 
-def frequency_figure(history: dict, groups: dict, delta: float) -> Figure:
-    """Both ratios at one delta. Raises RunError where frequency.py has not measured them."""
-    for run in history["runs"]:
-        if run["frequency"] is None:
-            raise runs.RunError(f"no frequency.json of {run['run']}: run frequency.py")
-        if delta not in run["frequency"]["delta"]:
-            raise runs.RunError(
-                f"--delta {delta:g} is not in {run['run']}'s frequency.json: run frequency.py "
-                f"--delta {delta:g}, or use one of {run['frequency']['delta']}"
-            )
-    figure, axes = plt.subplots(2, 2, figsize=(9, 7), layout="constrained", sharex=True)
+def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure:
+    """The original's figure: both ratios at one delta, and what true and shuffled labels have."""
     panels = (
         ("delta_norm", "$|y_{low}|\\,/\\,(|y_{low}|+|y_{high}|)$", "Delta by norms"),
         ("energy_share", "$|y_{low}|^2/(|y_{low}|^2+|y_{high}|^2)$", "share of the energy"),
     )
-    for column, (measure, ylabel, title) in enumerate(panels):
-        curve = of_frequency(measure, delta)
-        title = f"{title}, softmax outputs, $\\delta$ = {delta:g}"
-        draw_losses(axes[0, column], groups, curve, ylabel, title)
-        first = history["runs"][0]["frequency"]
-        level = first["labels"][measure][first["delta"].index(delta)]
-        axes[0, column].axhline(level, color="black", linestyle=":", label="true labels")
-        draw_difference(axes[1, column], groups, curve, "difference")
+    test = measured(history, "test", [measure for measure, _, _ in panels])
+    column = column_of(test["delta"], delta, default=400)
+    values = history["runs"][0]["frequency"]["values"]
+    figure, axes = SUBPLOTS(2, 2, figsize=(9, 7), sharex=True)
+    for (upper, lower), (measure, ylabel, title) in zip(axes.T, panels, strict=True):
+        curve = of_frequency("test", measure, column)
+        title = f"{title}, {values}, $\\delta$ = {test['delta'][column]:g}"
+        draw_losses(upper, groups, curve, ylabel, title)
+        levels = (
+            ("true labels", test["labels"]["true"], ":"),
+            ("shuffled", test["shuffled"], "-."),
+        )
+        for name, of_level, linestyle in levels:
+            style = {"color": "black", "linewidth": 1, "linestyle": linestyle, "label": name}
+            upper.axhline(of_level[measure][column], **style)
+        draw_difference(lower, groups, curve, "difference")
     return finish(figure, history, groups, axes[0, 0])
 
 
-def memorization_figure(history: dict, groups: dict) -> Figure:
-    """Raises RunError if no label is wrong."""
-    if history["runs"][0]["history"]["memorized"][0] is None:
-        raise runs.RunError("no label of this data set is wrong: nothing to memorize")
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), layout="constrained")
-    panels = (
-        (
-            "memorized",
-            "predicted as their wrong label (%)",
-            "wrongly labelled training images",
-        ),
-        ("train_clean_accuracy", "accuracy (%)", "training images, true labels"),
+def convergence_figure(history: dict, groups: dict) -> Figure:
+    """Errors of the low and the high part against the true labels, for three deltas."""
+    deltas = measured(history, "test", ["e_low", "e_high"])["delta"]
+    columns = sorted({len(deltas) * k // 9 for k in (3, 5, 7)})
+    size = (4 * len(columns), 6.5)
+    figure, axes = SUBPLOTS(2, len(columns), figsize=size, sharex=True, sharey=True)
+    for panels, column in zip(axes.T, columns, strict=True):
+        for panel, band in zip(panels, ("low", "high"), strict=True):
+            curve = of_frequency("test", f"e_{band}", column)
+            title = f"{band} frequency, $\\delta$ = {deltas[column]:g}"
+            draw_losses(panel, groups, curve, f"relative error $e_{{{band}}}$", title)
+    return finish(figure, history, groups, axes[0, 0])
+
+
+def learned_parts_figure(history: dict, groups: dict, delta: float | None) -> Figure:
+    """How much of the true labels and of the noise is learnt, by band; a panel for each loss."""
+    probe = measured(history, "probe", [f"learned_{part}" for part in PART_STYLES])
+    # Where a filtered value is a mean of tens of points, both bands hold much of the labels.
+    column = column_of(probe["delta"], delta, default=probe["delta"][len(probe["delta"]) * 5 // 9])
+    figure, (axes,) = SUBPLOTS(
+        1, len(groups), figsize=(4.8 * len(groups), 5), sharex=True, sharey=True
     )
-    for panel, (name, ylabel, title) in zip(axes, panels, strict=True):
-        draw_losses(panel, groups, of_history(name), ylabel, title)
+    title = f"{probe['n']} training images, $\\delta$ = {probe['delta'][column]:g}"
+    for panel, (loss, seeds) in zip(axes, groups.items(), strict=True):
+        for part, (label, style) in PART_STYLES.items():
+            curve = of_frequency("probe", f"learned_{part}", column)
+            draw(panel, stack([curve(run) for run in seeds.values()]), label=label, **style)
+        label_axes(panel, "share learnt (least-squares coefficient)", f"{loss}\n{title}")
     return finish(figure, history, groups, axes[0])
+
+
+def spectrum_figure(history: dict, groups: dict) -> Figure:
+    """Excess low-frequency ratio over epoch and delta, of each loss and their difference."""
+    deltas = measured(history, "test", ["excess"])["delta"]
+    curves = [of_frequency("test", "excess", column) for column in range(len(deltas))]
+    maps = {
+        loss: np.stack([stack([curve(run) for run in seeds.values()]).mean(0) for curve in curves])
+        for loss, seeds in groups.items()
+    }
+    epochs = min(values.shape[1] for values in maps.values())
+    maps = {loss: values[:, :epochs] for loss, values in maps.items()}
+    style = {"vmin": 0, "vmax": max(values.max() for values in maps.values()), "cmap": "viridis"}
+    panels = {loss: (values, style) for loss, values in maps.items()}
+    if len(maps) == 2:
+        difference = maps["self-distillation"] - maps["cross-entropy"]
+        largest = np.abs(difference).max() or 1
+        style = {"vmin": -largest, "vmax": largest, "cmap": "PuOr"}
+        panels["self-distillation minus cross-entropy"] = (difference, style)
+    figure, (axes,) = SUBPLOTS(1, len(panels), figsize=(4.6 * len(panels), 4.2))
+    for panel, (title, (values, style)) in zip(axes, panels.items(), strict=True):
+        edges = np.arange(epochs + 1) + 0.5, np.arange(len(deltas) + 1) - 0.5
+        image = panel.pcolormesh(*edges, values, **style)
+        panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
+        panel.grid(False)
+        label_axes(panel, "$\\delta$ (squared normalised pixels)", title)
+        figure.colorbar(image, ax=panel, label="excess low-frequency ratio, test images")
+    figure.suptitle(caption(history, groups), fontsize=9)
+    return figure
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -227,7 +241,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("source", nargs="*", type=Path, help="a history.json, or runs or folders of them")
     add("--runs", type=Path, default=Path("runs"), help="the runs' folder (default runs)")
-    add("--delta", type=float, default=400.0, help="in frequency.png (default 400)")
+    add("--delta", type=float, help="in frequency.png (default 400) and learned_parts.png (564)")
     add("--out", type=Path, default=Path("figures"), help="default figures")
     return parser.parse_args(argv)
 
@@ -235,7 +249,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def read_source(args: argparse.Namespace) -> dict:
     """The history to draw: read where a file is named, collected from the runs otherwise."""
     files = [path for path in args.source if path.suffix == ".json"]
-    if len(files) > 1 or (files and len(args.source) > 1):
+    if files and len(args.source) > 1:
         raise runs.RunError(f"{files[0]} and more named; name one history.json, or runs")
     if files:
         history = runs.read_json(files[0], "make it with collect_history.py")
@@ -250,30 +264,34 @@ def read_source(args: argparse.Namespace) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    figures = {
+        "accuracy": accuracy_figure,
+        "loss": partial(history_figure, panels=LOSS_PANELS),
+        "memorization": partial(history_figure, panels=MEMORIZATION_PANELS),
+        "frequency": partial(frequency_figure, delta=args.delta),
+        "convergence": convergence_figure,
+        "learned_parts": partial(learned_parts_figure, delta=args.delta),
+        "spectrum": spectrum_figure,
+    }
+    missing: dict[str, list[str]] = {}
     try:
         history = read_source(args)
         groups = by_loss(history)
         args.out.mkdir(parents=True, exist_ok=True)
-        figures = {
-            "accuracy": accuracy_figure,
-            "loss": loss_figure,
-            "frequency": lambda *given: frequency_figure(*given, args.delta),
-            "memorization": memorization_figure,
-        }
         for name, make in figures.items():
             path = args.out / f"{name}.png"
             try:
                 with plt.rc_context(PARAMETERS):
-                    figure = make(history, groups)
-                    figure.savefig(path)
+                    make(history, groups).savefig(path)
+                print(path)
             except runs.RunError as error:
-                print(f"plot.py: {path} not drawn: {error}", file=sys.stderr)
-                continue
-            plt.close(figure)
-            print(path)
+                missing.setdefault(str(error), []).append(path.name)
+            plt.close("all")
     except (runs.RunError, OSError) as error:
         print(f"plot.py: {error}", file=sys.stderr)
         return 2
+    for reason, names in missing.items():
+        print(f"plot.py: not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
     return 0
 
 

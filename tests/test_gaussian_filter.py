@@ -156,6 +156,15 @@ def test_the_originals_deltas_need_five_exponentials():
     assert sorted(chains) == [1, 10, 600, 700, 800, 900, 1000]
 
 
+def test_default_deltas_fit_the_data():
+    random = torch.Generator().manual_seed(0)
+    points = torch.randn(3000, 3072, generator=random) * (8375 / 6144) ** 0.5
+    assert gaussian_filter.default_deltas(points) == list(gaussian_filter.GRID)
+    # A hundredth of the squared distance is 2^(-53 / 8) to the nearest eighth of an octave.
+    tenth = [1.01, 1.43, 2.02, 2.86, 4.04, 5.72, 8.08, 11.44, 16.16]
+    assert gaussian_filter.default_deltas(points / 10) == pytest.approx(tenth)
+
+
 def test_distances_of_far_near_and_equal_points():
     random = np.random.default_rng(0)
     points = np.concatenate([random.standard_normal((30, 50)) * 100, np.zeros((2, 50))])

@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 SCRIPTS = ["generate.py", "train.py", "frequency.py", "collect_history.py", "plot.py"]
-FOUR = {f"{name}.png" for name in ("accuracy", "loss", "frequency", "memorization")}
+FROM_HISTORY = {"accuracy.png", "loss.png", "memorization.png"}
+FIGURES = FROM_HISTORY | {"frequency.png", "convergence.png", "learned_parts.png", "spectrum.png"}
 SMALL = ["--depth=8", "--width=4", "--epochs=2", "--batch-size=20", "--lr=0.1", "--device=cpu"]
 
 
@@ -45,7 +46,7 @@ def orders(tmp_path_factory):
                 run("collect_history.py")
                 first = run("plot.py", "history.json")
                 assert "run frequency.py" in first.stderr and "Traceback" not in first.stderr
-                assert {p.name for p in Path("figures").iterdir()} == FOUR - {"frequency.png"}
+                assert {p.name for p in Path("figures").iterdir()} == FROM_HISTORY
                 run("frequency.py")
                 run("collect_history.py")
                 run("plot.py", "history.json")
@@ -61,8 +62,8 @@ def test_both_orders_make_the_same_history_and_figures(orders):
     first, second = orders.values()
     assert without_times(first / "history.json") == without_times(second / "history.json")
     for folder in (first, second):
-        assert {p.name for p in (folder / "figures").iterdir()} == FOUR
-    for name in FOUR:
+        assert {p.name for p in (folder / "figures").iterdir()} == FIGURES
+    for name in FIGURES:
         pictures = [(folder / "figures" / name).read_bytes() for folder in (first, second)]
         assert pictures[0] == pictures[1], name
 
@@ -159,7 +160,7 @@ def test_a_second_make_does_nothing_and_an_interrupted_one_goes_on(tmp_path):
 
     done = study()
     assert done.returncode == 0, done.stderr
-    assert {p.name for p in (tmp_path / "figures/tiny").iterdir()} == FOUR
+    assert {p.name for p in (tmp_path / "figures/tiny").iterdir()} == FIGURES
     again = study()
     assert again.returncode == 0 and ".py" not in again.stdout
     # As if make had been stopped in the second run's last epoch.
