@@ -3,11 +3,12 @@
 #
 #   make demo      the whole pipeline on the built-in shapes, on any machine
 #   make test      the tests
+#   make bench     the timings of benchmarks/
 #   make paper     the pipeline on CIFAR-10, 26 2x32d, on a GPU
 #   make laptop IMAGES=folder    the same at a laptop's scale on a folder of CIFAR-10's images
 #   make study ... any other: set the variables below
 
-.PHONY: demo test lint paper laptop study clean
+.PHONY: demo test lint bench paper laptop study clean
 .DELETE_ON_ERROR:
 
 PYTHON = .venv/bin/python
@@ -62,6 +63,10 @@ $(FIGURES) &: runs/$(DATA)/history.json
 
 test: .venv/installed
 	$(PYTHON) -m pytest
+
+bench: .venv/installed
+	$(PYTHON) benchmarks/shake_speed.py
+	$(PYTHON) benchmarks/frequency_speed.py
 
 lint: .venv/installed
 	$(PYTHON) -m ruff check .

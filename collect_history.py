@@ -144,6 +144,46 @@ def summary_line(run: dict) -> str:
     )
 
 
+def over_seeds(values: Sequence[float | None], unit: str = "") -> str:
+    """Mean and, of several, the range, as in 58.1% [57.6, 58.6]."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "none"
+    text = f"{np.mean(known):.3g}{unit}"
+    return text + (f" [{min(known):.3g}, {max(known):.3g}]" if len(known) > 1 else "")
+
+
+def late_mean(curve: Sequence[float | None], epochs: int = 5) -> float | None:
+    """Mean of the last epochs of a curve; None where it has no values."""
+    return None if curve[-1] is None else float(np.mean(curve[-epochs:]))
+
+
+def loss_summary(history: dict) -> list[str]:
+    """For each loss, late values (mean of the last five epochs) over seeds: mean [range]."""
+    lines = []
+    for loss, seeds in by_loss(history).items():
+
+        def late(curve: Curve, unit: str = "", of_seeds: Sequence = tuple(seeds.values())) -> str:
+            return over_seeds([late_mean(curve(run)) for run in of_seeds], unit)
+
+        best = over_seeds([max(run["history"]["test_accuracy"]) for run in seeds.values()], "%")
+        lines.append(
+            f"{loss}, n = {len(seeds)}: late test accuracy {late(of_history('test_accuracy'), '%')}"
+            f", best (oracle) {best}; wrong labels learnt (probe) "
+            f"{late(of_history('probe_memorized'), '%')}"
+        )
+        shares = [f"learned_{p}_{band}" for p in ("true", "noise") for band in ("low", "high")]
+        for part, names in (("test", ["e_low", "e_high"]), ("probe", shares)):
+            try:
+                deltas = measured(history, part, names)["delta"]
+            except runs.RunError:
+                continue
+            k = column_of(deltas, None, default=deltas[len(deltas) * 5 // 9])
+            found = [f"{name} {late(of_frequency(part, name, k))}" for name in names]
+            lines.append(f"  {part}, delta {deltas[k]:g}: {', '.join(found)}")
+    return lines
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,  # so that an error is one line
@@ -167,7 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     for note in notes:
         print(f"collect_history.py: {note}", file=sys.stderr)
-    print(*map(summary_line, history["runs"]), f"written: {args.out}", sep="\n")
+    print(*map(summary_line, history["runs"]), sep="\n")
+    try:
+        print(*loss_summary(history), sep="\n")
+    except runs.RunError as error:
+        print(f"no summary over seeds: {error}")
+    print(f"written: {args.out}")
     return 0
 
 

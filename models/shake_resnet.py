@@ -14,7 +14,7 @@ class Shake(torch.autograd.Function):
     """
 
     # lerp(x2, x1, beta) + ((alpha - beta) * (x1 - x2)).detach() says the same without a Function,
-    # but keeps more and takes over twice as long: see benchmarks/README.md.
+    # but takes longer: see benchmarks/README.md.
 
     @staticmethod
     def forward(ctx, x1: Tensor, x2: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:

@@ -95,3 +95,35 @@ def test_numbers_survive_the_round_trip(study, script):
     labels = np.arange(40) % 4
     accuracy = [100 * np.mean(z.argmax(1) == labels) for z in logits]
     np.testing.assert_allclose(run["history"]["test_accuracy"], accuracy)
+
+
+def test_summary_over_seeds_by_hand(study, script):
+    assert script("frequency", "--delta", 100, 400)[0] == 0
+    _, out, _ = script("collect_history")
+    history = json.loads(Path("history.json").read_text())
+    for loss in ("cross-entropy", "self-distillation"):
+        of_loss = [run for run in history["runs"] if run["loss"] == loss]
+        # Three epochs each, fewer than five: the mean is over all of them.
+        late = [np.mean(run["history"]["test_accuracy"]) for run in of_loss]
+        best = [max(run["history"]["test_accuracy"]) for run in of_loss]
+        line = next(line for line in out.splitlines() if line.startswith(f"{loss}, n = 2"))
+        for values in (late, best):
+            assert f"{np.mean(values):.3g}% [{min(values):.3g}, {max(values):.3g}]" in line
+        rows = [run["frequency"]["test"]["outputs"]["e_low"] for run in of_loss]
+        errors = np.array(rows)[:, :, 1].mean(axis=1)
+        assert f"delta 400: e_low {errors.mean():.3g} [{errors.min():.3g}, {errors.max():.3g}]" in out
+
+
+def test_runs_of_two_settings_are_collected_without_a_common_mean(study, script):
+    run = Path("runs/small/dis0-small_cnn-seed0")
+    config = runs.read_config(run)
+    config["flags"]["lr"] = 0.1
+    runs.write_json(run / "config.json", config)
+    status, out, _ = script("collect_history")
+    assert status == 0 and "no summary over seeds" in out and "differ in lr" in out
+    assert len(json.loads(Path("history.json").read_text())["runs"]) == 4
+
+
+def test_one_seed_has_no_range():
+    assert collect_history.over_seeds([58.12], "%") == "58.1%"
+    assert collect_history.over_seeds([None, None]) == "none"
