@@ -10,6 +10,7 @@
 
 .PHONY: demo test lint bench paper laptop study clean
 .DELETE_ON_ERROR:
+.SECONDARY:  # keeps `done`, which lies between the files that are asked for
 
 PYTHON = .venv/bin/python
 CORES := $(shell getconf _NPROCESSORS_ONLN)

@@ -20,6 +20,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ class DataSet:
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """One digest for images and labels together: two data sets are the same if it is."""
         return hashlib.sha256("".join(array_digests(self).values()).encode()).hexdigest()

@@ -31,8 +31,8 @@ with the measures, norms being over all points and classes and y_low of y less i
                   least-squares coefficients of the outputs' low (high) part on those of the true
                   labels and of the noise, means taken out (probe)
 
-The last two rows are of softmax outputs only. A measure that does not exist (of a part that is
-zero: the high part where the kernel is the identity, the noise where no label is wrong) is null.
+The last two rows are of softmax outputs only. A measure of a part that is zero (the high part
+where the kernel is the identity, the noise where no label is wrong) is null.
 """
 
 import argparse
@@ -221,14 +221,13 @@ def analyse_runs(folders: Sequence[Path], dataset: DataSet, args: argparse.Names
         ("test", dataset.test_images, test, 1, "logits.npy"),
         ("probe", dataset.train_images[index], probe, 2, "probe_logits.npy"),
     ):
-        shape = (len(images), classes)
-        logits = [read_outputs(run / file, shape) for run in folders]
+        logits = [read_outputs(run / file, (len(images), classes)) for run in folders]
         parts[name] = analyse_part(images, labels, references, logits, deltas, args)
     for k, run in enumerate(folders):
         content = {"values": args.values, "digest": dataset.sha256}
         runs.write_json(run / "frequency.json", content | {n: p[k] for n, p in parts.items()})
-        epochs, deltas = len(parts["test"][k]["outputs"]["lfr"]), len(parts["test"][k]["delta"])
-        print(f"{run / 'frequency.json'}: {epochs} epochs, {deltas} deltas")
+        epochs = len(parts["test"][k]["outputs"]["lfr"])
+        print(f"{run / 'frequency.json'}: {epochs} epochs, {len(deltas)} deltas")
 
 
 def passes(folders: Sequence[Path], data: Path | None) -> list[tuple[Path, str, list[Path]]]:

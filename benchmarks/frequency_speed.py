@@ -2,6 +2,7 @@
 
     python benchmarks/frequency_speed.py                  10,000 points, 1, 20 and 100 epochs
     python benchmarks/frequency_speed.py --points 3000    quicker
+    python benchmarks/frequency_speed.py --only ours --points 60000 --epochs 2 --delta 100 400 1600
 
 The reference is written as the field's public code is: numpy in float64, one full kernel for each
 delta, made again for each epoch; its time an epoch does not depend on how many there are. Both
@@ -90,8 +91,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 20, 100])
+    parser.add_argument("--delta", type=float, nargs="+", default=DELTAS, help="with --only ours")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=("ours", "reference"), help="run once, print peak memory")
+    parser.add_argument("--only", choices=("ours", "reference"), help="run once, print peak GB")
     args = parser.parse_args()
 
     import torch
@@ -99,13 +101,13 @@ def main() -> None:
     from gaussian_filter import filter_sums
 
     points, labels, outputs = inputs(args.points, max(args.epochs))
-    exact = points.double().numpy(), outputs[0].double().numpy()
+    if args.only == "ours":
+        filter_sums(points, labels, outputs, args.delta)
+    else:
+        exact = points.double().numpy(), outputs[0].double().numpy()
+    if args.only == "reference":
+        reference_epoch(*exact)
     if args.only:
-        if args.only == "ours":
-            del exact
-            filter_sums(points, labels, outputs, DELTAS)
-        else:
-            reference_epoch(*exact)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
         return
 

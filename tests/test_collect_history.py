@@ -111,7 +111,9 @@ def test_summary_over_seeds_by_hand(study, script):
             assert f"{np.mean(values):.3g}% [{min(values):.3g}, {max(values):.3g}]" in line
         rows = [run["frequency"]["test"]["outputs"]["e_low"] for run in of_loss]
         errors = np.array(rows)[:, :, 1].mean(axis=1)
-        assert f"delta 400: e_low {errors.mean():.3g} [{errors.min():.3g}, {errors.max():.3g}]" in out
+        assert (
+            f"delta 400: e_low {errors.mean():.3g} [{errors.min():.3g}, {errors.max():.3g}]" in out
+        )
 
 
 def test_runs_of_two_settings_are_collected_without_a_common_mean(study, script):

@@ -110,7 +110,7 @@ def test_every_command_of_the_readme_parses(monkeypatch):
 def test_every_flag_named_in_the_readme_exists():
     flags = {f for name in SCRIPTS for f in re.findall(r'"(--[a-z-]+)"', (ROOT / name).read_text())}
     named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", README))
-    assert named and named <= flags | {"--no-augment"}
+    assert named and named <= flags | {"--no-augment", "--help"}
 
 
 def test_every_file_named_in_the_readme_exists():
@@ -163,10 +163,11 @@ def test_a_second_make_does_nothing_and_an_interrupted_one_goes_on(tmp_path):
     assert {p.name for p in (tmp_path / "figures/tiny").iterdir()} == FIGURES
     again = study()
     assert again.returncode == 0 and ".py" not in again.stdout
-    # As if make had been stopped in the second run's last epoch.
+    # As if make had been stopped before this run was complete.
     stopped = tmp_path / "runs/tiny/dis1-shake8-2x4d-seed0"
     before = (stopped / "logits.npy").read_bytes()
     (stopped / "done").unlink()
+    (stopped / "frequency.json").unlink()
     resumed = study()
     assert resumed.returncode == 0 and "--resume" in resumed.stdout
     assert resumed.stdout.count("train.py") == 1 and "generate.py" not in resumed.stdout
