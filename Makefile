@@ -10,7 +10,6 @@
 
 .PHONY: demo test lint bench paper laptop study clean
 .DELETE_ON_ERROR:
-.SECONDARY:  # keeps `done`, which lies between the files that are asked for
 
 PYTHON = .venv/bin/python
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -48,12 +47,12 @@ data/$(DATA).npz: | .venv/installed
 	$(PYTHON) generate.py $(GENERATE) --out $@
 
 # `done` marks a run that is complete; one that is not goes on from its checkpoint.
-runs/$(DATA)/dis%/done: data/$(DATA).npz
+$(RUNS:%=%/done): runs/$(DATA)/dis%/done: data/$(DATA).npz
 	$(PYTHON) train.py --dis=$(firstword $(subst -, ,$*)) --seed=$(lastword $(subst -seed, ,$*)) \
 	  --data $< --run dis$* $(TRAIN) $$(test ! -e $(@D)/config.json || echo --resume)
 	touch $@
 
-runs/$(DATA)/%/frequency.json: runs/$(DATA)/%/done
+$(RUNS:%=%/frequency.json): %/frequency.json: %/done
 	$(PYTHON) frequency.py $(@D)
 
 runs/$(DATA)/history.json: $(RUNS:%=%/frequency.json)
