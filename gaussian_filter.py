@@ -56,12 +56,12 @@ class FilterSums:
         return replace(self, **first, **second)
 
 
-def squared_distances(rows: Tensor, points: Tensor) -> Tensor:
-    """|row_i - point_j|^2, float32 (t, n), for rows (t, d) and points (n, d).
+def squared_distances(points: Tensor, norms: Tensor, rows: slice) -> Tensor:
+    """|x_i - x_j|^2 of points (n, d), i in `rows`: float32 (t, n); norms: |x_i|^2 (n,).
 
     By matrix product; pairs so close that it would cancel are computed again by difference.
     """
-    scale = rows.square().sum(1)[:, None] + points.square().sum(1)[None, :]
+    scale, rows = norms[rows, None] + norms, points[rows]
     distances = torch.addmm(scale, rows, points.T, alpha=-2).clamp_(min=0)
     close = (distances < scale.mul_(0.01)).nonzero()
     for i, j in (part.T for part in close.split(4096)):
@@ -76,7 +76,8 @@ def default_deltas(points: Tensor) -> list[float]:
     """
     some = points[:: math.ceil(len(points) / 2000)]
     above = torch.ones(len(some), len(some), dtype=torch.bool, device=points.device).triu(1)
-    median = squared_distances(some, some)[above].median().item()
+    distances = squared_distances(some, some.square().sum(1), slice(None))
+    median = distances[above].median().item()
     scale = 2 ** (round(8 * math.log2(median / GRID_DISTANCE)) / 8)
     first, second = (float(f"{scale * start:.3g}") for start in GRID[:2])
     return [(first, second)[k % 2] * 2 ** (k // 2) for k in range(len(GRID))]
@@ -118,6 +119,7 @@ def filter_sums(
     mean = columns.mean(0, dtype=torch.float64)  # (V, C)
     columns = columns.sub_(mean.float()).view(count, -1)  # (n, V C)
     points.sub_(points.mean(0))
+    norms = points.square().sum(1)
     shapes = {"low": (refs, number), "high": (refs, number), "low_sum": (number, classes)}
     shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (number,))
     shapes |= {"lost": (), "removed": ()}
@@ -137,7 +139,7 @@ def filter_sums(
     for start in tqdm(tiles, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
         tile = slice(start, start + rows)
         here = columns[tile]  # (t, V C)
-        distances = squared_distances(points[tile], points)  # (t, n)
+        distances = squared_distances(points, norms, tile)  # (t, n)
         own = torch.arange(len(here), device=device)
         distances[own, start + own] = math.inf  # the own weight, 1, is added by hand
         nearest = distances.min().item()
