@@ -52,8 +52,9 @@ $(RUNS:%=%/done): runs/$(DATA)/dis%/done: data/$(DATA).npz
 	  --data $< --run dis$* $(TRAIN) $$(test ! -e $(@D)/config.json || echo --resume)
 	touch $@
 
-$(RUNS:%=%/frequency.json): %/frequency.json: %/done
-	$(PYTHON) frequency.py $(@D)
+# All runs share one pass over the data set.
+$(RUNS:%=%/frequency.json) &: $(RUNS:%=%/done)
+	$(PYTHON) frequency.py $(RUNS)
 
 runs/$(DATA)/history.json: $(RUNS:%=%/frequency.json)
 	$(PYTHON) collect_history.py $(RUNS) --out $@

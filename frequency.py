@@ -94,12 +94,11 @@ def relative_errors(sums: FilterSums) -> dict[str, Tensor]:
     low += 2 * torch.einsum("vc,vcd->vd", mean, low_sum)
     low += sums.count * mean.square().sum(1, keepdim=True)
     high = sums.high_self - 2 * sums.high[0] + sums.high_self[0]
-    size = low_energy(sums)[0], sums.high_self[0]
+    parts = {"e_low": (low, low_energy(sums)[0]), "e_high": (high, sums.high_self[0])}
+    limit = EMPTY * (parts["e_low"][1] + parts["e_high"][1])
     return {
-        name: (error.clamp(min=0) / part)
-        .sqrt()
-        .where(part > EMPTY * (size[0] + size[1]), torch.nan)
-        for name, error, part in (("e_low", low, size[0]), ("e_high", high, size[1]))
+        name: (error.clamp(min=0) / part).sqrt().where(part > limit, torch.nan)
+        for name, (error, part) in parts.items()
     }
 
 
@@ -158,6 +157,7 @@ def as_points(images: np.ndarray, device: str) -> Tensor:
 
 
 def one_hot(labels: np.ndarray, classes: int) -> Tensor:
+    """int64 (n,) -> float32 (n, classes)."""
     return F.one_hot(torch.from_numpy(labels), classes).float()
 
 

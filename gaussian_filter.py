@@ -78,7 +78,7 @@ def default_deltas(points: Tensor) -> list[float]:
     above = torch.ones(len(some), len(some), dtype=torch.bool, device=points.device).triu(1)
     distances = squared_distances(some, some.square().sum(1), slice(None))
     median = distances[above].median().item()
-    scale = 2 ** (round(8 * math.log2(median / GRID_DISTANCE)) / 8)
+    scale = 2 ** (round(8 * math.log2(median / GRID_DISTANCE)) / 8) if median else 1
     first, second = (float(f"{scale * start:.3g}") for start in GRID[:2])
     return [(first, second)[k % 2] * 2 ** (k // 2) for k in range(len(GRID))]
 
