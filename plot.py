@@ -93,19 +93,19 @@ def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None
     draw(axes, stack([pair[1] - pair[0] for pair in pairs]), color="#333333")
 
 
-def caption(history: dict, groups: dict) -> str:
-    """What the figure is of: data, noise, network, sizes and seeds."""
+def caption(history: dict, groups: dict, several: str = "band: lowest to highest seed") -> str:
+    """What the figure is of: data, noise, network, sizes and seeds, and what several become."""
     data, network = history["data"], history["runs"][0]["network"]
     seeds = {loss: ", ".join(map(str, sorted(of_loss))) for loss, of_loss in groups.items()}
     if len(set(seeds.values())) == 1:
         of_seeds = f"seeds {next(iter(seeds.values()))}"
     else:
         of_seeds = "; ".join(f"{loss} seeds {seeds[loss]}" for loss in seeds)
-    band = "; band: lowest to highest seed" if any(len(g) > 1 for g in groups.values()) else ""
+    several = f"; {several}" if any(len(g) > 1 for g in groups.values()) else ""
     return (
         f"{data['title']}, {data['noise']} noise, {100 * data['rate_found']:.4g}% wrong labels, "
         f"{network}\n{data['train_size']} training and {data['test_size']} test images, "
-        f"{of_seeds}{band}"
+        f"{of_seeds}{several}"
     )
 
 
@@ -228,7 +228,7 @@ def spectrum_figure(history: dict, groups: dict) -> Figure:
         panel.grid(False)
         label_axes(panel, "$\\delta$ (squared normalised pixels)", title)
         figure.colorbar(image, ax=panel, label="excess low-frequency ratio, test images")
-    figure.suptitle(caption(history, groups), fontsize=9)
+    figure.suptitle(caption(history, groups, "mean over seeds"), fontsize=9)
     return figure
 
 

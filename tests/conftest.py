@@ -8,10 +8,15 @@ import shutil
 # and for the scripts that the tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import hypothesis
 import numpy as np
 import pytest
 
 import data
+
+# The same examples at every run, and no limit on their time: the machines are shared.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def reference(logits, labels):
 
 
 @given(st.integers(1, 40), st.integers(2, 12), st.integers(0, 10**6), st.floats(0.01, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_loss_and_gradient_against_loops(count, classes, seed, scale):
     random = np.random.default_rng(seed)
     logits = (scale * random.standard_normal((count, classes))).astype(np.float32)
