@@ -54,7 +54,7 @@ $(RUNS:%=%/done): runs/$(DATA)/dis%/done: data/$(DATA).npz
 
 # All runs share one pass over the data set.
 $(RUNS:%=%/frequency.json) &: $(RUNS:%=%/done)
-	$(PYTHON) frequency.py $(RUNS)
+	OMP_NUM_THREADS=$(CORES) $(PYTHON) frequency.py $(RUNS)
 
 runs/$(DATA)/history.json: $(RUNS:%=%/frequency.json)
 	$(PYTHON) collect_history.py $(RUNS) --out $@
