@@ -56,16 +56,18 @@ class FilterSums:
         return replace(self, **first, **second)
 
 
-def squared_distances(points: Tensor, norms: Tensor, rows: slice) -> Tensor:
+def squared_distances(
+    points: Tensor, norms: Tensor, rows: slice, out: Tensor | None = None
+) -> Tensor:
     """|x_i - x_j|^2 of points (n, d), i in `rows`: float32 (t, n); norms: |x_i|^2 (n,).
 
     By matrix product; pairs so close that it would cancel are computed again by difference.
     """
-    scale, rows = norms[rows, None] + norms, points[rows]
-    distances = torch.addmm(scale, rows, points.T, alpha=-2).clamp_(min=0)
-    close = (distances < scale.mul_(0.01)).nonzero()
+    some, own = points[rows], norms[rows, None]
+    distances = torch.addmm(norms, some, points.T, alpha=-2, out=out).add_(own).clamp_(min=0)
+    close = (distances < 0.01 * (own + norms.max())).nonzero()
     for i, j in (part.T for part in close.split(4096)):
-        distances[i, j] = (rows[i] - points[j]).square().sum(1)
+        distances[i, j] = (some[i] - points[j]).square().sum(1)
     return distances
 
 
@@ -134,17 +136,19 @@ def filter_sums(
         """float32 (t, V C) -> float64 (V, t C): inner products then lose nothing to rounding."""
         return part.view(len(part), number, classes).transpose(0, 1).double().flatten(1)
 
-    rows = tile_rows or _tile_rows(points)
+    rows = min(count, tile_rows or _tile_rows(points))
+    # Made once: tiles of fresh memory would cost more than the kernel's exponentials.
+    tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
     tiles = range(0, count, rows)
     for start in tqdm(tiles, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
         tile = slice(start, start + rows)
         here = columns[tile]  # (t, V C)
-        distances = squared_distances(points, norms, tile)  # (t, n)
+        distances = squared_distances(points, norms, tile, tile_distances[: len(here)])  # (t, n)
         own = torch.arange(len(here), device=device)
         distances[own, start + own] = math.inf  # the own weight, 1, is added by hand
         nearest = distances.min().item()
         closest = min(closest, nearest)
-        kernel = torch.empty_like(distances)
+        kernel = tile_kernel[: len(here)]
         for index, is_square in halving_chains(deltas):
             # Where no other point has any weight, the rows of S are the identity's.
             identity = nearest > -2 * SMALLEST_EXPONENT * deltas[index]
