@@ -59,7 +59,9 @@ class FilterSums:
 def squared_distances(
     points: Tensor, norms: Tensor, rows: slice, out: Tensor | None = None
 ) -> Tensor:
-    """|x_i - x_j|^2 of points (n, d), i in `rows`: float32 (t, n); norms: |x_i|^2 (n,).
+    """|x_i - x_j|^2 of points (n, d), i in `rows`: float32 (t, n), written to `out` if given.
+
+    norms: |x_i|^2 (n,).
 
     By matrix product; pairs so close that it would cancel are computed again by difference.
     """
@@ -137,7 +139,7 @@ def filter_sums(
         return part.view(len(part), number, classes).transpose(0, 1).double().flatten(1)
 
     rows = min(count, tile_rows or _tile_rows(points))
-    # Made once: tiles of fresh memory would cost more than the kernel's exponentials.
+    # Made once: fresh memory for every tile would have to be mapped anew.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
     tiles = range(0, count, rows)
     for start in tqdm(tiles, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
