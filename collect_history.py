@@ -20,6 +20,7 @@ import runs
 
 Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
 
+LOSS_AND_SEED = ("dis", "teacher", "soft", "weight", "seed", "device")  # what runs may differ in
 DROPPED = ("data", "runs", "run", "resume", "overwrite")  # flags that do not shape the numbers
 
 
@@ -67,21 +68,21 @@ def read_frequency(path: Path) -> dict | None:
 
 
 def by_loss(history: dict) -> dict[str, dict[int, dict]]:
-    """loss -> seed -> run of history.json, cross-entropy first.
+    """loss -> seed -> run of history.json, cross-entropy and the original's distillation first.
 
     Raises RunError if the runs differ in more than loss and seed, for they have no common mean.
     """
-    groups: dict[str, dict[int, dict]] = {loss: {} for loss in runs.LOSS_NAMES.values()}
+    groups: dict[str, dict[int, dict]] = {runs.PLAIN: {}, runs.DISTILLED: {}}
     first = history["runs"][0]
     for run in history["runs"]:
         for name, now in run["settings"].items():
             before = first["settings"].get(name)
-            if before != now and name not in ("dis", "seed", "device"):
+            if before != now and name not in LOSS_AND_SEED:
                 raise runs.RunError(
                     f"runs {first['run']} and {run['run']} differ in {name}: {before}, {now}; "
                     "name the runs of one setting"
                 )
-        other = groups[run["loss"]].setdefault(run["seed"], run)
+        other = groups.setdefault(run["loss"], {}).setdefault(run["seed"], run)
         if other is not run:
             raise runs.RunError(
                 f"runs {other['run']} and {run['run']} have one loss and one seed; name one of them"

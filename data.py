@@ -5,6 +5,8 @@ A data set is one `.npz` file, complete in itself:
     train_images   uint8 (N, H, W, 3)
     train_labels   int64 (N,)    the labels as given, some of them wrong
     clean_labels   int64 (N,)    the true labels of the same images
+    val_images     uint8 (V, H, W, 3)    held out of training, V = 0 for none
+    val_labels     int64 (V,)    their labels as given, as wrong as those of training
     test_images    uint8 (M, H, W, 3)
     test_labels    int64 (M,)    always true
     class_names    str (C,)
@@ -28,8 +30,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FORMAT_VERSION = 1
-ARRAYS = ("train_images", "train_labels", "clean_labels", "test_images", "test_labels")
+FORMAT_VERSION = 2
+# Of each part, the images and the labels that belong to them.
+PARTS = {
+    "train_images": ("train_labels", "clean_labels"),
+    "val_images": ("val_labels",),
+    "test_images": ("test_labels",),
+}
+ARRAYS = tuple(name for images, labels in PARTS.items() for name in (images, *labels))
 
 # Not the true pixel deviations of CIFAR-10 (those are about 0.247): the original's constants are
 # kept, so that the smoothing variance delta of frequency.py keeps its meaning.
@@ -50,6 +58,8 @@ class DataSet:
     train_images: np.ndarray
     train_labels: np.ndarray
     clean_labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
     class_names: list[str]
@@ -77,7 +87,7 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
     """Write `dataset` to `path`, whole or not at all; sizes, digests and version go into meta."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sizes = {"train_size": len(dataset.train_images), "test_size": len(dataset.test_images)}
+    sizes = {f"{name.split('_')[0]}_size": len(getattr(dataset, name)) for name in PARTS}
     digests = {"format": FORMAT_VERSION, "sha256": array_digests(dataset)}
     meta = {**dataset.meta, **sizes, **digests}
     arrays = {name: getattr(dataset, name) for name in ARRAYS}
@@ -122,19 +132,20 @@ def _check(dataset: DataSet) -> None:
     """Raise ValueError unless the arrays fit each other and are what meta says they are."""
     if dataset.meta.get("format") != FORMAT_VERSION:
         raise ValueError(f"format {dataset.meta.get('format')}, not {FORMAT_VERSION}")
-    for part in ("train", "test"):
-        images = getattr(dataset, f"{part}_images")
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
-            raise ValueError(f"{part}_images is {images.dtype} {images.shape}")
-    if dataset.train_images.shape[1:] != dataset.test_images.shape[1:]:
-        raise ValueError("training and test images differ in size")
-    counts = {"train_labels": "train", "clean_labels": "train", "test_labels": "test"}
-    for name, part in counts.items():
-        labels = getattr(dataset, name)
-        if labels.dtype != np.int64 or labels.shape != getattr(dataset, f"{part}_images").shape[:1]:
-            raise ValueError(f"{name} is {labels.dtype} {labels.shape}")
-        if labels.min() < 0 or labels.max() >= dataset.num_classes:
-            raise ValueError(f"{name} has labels outside 0..{dataset.num_classes - 1}")
+    for part, names in PARTS.items():
+        images = getattr(dataset, part)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"{part} is {images.dtype} {images.shape}")
+        if images.shape[1:] != dataset.train_images.shape[1:]:
+            raise ValueError(f"{part} differ in size from train_images")
+        if not len(images) and part != "val_images":
+            raise ValueError(f"{part} is empty")
+        for name in names:
+            labels = getattr(dataset, name)
+            if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+                raise ValueError(f"{name} is {labels.dtype} {labels.shape}")
+            if not np.isin(labels, np.arange(dataset.num_classes)).all():
+                raise ValueError(f"{name} has labels outside 0..{dataset.num_classes - 1}")
     changed = [n for n, d in array_digests(dataset).items() if d != dataset.meta["sha256"].get(n)]
     if changed:
         raise ValueError(f"{changed[0]} does not match its sha256")
@@ -152,7 +163,7 @@ def balanced_subset(labels: np.ndarray, size: int, num_classes: int, seed: int) 
         if len(members) < wanted:
             raise DataError(
                 f"{size} of {len(labels)} images asked, {wanted} of class {label}, which has only "
-                f"{len(members)}; lower --train-size, --test-size or --probe"
+                f"{len(members)}; lower --train-size, --val-size, --test-size or --probe"
             )
         chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
     return np.sort(np.concatenate(chosen))

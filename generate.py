@@ -4,6 +4,8 @@
     python generate.py --noise symmetric --rate 0.2
     python generate.py --dataset shapes                    the built-in shapes, nothing to fetch
     python generate.py --dataset photos                    photos/train/<class>/*, photos/test/...
+    python generate.py --noise labels.json                 labels made elsewhere
+    python generate.py --val-size 5000                     hold out images, wrong labels and all
 
 Test labels are never changed; the true training labels are kept beside the given ones.
 """
@@ -15,97 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
+import label_noise
+import shapes
 from data import DataError, DataSet, array_digests, balanced_subset, write_dataset
 
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
 LARGEST = 64  # pixels a side of a folder's images
 Source = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[str]]
-
-
-def _box(u: np.ndarray, v: np.ndarray, width: float, height: float) -> np.ndarray:
-    return np.maximum(np.abs(u) - width, np.abs(v) - height)
-
-
-def _bars(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    nearest = np.abs((u + 0.3) % 0.6 - 0.3)  # to the middle of the nearest bar, at -0.6, 0, 0.6
-    return np.maximum(_box(u, v, 0.8, 0.8), nearest - 0.17)
-
-
-def _plus(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.minimum(_box(u, v, 0.95, 0.25), _box(u, v, 0.25, 0.95))
-
-
-def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    radius, tenth, inner = np.hypot(u, v), np.pi / 5, 0.42  # inner: of the notches
-    angle = np.abs((np.arctan2(u, -v) + tenth) % (2 * tenth) - tenth)  # from the nearest point
-    normal = np.array([inner * np.sin(tenth), 1 - inner * np.cos(tenth)])
-    normal /= np.hypot(*normal)  # of the edge between that point, at (1, 0), and the notch
-    return (radius * np.cos(angle) - 1) * normal[0] + radius * np.sin(angle) * normal[1]
-
-
-# Distance to the outline in units of the shape's size, negative inside; u to the right, v down.
-SHAPES = {
-    "disc": lambda u, v: np.hypot(u, v) - 0.85,
-    "ring": lambda u, v: np.abs(np.hypot(u, v) - 0.7) - 0.2,
-    "square": lambda u, v: _box(u, v, 0.75, 0.75),
-    "frame": lambda u, v: np.abs(_box(u, v, 0.62, 0.62)) - 0.17,
-    "triangle": lambda u, v: np.maximum(v - 0.5, 0.75**0.5 * np.abs(u) - 0.5 * v - 0.5),
-    "plus": _plus,
-    "cross": lambda u, v: _plus((u + v) * 0.5**0.5, (u - v) * 0.5**0.5),
-    "vertical bars": _bars,
-    "horizontal bars": lambda u, v: _bars(v, u),
-    "star": _star,
-}
-
-
-def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Drawn shapes, light on dark, in equal classes and random order.
-
-    Place, size, tilt (under 15 degrees, so that a plus is no cross), both colours and the pixel
-    noise are random. Returns images uint8 (count, 32, 32, 3) and labels int64 (count,).
-    """
-    side, chunk = 32, 4096  # chunk: images at a time, for memory
-    labels = random.permutation(np.arange(count) % len(SHAPES))
-    size = random.uniform(8, 12, count)
-    x, y = (side - 1) / 2 + random.uniform(-1, 1, (2, count)) * np.maximum(side / 2 - size, 0)
-    tilt = np.radians(random.uniform(-15, 15, count))
-    dark, light = random.uniform(0, 0.4, (count, 3)), random.uniform(0.5, 1, (count, 3))
-    images = np.empty((count, side, side, 3), np.uint8)
-    for start in range(0, count, chunk):
-        part = slice(start, min(start + chunk, count))
-        right = np.arange(side)[None, None, :] - x[part, None, None]
-        down = np.arange(side)[None, :, None] - y[part, None, None]
-        cosine, sine = np.cos(tilt[part, None, None]), np.sin(tilt[part, None, None])
-        u, v = cosine * right + sine * down, cosine * down - sine * right  # (n, 32, 32), pixels
-        cover = np.empty(u.shape)  # 1 inside, 0 outside, between them over one pixel
-        for label, outline in enumerate(SHAPES.values()):
-            of_class = labels[part] == label
-            scale = size[part][of_class, None, None]
-            cover[of_class] = 0.5 - scale * outline(u[of_class] / scale, v[of_class] / scale)
-        cover = cover.clip(0, 1)[..., None]
-        colour = dark[part, None, None] * (1 - cover) + light[part, None, None] * cover
-        colour += random.normal(0, 0.08, colour.shape)
-        images[part] = (255 * colour).round().clip(0, 255)
-    return images, labels
-
-
-def flip_labels(
-    labels: np.ndarray, noise: str, rate: float, num_classes: int, seed: int
-) -> np.ndarray:
-    """Labels (N,) with exactly round(rate N) of them wrong.
-
-    pair: y -> (y + 1) mod C. symmetric: uniform over the other C - 1 classes. none: unchanged.
-    Which labels are wrong, and what they become, are two draws of `seed` over all N labels, so
-    that the labels wrong at a lower rate are among those wrong at a higher one.
-    """
-    random = np.random.default_rng([seed, 1])
-    order = random.permutation(len(labels))
-    step = random.integers(1, num_classes, len(labels)) if noise == "symmetric" else 1
-    flipped = (labels + step) % num_classes
-    wrong = order[: round(rate * len(labels)) if noise != "none" else 0]
-    given = labels.copy()
-    given[wrong] = flipped[wrong]
-    return given
 
 
 def load_cifar10(data_dir: Path) -> Source:
@@ -190,31 +108,60 @@ def make_dataset(args: argparse.Namespace) -> DataSet:
     elif args.dataset == "shapes":
         train_size, test_size = args.train_size or 2000, args.test_size or 1000
         source = (
-            *draw_shapes(train_size, np.random.default_rng([args.seed, 3])),
-            *draw_shapes(test_size, np.random.default_rng([args.seed, 4])),
-            list(SHAPES),
+            *shapes.draw_shapes(train_size, np.random.default_rng([args.seed, 3])),
+            *shapes.draw_shapes(test_size, np.random.default_rng([args.seed, 4])),
+            list(shapes.SHAPES),
         )
     elif Path(args.dataset).is_dir():
         source = load_folder(Path(args.dataset))
     else:
         raise DataError(f"--dataset {args.dataset}: neither cifar10, shapes nor a folder here")
-    *parts, class_names = source
-    classes = len(class_names)
-    for part, size in ((0, args.train_size), (2, args.test_size)):
-        if size:
-            subset = balanced_subset(parts[part + 1], size, classes, args.seed)
-            parts[part : part + 2] = parts[part][subset], parts[part + 1][subset]
-    train_images, clean_labels, test_images, test_labels = parts
-    given = flip_labels(clean_labels, args.noise, args.rate, classes, args.seed)
+    images, clean, test_images, test_labels, class_names = source
+    classes, seed = len(class_names), args.seed
+    train, test = np.arange(len(clean)), np.arange(len(test_labels))
+    if args.train_size:
+        train = balanced_subset(clean, args.train_size, classes, seed)
+    if args.test_size:
+        test = balanced_subset(test_labels, args.test_size, classes, seed)
+    val = train[balanced_subset(clean[train], args.val_size, classes, seed)]
+    train = np.setdiff1d(train, val)
+    if not len(train):
+        raise DataError(f"--val-size {args.val_size}: no image is left to train on; lower it")
+    if args.noise in label_noise.MODELS:
+        # Each part by itself, so that each has the rate asked for.
+        train_labels, val_labels = (
+            label_noise.flip_labels(clean[part], args.noise, args.rate, class_names, seed)
+            for part in (train, val)
+        )
+    else:
+        given = label_noise.read_labels(Path(args.noise), args.labels, clean, classes)
+        train_labels, val_labels = given[train], given[val]
     meta = {
         "source": source_name(args.dataset),
         "title": args.title or source_name(args.dataset),
-        "noise": args.noise,
+        "noise": noise_name(args),
         "rate_asked": args.rate,
-        "rate_found": float(np.mean(given != clean_labels)),
-        "seed": args.seed,
+        "rate_found": float(np.mean(train_labels != clean[train])),
+        "val_rate_found": float(np.mean(val_labels != clean[val])) if len(val) else None,
+        "transitions": transitions(clean[train], train_labels, classes).tolist(),
+        "seed": seed,
     }
-    return DataSet(train_images, given, clean_labels, test_images, test_labels, class_names, meta)
+    return DataSet(
+        *(images[train], train_labels, clean[train], images[val], val_labels),
+        *(test_images[test], test_labels[test], class_names, meta),
+    )
+
+
+def transitions(true: np.ndarray, given: np.ndarray, classes: int) -> np.ndarray:
+    """Counts int (C, C) of true class (row) against given label (column)."""
+    return np.bincount(true * classes + given, minlength=classes**2).reshape(classes, classes)
+
+
+def noise_name(args: argparse.Namespace) -> str:
+    """The noise model, or the label file's name and the labels chosen in it."""
+    if args.noise in label_noise.MODELS:
+        return args.noise
+    return Path(args.noise).stem + (f"-{args.labels}" if args.labels else "")
 
 
 def source_name(dataset: str) -> str:
@@ -225,12 +172,11 @@ def source_name(dataset: str) -> str:
 def report(dataset: DataSet) -> str:
     """What was made, for the user: sizes, rate found, true against given labels, digests."""
     classes, count = dataset.num_classes, len(dataset.train_labels)
-    table = np.zeros((classes, classes), int)
-    np.add.at(table, (dataset.clean_labels, dataset.train_labels), 1)
+    table = transitions(dataset.clean_labels, dataset.train_labels, classes)
     height, width = dataset.train_images.shape[1:3]
     lines = [
-        f"{classes} classes, {count} training and {len(dataset.test_labels)} test images of "
-        f"{width}x{height} pixels",
+        f"{classes} classes, {count} training, {len(dataset.val_labels)} validation and "
+        f"{len(dataset.test_labels)} test images of {width}x{height} pixels",
         f"noise {dataset.meta['noise']}: {count - np.trace(table)} of {count} training labels are "
         f"wrong, rate {dataset.meta['rate_found']:.6g}",
         "true class (row) against given label (column):",
@@ -239,6 +185,11 @@ def report(dataset: DataSet) -> str:
     for label, name in enumerate(dataset.class_names):
         lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in table[label]))
     digests = array_digests(dataset)
+    if dataset.meta["noise"] == "asymmetric":
+        lines.append(
+            f"asymmetric: the rate asked, {dataset.meta['rate_asked']:g}, is of the images of the "
+            "five classes that are confused, half of a balanced data set"
+        )
     return "\n".join(lines + [f"sha256 of {n}: {digests[n]}" for n in digests if "labels" in n])
 
 
@@ -251,10 +202,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dataset", default="cifar10", help="cifar10 (default), shapes, or a folder of images")
-    add("--noise", default="pair", choices=("pair", "symmetric", "none"), help="default pair")
+    models = ", ".join(label_noise.MODELS)
+    add("--noise", default="pair", help=f"{models}, or a file of labels (default pair)")
+    add("--labels", help="which labels of a .pt file, such as worse_label of CIFAR-10N")
     add("--rate", type=float, default=0.4, help="share of wrong labels, 0 to 1 (default 0.4)")
     add("--seed", type=int, default=0, help="of labels, subset and shapes (default 0)")
     add("--train-size", type=int, help="a class-balanced subset (default all; shapes: 2000)")
+    add("--val-size", type=int, default=0, help="held out of these, with wrong labels (default 0)")
     add("--test-size", type=int, help="a class-balanced subset (default all; shapes: 1000)")
     add("--data-dir", default="data", help="where CIFAR-10's archive is or goes (default data)")
     add("--title", help="what figures call the images (default the data set's name)")
@@ -267,10 +221,21 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     for flag, size in (("--train-size", args.train_size), ("--test-size", args.test_size)):
         if size is not None and size < 1:
             parser.error(f"{flag} {size}: use 1 or more")
+    if args.val_size < 0:
+        parser.error(f"--val-size {args.val_size}: use 0 or more")
+    if args.noise in label_noise.MODELS:
+        if args.labels:
+            parser.error("--labels belongs to a file of labels; name it with --noise")
+        percent = f"{100 * args.rate:g}"
+    elif Path(args.noise).is_file():
+        args.rate, percent = None, ""  # it is the file's
+    else:
+        parser.error(f"--noise {args.noise}: neither {models} nor a file here")
     if args.noise == "none":
         args.rate = 0.0
+        percent = "0"
     if args.out is None:
-        args.out = Path(f"data/{source_name(args.dataset)}-{args.noise}{100 * args.rate:g}.npz")
+        args.out = Path(f"data/{source_name(args.dataset)}-{noise_name(args)}{percent}.npz")
     return args
 
 

@@ -19,8 +19,8 @@ from pickle import UnpicklingError
 
 import numpy as np
 
-CHECKPOINT_FORMAT = 1
-LOSS_NAMES = {0: "cross-entropy", 1: "self-distillation"}  # by the flag --dis
+CHECKPOINT_FORMAT = 2
+PLAIN, DISTILLED = "cross-entropy", "self-distillation"
 LOGITS = ("logits.npy", "probe_logits.npy")
 FILES = ("config.json", "history.jsonl", *LOGITS, "probe_indices.npy", "frequency.json", "done")
 FILES += ("checkpoint.pt",)
@@ -28,6 +28,19 @@ FILES += ("checkpoint.pt",)
 
 class RunError(ValueError):
     """Something is wrong with a run's folder or a history.json; one line for the user."""
+
+
+def loss_name(flags: dict) -> str:
+    """What figures and tables call the loss that train.py's flags ask for."""
+    if not flags["dis"]:
+        return PLAIN
+    own = {"batch": DISTILLED, "previous-epoch": f"{DISTILLED}, previous epoch"}
+    if flags["weight"] is not None:
+        own = {"batch": "bootstrapping", "previous-epoch": own["previous-epoch"]}
+        own["uniform"] = "label smoothing"
+    soft = ", soft" if flags["soft"] else ""
+    weight = "" if flags["weight"] is None else f", weight {flags['weight']:g}"
+    return own[flags["teacher"]] + soft + weight
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:

@@ -37,6 +37,7 @@ from losses import cross_entropy
 from models import shake_resnet, small_cnn
 
 MOMENTUM = 0.9
+TEACHERS = ("batch", "previous-epoch", "uniform")
 EPOCH_LINE = (
     "epoch {epoch}/{epochs}: train loss {train_objective:.4f}, accuracy {train_accuracy:.2f}%, on "
     "true labels {train_clean_accuracy:.2f}%; test loss {test_cross_entropy:.4f}, accuracy "
@@ -46,14 +47,28 @@ EPOCH_LINE = (
 NOT_SETTINGS = ("data", "runs", "run", "device", "resume", "overwrite")
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizer, epoch: int, settings: dict) -> None:
-    """Replace the run's checkpoint by that of `epoch`: tensors and plain values only."""
+def save_checkpoint(
+    run: Path,
+    model: nn.Module,
+    optimizer,
+    epoch: int,
+    settings: dict,
+    previous: torch.Tensor | None,
+) -> None:
+    """Replace the run's checkpoint by that of `epoch`: tensors and plain values only.
+
+    previous: the predictions of that epoch, which its next one needs, or None.
+    """
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    runs.write_checkpoint(run, {"epoch": epoch, "settings": settings, **state})
+    runs.write_checkpoint(
+        run, {"epoch": epoch, "settings": settings, "previous": previous, **state}
+    )
 
 
-def load_checkpoint(run: Path, model: nn.Module, optimizer, settings: dict, device) -> int:
-    """Load the run's checkpoint into model and optimizer and return its epoch.
+def load_checkpoint(
+    run: Path, model: nn.Module, optimizer, settings: dict, device
+) -> tuple[int, torch.Tensor | None]:
+    """Load the run's checkpoint into model and optimizer; returns its epoch and predictions.
 
     Raises RunError if there is none, it is damaged, or it is of other settings.
     """
@@ -66,7 +81,7 @@ def load_checkpoint(run: Path, model: nn.Module, optimizer, settings: dict, devi
             )
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
-    return content["epoch"]
+    return content["epoch"], content["previous"]
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
@@ -94,6 +109,13 @@ def network_name(args: argparse.Namespace) -> str:
     return args.model if args.model == "small_cnn" else f"shake{args.depth}-2x{args.width}d"
 
 
+def loss_slug(args: argparse.Namespace) -> str:
+    """The loss in a run's name: dis0, dis1, dis1-previous-epoch, dis1-soft-weight0.2 ..."""
+    parts = [f"dis{args.dis}"] + [args.teacher] * (args.teacher != "batch")
+    parts += ["soft"] * args.soft + ([] if args.weight is None else [f"weight{args.weight:g}"])
+    return "-".join(parts)
+
+
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,  # so that an error is one line
@@ -102,6 +124,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--dis", type=int, default=0, choices=(0, 1), help="0 cross-entropy, 1 self-distillation")
+    add("--teacher", default="batch", choices=TEACHERS, help="of --dis=1 (default batch)")
+    add("--soft", action="store_true", help="its distribution instead of its largest output")
+    add("--weight", type=float, help="of its prediction, fixed (default the agreement of a batch)")
     add("--data", type=Path, default=Path("data/cifar10-pair40.npz"), help="made by generate.py")
     add("--model", default="shake_resnet", choices=("shake_resnet", "small_cnn"))
     add("--depth", type=int, default=26, help="of the shake_resnet, 6n + 2 (default 26)")
@@ -130,6 +155,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--lr, --weight-decay: use a finite number over 0, such as 0.2 and 1e-4")
     if args.probe is not None and args.probe < 1:
         parser.error(f"--probe {args.probe}: use 1 or more")
+    if not args.dis and (args.teacher, args.soft, args.weight) != ("batch", False, None):
+        parser.error("--teacher, --soft, --weight: they belong to --dis=1; add it")
+    if args.weight is not None and not 0 <= args.weight <= 1:
+        parser.error(f"--weight {args.weight}: a share from 0 to 1, such as 0.2")
+    if args.teacher == "uniform" and (args.weight is None or args.soft):
+        parser.error("--teacher uniform is label smoothing: use it with --weight, without --soft")
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
     return args
@@ -139,7 +170,7 @@ def run_config(args: argparse.Namespace, dataset: DataSet, device: str, flags: d
     """What config.json says: all that a reader of the run's numbers has to know."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
-        "loss": runs.LOSS_NAMES[args.dis],
+        "loss": runs.loss_name(flags),
         "network": network_name(args),
         "flags": flags,
         "data": {"name": args.data.stem, "digest": dataset.sha256, **dataset.meta},
@@ -152,7 +183,7 @@ def train(args: argparse.Namespace) -> Path:
     """Train, or go on training, the run that the flags describe; returns its folder."""
     device, device_name = choose_device(args.device)
     dataset = read_dataset(args.data)
-    name = args.run or f"dis{args.dis}-{network_name(args)}-seed{args.seed}"
+    name = args.run or f"{loss_slug(args)}-{network_name(args)}-seed{args.seed}"
     run = args.runs / args.data.stem / name
     if (run / "config.json").exists() and not (args.resume or args.overwrite):
         raise runs.RunError(f"{run} exists; use --resume to go on, --overwrite to start again")
@@ -164,38 +195,50 @@ def train(args: argparse.Namespace) -> Path:
     seed_epoch(args.seed, 0, device)
     model = make_model(args, dataset).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
-        model.parameters(), args.lr, MOMENTUM, weight_decay=args.weight_decay, nesterov=True
+        model.parameters(),
+        args.lr,
+        MOMENTUM,
+        weight_decay=args.weight_decay,
+        nesterov=True,
+        fused=True,
     )
+    remembers = args.teacher == "previous-epoch"
+    previous = None
     if args.resume:
-        done = load_checkpoint(run, model, optimizer, settings, device)
+        done, previous = load_checkpoint(run, model, optimizer, settings, device)
         runs.truncate_run(run, done)
     else:
         done = 0
         run.mkdir(parents=True, exist_ok=True)
         runs.remove_run(run)
-        save_checkpoint(run, model, optimizer, 0, settings)
+        save_checkpoint(run, model, optimizer, 0, settings, previous)
         np.save(run / "probe_indices.npy", probe)
         runs.write_json(run / "config.json", run_config(args, dataset, device_name, flags))
-    print(f"{run}: {runs.LOSS_NAMES[args.dis]} on {device_name}, from epoch {done + 1}", flush=True)
+    print(f"{run}: {runs.loss_name(flags)} on {device_name}, from epoch {done + 1}", flush=True)
 
     arrays = (torch.from_numpy(getattr(dataset, name)).to(device) for name in ARRAYS)
-    *train_set, test_images, test_labels = arrays
+    *train_set, val_images, val_labels, test_images, test_labels = arrays
     probe_images, *probe_labels = (
         tensor[torch.from_numpy(probe).to(device)] for tensor in train_set
     )
     for epoch in range(done + 1, args.epochs + 1):
         start = time.perf_counter()
-        statistics = train_epoch(model, optimizer, train_set, args, epoch)
+        statistics, predictions = train_epoch(model, optimizer, train_set, args, epoch, previous)
+        previous = predictions if remembers else None
         trained = time.perf_counter()
         logits, probe_logits = evaluate(model, test_images), evaluate(model, probe_images)
         if not (logits.isfinite().all() and probe_logits.isfinite().all()):
             raise NotFiniteError(f"epoch {epoch}, after its last step: the outputs are not finite")
+        val_accuracy = None
+        if len(val_images):
+            val_accuracy = percent(evaluate(model, val_images).argmax(dim=1) == val_labels)
         probe_agreement = label_agreement(probe_logits.argmax(dim=1), *probe_labels)
         record = {
             "epoch": epoch,
             "lr": learning_rate(epoch - 1, args.epochs, args.lr),
             **statistics,
             **{f"probe_{name}": value for name, value in probe_agreement.items()},
+            "val_accuracy": val_accuracy,
             "test_cross_entropy": float(cross_entropy(logits, test_labels)),
             "test_accuracy": percent(logits.argmax(dim=1) == test_labels),
             "seconds": time.perf_counter() - start,
@@ -204,7 +247,7 @@ def train(args: argparse.Namespace) -> Path:
         runs.append_logits(run / "logits.npy", logits.cpu().numpy())
         runs.append_logits(run / "probe_logits.npy", probe_logits.cpu().numpy())
         runs.append_history(run, record)
-        save_checkpoint(run, model, optimizer, epoch, settings)
+        save_checkpoint(run, model, optimizer, epoch, settings, previous)
         print(EPOCH_LINE.format(epochs=args.epochs, **record), flush=True)
     return run
 

@@ -48,7 +48,7 @@ def refused(script):
     return run
 
 
-def make_dataset(train=60, test=40, classes=4, size=8, seed=0):
+def make_dataset(train=60, test=40, val=0, classes=4, size=8, seed=0):
     """A data set of random images, a quarter of its labels wrong by pair flip."""
     random = np.random.default_rng(seed)
     clean = np.arange(train) % classes
@@ -59,6 +59,8 @@ def make_dataset(train=60, test=40, classes=4, size=8, seed=0):
         random.integers(0, 256, (train, size, size, 3), np.uint8),
         given,
         clean,
+        random.integers(0, 256, (val, size, size, 3), np.uint8),
+        np.arange(val) // 2 % classes,
         random.integers(0, 256, (test, size, size, 3), np.uint8),
         np.arange(test) % classes,
         [f"class {label}" for label in range(classes)],

@@ -21,7 +21,7 @@ def content_of(path):
 
 
 def test_round_trip_is_exact(tmp_path):
-    before = make_dataset()
+    before = make_dataset(val=10)
     data.write_dataset(tmp_path / "new/folder/a.npz", before)
     after = data.read_dataset(tmp_path / "new/folder/a.npz")
     for name in data.ARRAYS:
@@ -29,7 +29,8 @@ def test_round_trip_is_exact(tmp_path):
         assert getattr(after, name).dtype == getattr(before, name).dtype
     assert after.class_names == before.class_names and after.sha256 == before.sha256
     assert before.meta.items() <= after.meta.items()
-    assert after.meta["train_size"] == 60 and after.meta["test_size"] == 40
+    sizes = {name: after.meta[f"{name}_size"] for name in ("train", "val", "test")}
+    assert sizes == {"train": 60, "val": 10, "test": 40}
     assert [p.name for p in (tmp_path / "new/folder").iterdir()] == ["a.npz"]
 
 
@@ -47,7 +48,7 @@ def test_file_is_complete_and_free_of_pickle(tmp_path):
     content = content_of(tmp_path / "a.npz")
     assert set(content) == {*data.ARRAYS, "class_names", "meta"}
     meta = json.loads(str(content["meta"]))
-    assert set(meta["sha256"]) == set(data.ARRAYS) and meta["format"] == 1
+    assert set(meta["sha256"]) == set(data.ARRAYS) and meta["format"] == data.FORMAT_VERSION
 
 
 def damaged(path, name):

@@ -34,6 +34,14 @@ def test_randomness_is_a_function_of_seed_and_epoch():
     assert one[:3] != one[3:]
 
 
+def flags(**changed):
+    """Flags of train.py that an epoch depends on."""
+    names = {"seed": 0, "batch_size": 16, "augment": False, "epochs": 3, "lr": 0.1, "dis": 1}
+    return argparse.Namespace(
+        **{**names, "teacher": "batch", "soft": False, "weight": None, **changed}
+    )
+
+
 @pytest.mark.parametrize("dis", [0, 1])
 def test_statistics_of_an_epoch_against_a_slow_reference(dis):
     dataset = make_dataset(train=50)
@@ -44,13 +52,14 @@ def test_statistics_of_an_epoch_against_a_slow_reference(dis):
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     logits = model(data.normalize(images).contiguous()).detach().double().numpy()
     # A step this small leaves the float32 weights as they are.
-    args = argparse.Namespace(seed=0, batch_size=16, augment=False, epochs=2, lr=1e-30, dis=dis)
+    args = flags(epochs=2, lr=1e-30, dis=dis)
     optimizer = torch.optim.SGD(model.parameters(), 1e-30)
-    found = epoch.train_epoch(model, optimizer, [images, labels, clean], args, 1)
+    found, predictions = epoch.train_epoch(model, optimizer, [images, labels, clean], args, 1)
 
     y, true = labels.numpy(), clean.numpy()
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     prediction = logits.argmax(1)
+    np.testing.assert_array_equal(predictions, prediction)
     plain = -log_p[np.arange(50), y]
     order = torch.randperm(50, generator=epoch.seed_epoch(0, 1, torch.device("cpu"))).numpy()
     parts = np.split(order, [16, 32, 48])
@@ -73,6 +82,63 @@ def test_statistics_of_an_epoch_against_a_slow_reference(dis):
         assert found["agreement"] == pytest.approx(expected, rel=1e-6)
     else:
         assert found["agreement"] is None
+
+
+VARIANTS = [
+    {"teacher": teacher, "soft": soft, "weight": weight}
+    for teacher in ("batch", "previous-epoch")
+    for soft in (False, True)
+    for weight in (None, 0.3)
+] + [{"teacher": "uniform", "weight": 0.3}]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_teacher_against_a_slow_reference(variant):
+    # Three epochs of plain SGD on a linear network, targets and gradients by loops in float64.
+    dataset, args = make_dataset(train=40), flags(**variant)
+    arrays = (dataset.train_images, dataset.train_labels, dataset.clean_labels)
+    train_set = [torch.from_numpy(a) for a in arrays]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    x = data.normalize(train_set[0]).contiguous().flatten(1).double().numpy()
+    weights, bias = (p.detach().double().numpy().copy() for p in model[1].parameters())
+    optimizer = torch.optim.SGD(model.parameters(), args.lr)
+    previous, kept, steps = None, {}, 0
+    for number in (1, 2, 3):
+        found, previous = epoch.train_epoch(model, optimizer, train_set, args, number, previous)
+        order = torch.randperm(40, generator=epoch.seed_epoch(0, number, torch.device("cpu")))
+        remembered, losses, agreements = dict(kept), 0.0, []
+        for part in np.split(order.numpy(), [16, 32]):
+            z = x[part] @ weights.T + bias
+            p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+            unit = np.eye(4)
+            own = p if args.soft else unit[z.argmax(1)]
+            guess, mix = own, 1.0
+            if args.teacher == "uniform":
+                guess = np.full((len(part), 4), 0.25)
+            elif args.teacher == "previous-epoch":
+                mix = float(number > 1)
+                guess = np.array([remembered.get(i, unit[0]) for i in part])
+            for row, i in zip(own, part, strict=True):
+                kept[i] = row
+            given = dataset.train_labels[part]
+            agreed = sum(g.argmax() == y for g, y in zip(guess, given, strict=True)) / len(part)
+            agreements.append(agreed * len(part) / 40)
+            mix *= agreed if args.weight is None else args.weight
+            target = (1 - mix) * unit[given] + mix * guess
+            losses += -(target * np.log(p)).sum() / 40
+            slope = (p - target) / len(part)
+            lr = 0.05 * (1 + math.cos(math.pi * steps / 9))
+            weights -= lr * slope.T @ x[part]
+            bias -= lr * slope.sum(0)
+            steps += 1
+        assert found["train_objective"] == pytest.approx(losses, rel=1e-4)
+        if args.teacher == "previous-epoch" and number == 1:
+            assert found["agreement"] is None
+        else:
+            assert found["agreement"] == pytest.approx(sum(agreements), abs=1e-6)
+        expected = np.array([kept[i] if args.soft else kept[i].argmax() for i in range(40)])
+        np.testing.assert_allclose(previous, expected, atol=1e-4)
+    np.testing.assert_allclose(model[1].weight.detach(), weights, atol=1e-4)
 
 
 def test_label_agreement_by_hand():

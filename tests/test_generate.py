@@ -1,4 +1,4 @@
-"""generate.py: noise models, subsets, the three sources, the command line and its refusals."""
+"""generate.py: subsets, the three sources, the command line and its refusals."""
 
 import hashlib
 import io
@@ -9,125 +9,11 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from matplotlib.path import Path as Polygon
 from PIL import Image
 
 import data
 import generate
-
-RATES = st.floats(0, 1)
-COUNTS = st.integers(1, 300)
-
-
-@given(COUNTS, RATES, st.integers(2, 12), st.sampled_from(["pair", "symmetric"]), st.integers(0, 9))
-def test_exactly_the_rate_is_wrong(count, rate, classes, noise, seed):
-    labels = np.random.default_rng(1).integers(0, classes, count)
-    given_labels = generate.flip_labels(labels, noise, rate, classes, seed)
-    assert np.sum(given_labels != labels) == round(rate * count)
-    assert given_labels.dtype == np.int64
-    assert given_labels.min() >= 0 and given_labels.max() < classes
-    if noise == "pair":
-        wrong = given_labels != labels
-        np.testing.assert_array_equal(given_labels[wrong], (labels[wrong] + 1) % classes)
-
-
-@given(COUNTS, RATES, RATES, st.sampled_from(["pair", "symmetric"]))
-def test_labels_wrong_at_a_lower_rate_are_wrong_at_a_higher(count, first, second, noise):
-    labels = np.random.default_rng(1).integers(0, 5, count)
-    low, high = (generate.flip_labels(labels, noise, r, 5, 0) for r in sorted((first, second)))
-    wrong = low != labels
-    np.testing.assert_array_equal(low[wrong], high[wrong])
-
-
-def test_symmetric_noise_is_uniform_over_the_other_classes():
-    labels = np.repeat(np.arange(5), 4000)
-    given_labels = generate.flip_labels(labels, "symmetric", 0.5, 5, 0)
-    counts = np.zeros((5, 5))
-    np.add.at(counts, (labels, given_labels), 1)
-    others = counts[~np.eye(5, dtype=bool)]
-    assert np.abs(others - 500).max() < 5 * 500**0.5
-    assert np.abs(np.diag(counts) - 2000).max() < 5 * 1000**0.5
-
-
-def test_noise_depends_on_the_seed_alone():
-    labels = np.arange(500) % 10
-    flips = [generate.flip_labels(labels, "pair", 0.4, 10, seed) for seed in (0, 0, 1)]
-    assert np.array_equal(flips[0], flips[1]) and not np.array_equal(flips[0], flips[2])
-    assert np.array_equal(generate.flip_labels(labels, "none", 0.4, 10, 0), labels)
-    state = np.random.get_state()[1].tolist()  # noqa: NPY002
-    generate.draw_shapes(20, np.random.default_rng(0))
-    assert state == np.random.get_state()[1].tolist()  # noqa: NPY002
-
-
-# --- shapes ---
-
-
-def test_shapes_are_a_function_of_the_seed_and_balanced():
-    images, labels = generate.draw_shapes(105, np.random.default_rng(3))
-    again, _ = generate.draw_shapes(105, np.random.default_rng(3))
-    other, _ = generate.draw_shapes(105, np.random.default_rng(4))
-    assert images.shape == (105, 32, 32, 3) and images.dtype == np.uint8
-    assert np.array_equal(images, again) and not np.array_equal(images, other)
-    assert sorted(np.bincount(labels)) == [10] * 5 + [11] * 5
-    assert labels.tolist() != sorted(labels)
-
-
-def test_more_shapes_than_are_drawn_at_once():
-    images, labels = generate.draw_shapes(4200, np.random.default_rng(0))
-    assert len(labels) == 4200 and (images.reshape(4200, -1).std(axis=1) > 10).all()
-
-
-def test_shapes_are_light_on_dark():
-    images, labels = generate.draw_shapes(200, np.random.default_rng(0))
-    assert images.max(axis=(1, 2)).mean() > 1.5 * np.median(images, axis=(1, 2)).mean()
-    discs = images[labels == 0].mean(axis=3)
-    assert (discs.max(axis=(1, 2)) > discs[:, 0, 0] + 20).mean() > 0.8
-
-
-def corners(name):
-    """The outline of a shape as the corners of polygons, independent of its distance formula."""
-
-    def box(width, height):
-        return [(-width, -height), (width, -height), (width, height), (-width, height)]
-
-    turn = np.linspace(0, 2 * np.pi, 11)[:10]
-    radius = np.where(np.arange(10) % 2, 0.42, 1)
-    half = 0.5**0.5
-    bars = [[(x - 0.17, -0.8), (x + 0.17, -0.8), (x + 0.17, 0.8), (x - 0.17, 0.8)] for x in
-            (-0.6, 0, 0.6)]  # fmt: skip
-    plus = [box(0.95, 0.25), box(0.25, 0.95)]
-    return {
-        "square": [box(0.75, 0.75)],
-        "triangle": [[(0, -1), (0.75**0.5, 0.5), (-(0.75**0.5), 0.5)]],
-        "plus": plus,
-        "cross": [[(half * (x + y), half * (x - y)) for x, y in part] for part in plus],
-        "star": [list(zip(radius * np.sin(turn), -radius * np.cos(turn), strict=True))],
-        "vertical bars": bars,
-        "horizontal bars": [[(y, x) for x, y in bar] for bar in bars],
-    }[name]
-
-
-@pytest.mark.parametrize(
-    "name", ["square", "triangle", "plus", "cross", "star", "vertical bars", "horizontal bars"]
-)
-def test_outlines_against_polygons(name):
-    points = np.random.default_rng(0).uniform(-1.2, 1.2, (4000, 2))
-    distance = generate.SHAPES[name](points[:, 0], points[:, 1])
-    inside = np.any([Polygon(part).contains_points(points) for part in corners(name)], axis=0)
-    clear = np.abs(distance) > 1e-9
-    np.testing.assert_array_equal(distance[clear] < 0, inside[clear])
-
-
-def test_outlines_of_discs_rings_and_frames_by_hand():
-    at = {name: generate.SHAPES[name] for name in ("disc", "ring", "frame")}
-    assert at["disc"](0, 0) < 0 < at["disc"](0.9, 0)
-    assert at["ring"](0, 0) > 0 and at["ring"](0.5, 0.5) < 0 < at["ring"](0.95, 0)
-    assert at["frame"](0, 0) > 0 and at["frame"](0.6, 0.6) < 0 < at["frame"](0, 0.85)
-
-
-# --- the command line ---
+import label_noise
 
 
 def test_shapes_end_to_end(script, tmp_path, monkeypatch):
@@ -158,6 +44,56 @@ def test_no_noise_says_so_in_the_name(script, workplace):
     assert script("generate", "--dataset", "shapes", "--noise", "none", "--train-size", 20)[0] == 0
     dataset = data.read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
+
+
+def test_validation_images_are_held_out_with_wrong_labels(script, workplace):
+    flags = ["--dataset", "shapes", "--train-size", 100, "--val-size", 30, "--out"]
+    status, out, _ = script("generate", *flags, "a.npz")
+    assert status == 0 and "70 training, 30 validation" in out
+    part = data.read_dataset("a.npz")
+    assert script("generate", *flags[:4], "--out", "whole.npz")[0] == 0
+    whole = data.read_dataset("whole.npz")
+    held_out = [image.tobytes() for image in part.val_images]
+    kept = [image.tobytes() for image in part.train_images]
+    assert len(held_out) == 30 and len(kept) == 70
+    assert sorted(held_out + kept) == sorted(image.tobytes() for image in whole.train_images)
+    true = dict(zip([i.tobytes() for i in whole.train_images], whole.clean_labels, strict=True))
+    wrong = [given != true[i] for i, given in zip(held_out, part.val_labels, strict=True)]
+    assert sum(wrong) == 12 and part.meta["val_rate_found"] == 0.4
+    assert np.sum(part.train_labels != part.clean_labels) == 28
+    assert part.clean_labels.tolist() == [true[image] for image in kept]
+    assert part.meta["val_size"] == 30 and part.meta["train_size"] == 70
+
+
+def test_labels_from_a_file_follow_their_images(script, workplace):
+    flags = ["--dataset", "shapes", "--train-size", 60, "--out"]
+    script("generate", *flags, "whole.npz", "--noise", "none")
+    whole = data.read_dataset("whole.npz")
+    given = np.random.default_rng(0).integers(0, 10, 60)
+    np.save("mine.npy", given)
+    status, out, _ = script("generate", *flags[:-1], "--noise", "mine.npy", "--val-size", 20)
+    part = data.read_dataset("data/shapes-mine.npz")
+    label = dict(zip([i.tobytes() for i in whole.train_images], given, strict=True))
+    for images, labels in (
+        (part.train_images, part.train_labels),
+        (part.val_images, part.val_labels),
+    ):
+        assert labels.tolist() == [label[image.tobytes()] for image in images]
+    wrong = int(np.sum(part.train_labels != part.clean_labels))
+    assert status == 0 and f"{wrong} of 40 training labels are wrong" in out
+    assert part.meta["noise"] == "mine" and part.meta["rate_asked"] is None
+    assert part.meta["rate_found"] == wrong / 40
+    table = np.zeros((10, 10), int)
+    for true, now in zip(part.clean_labels, part.train_labels, strict=True):
+        table[true, now] += 1
+    assert part.meta["transitions"] == table.tolist()
+
+
+def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
+    folder = make_folder(workplace / "photos", count=10, classes=label_noise.CIFAR10_CLASSES)
+    status, out, _ = script("generate", "--dataset", folder, "--noise", "asymmetric")
+    assert status == 0 and "20 of 100 training labels are wrong, rate 0.2" in out
+    assert "0.4, is of the images of the five classes" in out
 
 
 def make_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB"):
@@ -209,6 +145,11 @@ def test_subset_of_a_folder(script, workplace):
         (["--rate", "nan"], ["--rate"]),
         (["--rate", "much"], ["--rate", "much"]),
         (["--noise", "purple"], ["--noise", "purple", "symmetric"]),
+        (["--noise", "asymmetric"], ["--noise", "asymmetric", "CIFAR-10"]),
+        (["--labels", "worse_label"], ["--labels", "--noise"]),
+        (["--val-size", "-1"], ["--val-size"]),
+        (["--val-size", "2000"], ["--val-size", "train"]),
+        (["--val-size", "2001"], ["--val-size"]),
         (["--train-size", "0"], ["--train-size"]),
         (["--seed", "-1"], ["--seed"]),
         (["--dataset", "nowhere"], ["nowhere", "shapes"]),

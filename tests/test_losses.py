@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losses import cross_entropy, self_distillation
+from losses import agreement, cross_entropy, self_distillation
+
+
+def distill(logits, labels):
+    """The original's variant: the batch's own prediction, weighted by its agreement."""
+    prediction = logits.detach().argmax(dim=1)
+    weight = agreement(prediction, labels)
+    return self_distillation(logits, labels, prediction, weight), weight
 
 
 def reference(logits, labels):
@@ -34,12 +41,12 @@ def test_loss_and_gradient_against_loops(count, classes, seed, scale):
     logits = (scale * random.standard_normal((count, classes))).astype(np.float32)
     labels = random.integers(0, classes, count)
     z = torch.from_numpy(logits).requires_grad_()
-    loss, agreement = self_distillation(z, torch.from_numpy(labels))
+    loss, agreed = distill(z, torch.from_numpy(labels))
     loss.backward()
     expected, expected_agreement, gradient = reference(logits.astype(np.float64), labels)
-    assert loss.dtype == agreement.dtype == torch.float32 and loss.shape == agreement.shape == ()
+    assert loss.dtype == agreed.dtype == torch.float32 and loss.shape == agreed.shape == ()
     assert loss.item() == pytest.approx(expected, rel=2e-5, abs=1e-6)
-    assert agreement.item() == pytest.approx(expected_agreement, rel=1e-6)
+    assert agreed.item() == pytest.approx(expected_agreement, rel=1e-6)
     np.testing.assert_allclose(z.grad.numpy(), gradient, atol=1e-6)
 
 
@@ -47,18 +54,36 @@ def test_a_case_by_hand():
     # Two images, two classes; softmax rows (3/4, 1/4) and (1/4, 3/4). The first is predicted as
     # given, the second is not: lambda = 1/2. Targets: (1, 0) and (1/2, 1/2).
     logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
-    loss, agreement = self_distillation(logits, torch.tensor([0, 0]))
-    assert agreement.item() == 0.5
+    loss, agreed = distill(logits, torch.tensor([0, 0]))
+    assert agreed.item() == 0.5
     first, second = -math.log(3 / 4), -(math.log(1 / 4) + math.log(3 / 4)) / 2
     assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+
+
+def test_a_soft_prediction_by_hand():
+    # One image, softmax (3/4, 1/4), given class 0; the target is (0.8, 0) + 0.2 (0.5, 0.5).
+    logits = torch.tensor([[math.log(3), 0.0]])
+    prediction = torch.tensor([[0.5, 0.5]])
+    loss = self_distillation(logits, torch.tensor([0]), prediction, 0.2)
+    expected = -0.9 * math.log(3 / 4) - 0.1 * math.log(1 / 4)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert agreement(prediction + torch.tensor([0, 0.1]), torch.tensor([1])).item() == 1
+
+
+def test_fixed_weight_and_uniform_prediction_is_label_smoothing():
+    logits, labels = torch.randn(9, 5), torch.randint(5, (9,))
+    found = self_distillation(logits, labels, torch.full((9, 5), 0.2), 0.3)
+    torch.testing.assert_close(
+        found, torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
+    )
 
 
 def test_without_agreement_it_is_cross_entropy():
     logits = torch.randn(9, 5, requires_grad=True)
     labels = (logits.argmax(1) + 1) % 5
-    loss, agreement = self_distillation(logits, labels)
+    loss, agreed = distill(logits, labels)
     plain = cross_entropy(logits, labels)
-    assert agreement.item() == 0
+    assert agreed.item() == 0
     torch.testing.assert_close(loss, plain)
     (gradient,), (plain_gradient,) = (torch.autograd.grad(v, logits) for v in (loss, plain))
     torch.testing.assert_close(gradient, plain_gradient)
@@ -67,20 +92,20 @@ def test_without_agreement_it_is_cross_entropy():
 def test_targets_and_agreement_carry_no_gradient():
     logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
-    _, agreement = self_distillation(logits, labels)
-    assert not agreement.requires_grad
+    _, agreed = distill(logits, labels)
+    assert not agreed.requires_grad
     # The gradient is that of a fixed target: finite differences see no other.
-    assert torch.autograd.gradcheck(lambda z: self_distillation(z, labels)[0], logits)
+    assert torch.autograd.gradcheck(lambda z: distill(z, labels)[0], logits)
 
 
 def test_gradient_equals_that_of_the_originals_divergence():
     logits = torch.randn(8, 4, dtype=torch.float64, requires_grad=True)
     labels = torch.randint(4, (8,))
-    loss, agreement = self_distillation(logits, labels)
+    loss, agreed = distill(logits, labels)
     target = torch.zeros(8, 4, dtype=torch.float64)
     for i in range(8):
-        target[i, labels[i]] += 1 - agreement
-        target[i, logits[i].argmax()] += agreement
+        target[i, labels[i]] += 1 - agreed
+        target[i, logits[i].argmax()] += agreed
     divergence = torch.nn.functional.kl_div(logits.log_softmax(1), target, reduction="batchmean")
     entropy = -torch.special.xlogy(target, target).sum(1).mean()
     torch.testing.assert_close(loss, divergence + entropy)
@@ -103,8 +128,8 @@ def test_nothing_waits_for_the_device():
     # On the meta device there are no numbers to wait for: .item() and the like raise.
     logits = torch.randn(8, 4, device="meta", requires_grad=True)
     labels = torch.zeros(8, dtype=torch.int64, device="meta")
-    loss, agreement = self_distillation(logits, labels)
+    loss, agreed = distill(logits, labels)
     loss.backward()
-    assert loss.device.type == agreement.device.type == "meta"
+    assert loss.device.type == agreed.device.type == "meta"
     with pytest.raises(RuntimeError):
-        agreement.item()
+        agreed.item()

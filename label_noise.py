@@ -1,0 +1,142 @@
+"""Wrong labels: the noise models, and labels made elsewhere.
+
+A rate is the share of labels that are wrong. Every model computes the wrong labels from the true
+ones at once, and for one seed the labels wrong at a lower rate are among those wrong at a higher.
+"""
+
+import json
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+
+from data import DataError
+
+MODELS = ("pair", "symmetric", "asymmetric", "none")
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+# The literature's map of look-alike classes (Patrini et al., arXiv 1609.03683, section 4).
+ASYMMETRIC = {
+    "truck": "automobile",
+    "bird": "airplane",
+    "deer": "horse",
+    "cat": "dog",
+    "dog": "cat",
+}
+# The names under which label files keep the true labels: CIFAR-10N's.
+CLEAN_NAMES = ("clean_label",)
+
+
+def flip_labels(
+    labels: np.ndarray, noise: str, rate: float, class_names: list[str], seed: int
+) -> np.ndarray:
+    """Labels (N,) of which exactly round(rate N) are wrong.
+
+    pair: y -> (y + 1) mod C. symmetric: uniform over the other C - 1 classes. none: unchanged.
+    asymmetric: CIFAR-10's truck -> automobile, bird -> airplane, deer -> horse, cat <-> dog; rate
+    and N are of the images of these five classes. Which labels are wrong, and what they become, are
+    two draws of `seed` over all N labels, whatever the rate.
+
+    Raises DataError for asymmetric noise on other classes.
+    """
+    random = np.random.default_rng([seed, 1])
+    order = random.permutation(len(labels))
+    classes = len(class_names)
+    if noise == "asymmetric":
+        if sorted(class_names) != sorted(CIFAR10_CLASSES):
+            raise DataError(
+                f"--noise asymmetric is defined for CIFAR-10's classes only, not for "
+                f"{', '.join(class_names[:4])} ...; use --noise pair or symmetric"
+            )
+        names = [ASYMMETRIC.get(name, name) for name in class_names]
+        flipped = np.array([class_names.index(name) for name in names])[labels]
+        order = order[flipped[order] != labels[order]]
+    else:
+        step = random.integers(1, classes, len(labels)) if noise == "symmetric" else 1
+        flipped = (labels + step) % classes
+    wrong = order[: round(rate * len(order)) if noise != "none" else 0]
+    given = labels.copy()
+    given[wrong] = flipped[wrong]
+    return given
+
+
+def read_labels(path: Path, name: str | None, clean: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels int64 (N,) made elsewhere, in the order of the true labels `clean` (N,).
+
+    path: a JSON list of integers (DivideMix and its heirs), an integer .npy, or a .pt as of
+    CIFAR-10N (arXiv 2110.12088), a dict of arrays of which `name` is read, without running code.
+    A list or dict may bring true labels too; they are compared with `clean` one by one.
+
+    Raises DataError that says what does not fit.
+    """
+    readers = {".json": _read_json, ".npy": _read_npy, ".pt": _read_pt, ".pth": _read_pt}
+    read = readers.get(path.suffix, _read_json)
+    try:
+        content = read(path)
+    except (OSError, EOFError, ValueError, RuntimeError, UnpicklingError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "damaged"
+        raise DataError(f"--noise {path}: cannot be read ({reason}); see the README") from None
+    if isinstance(content, dict):
+        named = [key for key in content if key not in CLEAN_NAMES]
+        if name not in named:
+            asked = f"no labels {name!r} in it" if name else "it holds several labels"
+            raise DataError(f"--noise {path}: {asked}; use --labels with one of {', '.join(named)}")
+        given = _as_labels(path, name, content[name], clean, num_classes)
+        for key in set(CLEAN_NAMES) & set(content):
+            theirs = _as_labels(path, key, content[key], clean, num_classes)
+            if differ := int((theirs != clean).sum()):
+                raise DataError(
+                    f"--noise {path}: its true labels differ from the data set's in {differ} of "
+                    f"{len(clean)} places; it is of other images or of another order"
+                )
+        return given
+    if name:
+        raise DataError(f"--labels {name}: {path} holds one list of labels; leave the flag out")
+    return _as_labels(path, "labels", content, clean, num_classes)
+
+
+def _read_json(path: Path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def _read_npy(path: Path):
+    return np.load(path, allow_pickle=False)
+
+
+def _read_pt(path: Path):
+    """A dict of arrays or tensors, or one of them; of foreign names only numpy's array types."""
+    import torch
+
+    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "bhilBHILfd")]
+    # numpy 2 moved what an array is rebuilt with; files hold the name of either place.
+    core = np._core if hasattr(np, "_core") else np.core
+    rebuild = core.multiarray._reconstruct
+    allowed += [(rebuild, f"numpy.{place}.multiarray._reconstruct") for place in ("core", "_core")]
+    scalar = core.multiarray.scalar
+    allowed += [(scalar, f"numpy.{place}.multiarray.scalar") for place in ("core", "_core")]
+    with torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _as_labels(path: Path, name: str, values, clean: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 (N,) of `values`. Raises DataError unless they are as many integers in range."""
+    try:
+        labels = np.asarray(values)
+    except ValueError:
+        labels = np.empty(0)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        what = f"{labels.dtype} {labels.shape}"
+        raise DataError(f"--noise {path}: {name} is {what}, not a list of integers")
+    if len(labels) != len(clean):
+        raise DataError(
+            f"--noise {path}: {name} has {len(labels)} labels, the data set {len(clean)} training "
+            "images; labels are read for all of them, before --train-size and --val-size"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise DataError(
+            f"--noise {path}: {name} goes from {labels.min()} to {labels.max()}, not within "
+            f"0..{num_classes - 1}"
+        )
+    return labels.astype(np.int64)
