@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -181,19 +181,31 @@ def probe_indices(dataset: DataSet, size: int | None) -> np.ndarray:
 
 def normalize(images: Tensor) -> Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W), channels last in memory, in normalised pixels."""
-    mean, std = (torch.tensor(c, device=images.device).view(3, 1, 1) for c in (MEAN, STD))
+    mean, std = _pixel_statistics(images.device)
     return images.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
+@lru_cache
+def _pixel_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """MEAN and STD as (3, 1, 1), sent to the device once: each sending would wait for it."""
+    mean, std = (torch.tensor(c, device=device).view(3, 1, 1) for c in (MEAN, STD))
+    return mean, std
+
+
 def training_batches(
-    images: Tensor, batch_size: int, augment: bool, generator: torch.Generator
+    images: Tensor,
+    batch_size: int,
+    augment: bool,
+    generator: torch.Generator,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, every image once, on the device that holds the images.
 
     images: uint8 (N, H, W, 3); generator: on the same device, the only source of randomness.
     Yields the normalised batch (B, 3, H, W) float32 and the images' indices (B,) int64; the last
-    batch may be smaller. With `augment`, each image is padded with 4 black pixels, cropped at a
-    place of its own and mirrored with probability 1/2.
+    batch may be smaller. With `part` = (rank, count) it is every count-th image of each batch, from
+    the rank-th on, or the batch's first if there is none. With `augment`, each image is padded with
+    4 black pixels, cropped at a place of its own and mirrored with probability 1/2.
     """
     count, height, width, _ = images.shape
     device = images.device
@@ -202,13 +214,17 @@ def training_batches(
     shape = (2, count)
     offset = torch.randint(2 * PADDING + 1, shape, device=device, generator=generator)
     mirrored = torch.rand(count, device=device, generator=generator) < 0.5
+    rank, parts = part
+    batches = (
+        batch[rank::parts] if rank < len(batch) else batch[:1] for batch in order.split(batch_size)
+    )
     if not augment:
-        for index in order.split(batch_size):
+        for index in batches:
             yield normalize(images[index]), index
         return
     padded = F.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
     row, column = torch.arange(height, device=device), torch.arange(width, device=device)
-    for index in order.split(batch_size):
+    for index in batches:
         # Selection, crop and mirror image are one gather.
         rows = offset[0, index, None] + row  # (B, H)
         columns = torch.where(mirrored[index, None], width - 1 - column, column)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import processes
 from data import normalize, training_batches
 from losses import agreement, cross_entropy, self_distillation
 
@@ -30,9 +31,13 @@ def seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
     """Make the randomness of an epoch a function of (seed, epoch); epoch 0 is the initialisation.
 
     Seeds torch's own generators, from which the shake coefficients come, and returns another,
-    independent one on `device` for the order and augmentation of the images.
+    independent one on `device` for the order and augmentation of the images. Of several processes
+    each draws coefficients of its own, all draw the same order.
     """
     model_seed, data_seed = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
+    if epoch and processes.rank():
+        own = np.random.SeedSequence([seed, epoch, processes.rank()])
+        model_seed = own.generate_state(1, np.uint64)[0]
     torch.manual_seed(int(model_seed))
     return torch.Generator(device).manual_seed(int(data_seed))
 
@@ -74,31 +79,42 @@ def train_epoch(
     predictions = None
     # The first epoch has no teacher in the epoch before: it is plain.
     distils = args.dis and (args.teacher != "previous-epoch" or previous is not None)
-    batches = training_batches(images, args.batch_size, args.augment, generator)
-    progress = tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=None)
+    part = processes.rank(), processes.count()
+    batches = training_batches(images, args.batch_size, args.augment, generator, part)
+    quiet = None if processes.is_main() else True  # None: on a terminal only
+    progress = tqdm(batches, f"epoch {epoch}/{args.epochs}", steps, leave=False, disable=quiet)
+    autocast = torch.autocast(images.device.type, torch.bfloat16, enabled=args.amp)
     model.train()
     for step, (inputs, index) in enumerate(progress, start=(epoch - 1) * steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps * args.epochs, args.lr)
-        logits, given = model(inputs), labels[index]
-        outputs = logits.detach()
+        # This process's share of the batch: its images are every so many of them.
+        batch_size = min(args.batch_size, count - (step % steps) * args.batch_size)
+        mine = len(range(part[0], batch_size, part[1])) / batch_size
+        with autocast:
+            logits = model(inputs)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        given, outputs = labels[index], logits.detach()
         if distils:
             prediction = teacher_prediction(args, outputs, index, previous)
-            agreements.append(agreement(prediction, given))
+            agreements.append(processes.add_up(mine * agreement(prediction, given)))
             mixing = agreements[-1] if args.weight is None else args.weight
             objective = self_distillation(logits, given, prediction, mixing)
         else:
             objective = cross_entropy(logits, given)
         optimizer.zero_grad()
-        objective.backward()
+        # Gradients are means over processes, the objective is a mean over the batch's images.
+        (mine * part[1] * objective).backward()
         optimizer.step()
-        objectives.append(objective.detach())
-        plain.append(cross_entropy(outputs, given) if distils else objective.detach())
+        objectives.append(mine * objective.detach())
+        plain.append(mine * cross_entropy(outputs, given) if distils else objectives[-1])
         predicted = outputs.softmax(dim=1) if args.soft else outputs.argmax(dim=1)
         if predictions is None:
-            predictions = predicted.new_empty(count, *predicted.shape[1:])
-        predictions[index] = predicted
-    objective_of_step = torch.stack(objectives).double().cpu()
+            predictions = predicted.new_zeros(count, *predicted.shape[1:])
+        if mine:
+            predictions[index] = predicted
+    predictions = processes.add_up(predictions)
+    objective_of_step = processes.add_up(torch.stack(objectives).double()).cpu()
     if not objective_of_step.isfinite().all():
         step = int((~objective_of_step.isfinite()).nonzero()[0, 0]) + 1
         raise NotFiniteError(f"epoch {epoch}, step {step}: the loss is not finite")
@@ -109,7 +125,7 @@ def train_epoch(
     labelled = label_agreement(classes, labels, clean_labels)
     statistics = {
         "train_objective": float(weight @ objective_of_step),
-        "train_cross_entropy": float(weight @ torch.stack(plain).double().cpu()),
+        "train_cross_entropy": float(weight @ processes.add_up(torch.stack(plain).double()).cpu()),
         "train_accuracy": labelled["accuracy"],
         "train_clean_accuracy": labelled["clean_accuracy"],
         "memorized": labelled["memorized"],
@@ -140,5 +156,11 @@ def percent(correct: Tensor) -> float:
 def evaluate(model: nn.Module, images: Tensor) -> Tensor:
     """Logits float32 (N, C) in eval mode of images uint8 (N, H, W, 3)."""
     model.eval()
-    batches = images.split(EVALUATION_BATCH[images.device.type])
-    return torch.cat([model(normalize(batch)) for batch in batches])
+    rank, parts = processes.rank(), processes.count()
+    batches = images[rank::parts].split(EVALUATION_BATCH[images.device.type])
+    mine = torch.cat([model(normalize(batch)) for batch in batches]).float()
+    if parts == 1:
+        return mine
+    logits = mine.new_zeros(len(images), mine.shape[1])
+    logits[rank::parts] = mine
+    return processes.add_up(logits)

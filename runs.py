@@ -5,6 +5,7 @@
     logits.npy      float32 (epochs, test images, classes): test outputs after each epoch
     probe_logits.npy, probe_indices.npy    the same of some training images, and which they are
     checkpoint.pt   what --resume needs; model and optimizer after the last whole epoch
+    lock            held by the process that trains the run
     frequency.json  written by frequency.py
 
 A run exists if it has a config.json. Importing this does not import torch.
@@ -13,17 +14,17 @@ A run exists if it has a config.json. Importing this does not import torch.
 import json
 import math
 import os
+import platform
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 
-CHECKPOINT_FORMAT = 2
 PLAIN, DISTILLED = "cross-entropy", "self-distillation"
 LOGITS = ("logits.npy", "probe_logits.npy")
 FILES = ("config.json", "history.jsonl", *LOGITS, "probe_indices.npy", "frequency.json", "done")
-FILES += ("checkpoint.pt",)
+FILES += ("checkpoint.pt", "checkpoint.prev.pt")
 
 
 class RunError(ValueError):
@@ -41,6 +42,46 @@ def loss_name(flags: dict) -> str:
     soft = ", soft" if flags["soft"] else ""
     weight = "" if flags["weight"] is None else f", weight {flags['weight']:g}"
     return own[flags["teacher"]] + soft + weight
+
+
+def run_name(flags: dict) -> str:
+    """A run's name from train.py's flags, such as dis1-soft-shake26-2x32d-seed1."""
+    parts = [f"dis{flags['dis']}"] + [flags["teacher"]] * (flags["teacher"] != "batch")
+    parts += ["soft"] * flags["soft"]
+    parts += [] if flags["weight"] is None else [f"weight{flags['weight']:g}"]
+    return "-".join([*parts, network_name(flags), f"seed{flags['seed']}"])
+
+
+def network_name(flags: dict) -> str:
+    """small_cnn, or depth and width of the shake-shake network as in shake26-2x32d."""
+    name = flags["model"]
+    return name if name == "small_cnn" else f"shake{flags['depth']}-2x{flags['width']}d"
+
+
+@contextmanager
+def locked(run: Path):
+    """Hold the run's lock; raises RunError if another process does.
+
+    The system lets go of a dead process's lock. Where it has no such locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with open(run / "lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise RunError(
+                f"{run}: process {file.read().strip()} is training it; wait for it, or name "
+                "another run with --run"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -86,31 +127,6 @@ def read_json(path: Path, remedy: str) -> dict:
 
 def read_config(run: Path) -> dict:
     return read_json(run / "config.json", "train the run again with --overwrite")
-
-
-def write_checkpoint(run: Path, content: dict) -> None:
-    """Replace checkpoint.pt, in one step, by `content`: tensors and plain Python values."""
-    import torch
-
-    temporary = run / "checkpoint.pt.tmp"
-    torch.save({"format": CHECKPOINT_FORMAT, **content}, temporary)
-    os.replace(temporary, run / "checkpoint.pt")
-
-
-def read_checkpoint(run: Path, device) -> dict:
-    """The content of checkpoint.pt, its tensors on `device`; nothing in the file is executed."""
-    import torch
-
-    path = run / "checkpoint.pt"
-    if not path.is_file():
-        raise RunError(f"--resume: {path} does not exist; start the run without --resume")
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        if content["format"] == CHECKPOINT_FORMAT:
-            return content
-    except (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError):
-        pass
-    raise RunError(f"{path}: damaged or of another version; start again with --overwrite")
 
 
 def append_history(run: Path, record: dict) -> None:

@@ -13,15 +13,19 @@ a CPU (with the same number of threads).
 import argparse
 import math
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+import checkpoint
+import processes
 import runs
 from data import ARRAYS, DataError, DataSet, probe_indices, read_dataset
 from epoch import (
@@ -44,53 +48,28 @@ EPOCH_LINE = (
     "{test_accuracy:.2f}%; {seconds:.1f} s"
 )
 # What a run may differ in between its start and --resume.
-NOT_SETTINGS = ("data", "runs", "run", "device", "resume", "overwrite")
+NOT_SETTINGS = ("data", "runs", "run", "device", "resume", "overwrite", "evaluate", "compile")
 
 
-def save_checkpoint(
-    run: Path,
-    model: nn.Module,
-    optimizer,
-    epoch: int,
-    settings: dict,
-    previous: torch.Tensor | None,
-) -> None:
-    """Replace the run's checkpoint by that of `epoch`: tensors and plain values only.
+def choose_device(args: argparse.Namespace) -> tuple[torch.device, str]:
+    """The device for --device and its name; sets how it computes, and args.amp where it is open.
 
-    previous: the predictions of that epoch, which its next one needs, or None.
+    Raises RunError if the device or --amp is asked for and not there.
     """
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    runs.write_checkpoint(
-        run, {"epoch": epoch, "settings": settings, "previous": previous, **state}
-    )
-
-
-def load_checkpoint(
-    run: Path, model: nn.Module, optimizer, settings: dict, device
-) -> tuple[int, torch.Tensor | None]:
-    """Load the run's checkpoint into model and optimizer; returns its epoch and predictions.
-
-    Raises RunError if there is none, it is damaged, or it is of other settings.
-    """
-    content = runs.read_checkpoint(run, device)
-    for name, now in settings.items():
-        if content["settings"].get(name) != now:
-            raise runs.RunError(
-                f"--resume: {run} was started with {name} = {content['settings'].get(name)}, not "
-                f"{now}; use that, or name another run with --run"
-            )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["epoch"], content["previous"]
-
-
-def choose_device(name: str) -> tuple[torch.device, str]:
-    """The device for --device and its name. Raises RunError if it is asked for and not there."""
-    if name == "cuda" and not torch.cuda.is_available():
+    if args.device == "cuda" and not torch.cuda.is_available():
         raise runs.RunError("--device cuda: no CUDA device here; use --device auto or cpu")
-    if name != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda"), torch.cuda.get_device_name()
-    return torch.device("cpu"), f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+    several = f", {processes.count()} processes" if processes.count() > 1 else ""
+    if args.device != "cpu" and torch.cuda.is_available():
+        args.amp = True if args.amp is None else args.amp
+        torch.backends.cudnn.benchmark = True  # the shapes stay the same
+        torch.set_float32_matmul_precision("high")  # TF32; convolutions have it by default
+        return torch.device("cuda"), torch.cuda.get_device_name() + several
+    # Without such an instruction a processor takes many times longer in bfloat16 than in float32.
+    if args.amp and not torch.cpu._is_avx512_bf16_supported():
+        raise runs.RunError("--amp: this processor has no bfloat16 instruction; use --no-amp")
+    args.amp = bool(args.amp)
+    name = f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+    return torch.device("cpu"), name + several
 
 
 def make_model(args: argparse.Namespace, dataset: DataSet) -> nn.Module:
@@ -102,18 +81,6 @@ def make_model(args: argparse.Namespace, dataset: DataSet) -> nn.Module:
     if height % 4 or width % 4:
         raise DataError(f"{args.data}: images of {width}x{height}; use --model small_cnn for them")
     return shake_resnet(args.depth, args.width, dataset.num_classes)
-
-
-def network_name(args: argparse.Namespace) -> str:
-    """small_cnn, or depth and width of the shake-shake network as in shake26-2x32d."""
-    return args.model if args.model == "small_cnn" else f"shake{args.depth}-2x{args.width}d"
-
-
-def loss_slug(args: argparse.Namespace) -> str:
-    """The loss in a run's name: dis0, dis1, dis1-previous-epoch, dis1-soft-weight0.2 ..."""
-    parts = [f"dis{args.dis}"] + [args.teacher] * (args.teacher != "batch")
-    parts += ["soft"] * args.soft + ([] if args.weight is None else [f"weight{args.weight:g}"])
-    return "-".join(parts)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -139,10 +106,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="default 0")
     add("--probe", type=int, help="training images looked at in eval mode (default up to 10000)")
     add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default auto")
+    add("--amp", action=argparse.BooleanOptionalAction, help="bfloat16 (default on CUDA)")
+    add("--compile", action="store_true", help="model.compile(): the first epoch takes longer")
     add("--runs", type=Path, default=Path("runs"), help="the runs' folder (default runs)")
     add("--run", help="the run's name (default from loss, network and seed)")
     add("--resume", action="store_true", help="go on from the run's checkpoint")
     add("--overwrite", action="store_true", help="throw the run of this name away")
+    add("--evaluate", type=Path, metavar="RUN", help="only measure a run's checkpoint")
     args = parser.parse_args(argv)
     try:
         shake_resnet(args.depth, args.width)
@@ -171,7 +141,7 @@ def run_config(args: argparse.Namespace, dataset: DataSet, device: str, flags: d
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
         "loss": runs.loss_name(flags),
-        "network": network_name(args),
+        "network": runs.network_name(flags),
         "flags": flags,
         "data": {"name": args.data.stem, "digest": dataset.sha256, **dataset.meta},
         "versions": {**versions, "numpy": np.__version__},
@@ -179,97 +149,137 @@ def run_config(args: argparse.Namespace, dataset: DataSet, device: str, flags: d
     }
 
 
+def prepare(args: argparse.Namespace, dataset: DataSet, device: torch.device):
+    """The network on its device, as its parameters are drawn from the seed, and its optimizer."""
+    seed_epoch(args.seed, 0, device)
+    model = make_model(args, dataset).to(device, memory_format=torch.channels_last)
+    if args.compile:
+        model.compile()
+    rule = {"weight_decay": args.weight_decay, "nesterov": True, "fused": True}
+    return model, torch.optim.SGD(model.parameters(), args.lr, MOMENTUM, **rule)
+
+
 def train(args: argparse.Namespace) -> Path:
     """Train, or go on training, the run that the flags describe; returns its folder."""
-    device, device_name = choose_device(args.device)
+    device, device_name = choose_device(args)
     dataset = read_dataset(args.data)
-    name = args.run or f"{loss_slug(args)}-{network_name(args)}-seed{args.seed}"
-    run = args.runs / args.data.stem / name
+    run = args.runs / args.data.stem / (args.run or runs.run_name(vars(args)))
     if (run / "config.json").exists() and not (args.resume or args.overwrite):
         raise runs.RunError(f"{run} exists; use --resume to go on, --overwrite to start again")
+    if args.resume and not (run / checkpoint.NAME).exists():
+        raise runs.RunError(f"--resume: {run / checkpoint.NAME} does not exist; leave it out")
     probe = probe_indices(dataset, args.probe)
+    device = processes.join(device)
+    model, optimizer = prepare(args, dataset, device)
+    with ExitStack() as stack:
+        if processes.is_main():
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(runs.locked(run))
+        processes.wait()
+        train_epochs(args, run, dataset, probe, model, optimizer, device_name)
+    return run
+
+
+def train_epochs(args, run, dataset, probe, model, optimizer, device_name: str) -> None:
+    """Start or resume the locked run; after each epoch, measure it and write what is known."""
+    device = next(model.parameters()).device
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     settings = {k: v for k, v in flags.items() if k not in NOT_SETTINGS}
     settings["data_sha256"] = dataset.sha256
-
-    seed_epoch(args.seed, 0, device)
-    model = make_model(args, dataset).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        args.lr,
-        MOMENTUM,
-        weight_decay=args.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
-    remembers = args.teacher == "previous-epoch"
-    previous = None
+    done, previous = 0, None
     if args.resume:
-        done, previous = load_checkpoint(run, model, optimizer, settings, device)
-        runs.truncate_run(run, done)
-    else:
-        done = 0
-        run.mkdir(parents=True, exist_ok=True)
-        runs.remove_run(run)
-        save_checkpoint(run, model, optimizer, 0, settings, previous)
-        np.save(run / "probe_indices.npy", probe)
-        runs.write_json(run / "config.json", run_config(args, dataset, device_name, flags))
-    print(f"{run}: {runs.loss_name(flags)} on {device_name}, from epoch {done + 1}", flush=True)
+        done, previous = checkpoint.load(run, model, optimizer, settings, device)
+    processes.wait()  # all have read before the first one writes
+    if processes.is_main():
+        if args.resume:
+            runs.truncate_run(run, done)
+        else:
+            runs.remove_run(run)
+            checkpoint.save(run, model, optimizer, 0, settings, previous)
+        if not (run / "config.json").exists():
+            np.save(run / "probe_indices.npy", probe)
+            runs.write_json(run / "config.json", run_config(args, dataset, device_name, flags))
+        print(f"{run}: {runs.loss_name(flags)} on {device_name}, from epoch {done + 1}", flush=True)
 
     arrays = (torch.from_numpy(getattr(dataset, name)).to(device) for name in ARRAYS)
     *train_set, val_images, val_labels, test_images, test_labels = arrays
-    probe_images, *probe_labels = (
-        tensor[torch.from_numpy(probe).to(device)] for tensor in train_set
-    )
+    of_probe = torch.from_numpy(probe).to(device)
+    probe_images, *probe_labels = (tensor[of_probe] for tensor in train_set)
+    parallel = processes.parallel(model, device)
     for epoch in range(done + 1, args.epochs + 1):
         start = time.perf_counter()
-        statistics, predictions = train_epoch(model, optimizer, train_set, args, epoch, previous)
-        previous = predictions if remembers else None
+        statistics, predictions = train_epoch(parallel, optimizer, train_set, args, epoch, previous)
+        previous = predictions if args.teacher == "previous-epoch" else None
         trained = time.perf_counter()
+        processes.share_buffers(model)
         logits, probe_logits = evaluate(model, test_images), evaluate(model, probe_images)
         if not (logits.isfinite().all() and probe_logits.isfinite().all()):
             raise NotFiniteError(f"epoch {epoch}, after its last step: the outputs are not finite")
         val_accuracy = None
         if len(val_images):
             val_accuracy = percent(evaluate(model, val_images).argmax(dim=1) == val_labels)
-        probe_agreement = label_agreement(probe_logits.argmax(dim=1), *probe_labels)
+        of_labels = label_agreement(probe_logits.argmax(dim=1), *probe_labels)
         record = {
             "epoch": epoch,
             "lr": learning_rate(epoch - 1, args.epochs, args.lr),
             **statistics,
-            **{f"probe_{name}": value for name, value in probe_agreement.items()},
+            **{f"probe_{name}": value for name, value in of_labels.items()},
             "val_accuracy": val_accuracy,
             "test_cross_entropy": float(cross_entropy(logits, test_labels)),
             "test_accuracy": percent(logits.argmax(dim=1) == test_labels),
             "seconds": time.perf_counter() - start,
             "images_per_second": len(train_set[0]) / (trained - start),
         }
-        runs.append_logits(run / "logits.npy", logits.cpu().numpy())
-        runs.append_logits(run / "probe_logits.npy", probe_logits.cpu().numpy())
-        runs.append_history(run, record)
-        save_checkpoint(run, model, optimizer, epoch, settings, previous)
-        print(EPOCH_LINE.format(epochs=args.epochs, **record), flush=True)
-    return run
+        if processes.is_main():
+            runs.append_logits(run / "logits.npy", logits.cpu().numpy())
+            runs.append_logits(run / "probe_logits.npy", probe_logits.cpu().numpy())
+            runs.append_history(run, record)
+            checkpoint.save(run, model, optimizer, epoch, settings, previous)
+            print(EPOCH_LINE.format(epochs=args.epochs, **record), flush=True)
+
+
+def evaluate_run(run: Path, args: argparse.Namespace) -> str:
+    """Test accuracy and loss of a run's checkpoint, computed again; a line for the user."""
+    flags = runs.read_config(run)["flags"]
+    of_run = argparse.Namespace(**{**flags, "data": Path(flags["data"]), "device": args.device})
+    device, _ = choose_device(of_run)
+    dataset = read_dataset(of_run.data)
+    content = checkpoint.read(run, device)
+    if content["settings"]["data_sha256"] != dataset.sha256:
+        raise runs.RunError(f"--evaluate {run}: {of_run.data} is not what it was trained on")
+    model, _ = prepare(of_run, dataset, device)
+    checkpoint.load_model(run, model, content)
+    logits = evaluate(model, torch.from_numpy(dataset.test_images).to(device)).cpu()
+    labels = torch.from_numpy(dataset.test_labels)
+    return (
+        f"{run}: epoch {content['epoch']}, test accuracy "
+        f"{percent(logits.argmax(dim=1) == labels):.2f}%, test loss "
+        f"{float(cross_entropy(logits, labels)):.4f}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
+    # A batch system's SIGTERM ends a run as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run = train(args)
-    except (DataError, runs.RunError, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
+        line = evaluate_run(args.evaluate, args) if args.evaluate else f"done: {train(args)}"
+        status = 0
+    except (DataError, runs.RunError) as error:
+        status, line = 2, str(error)
+    except OSError as error:
+        remedy = "the last good checkpoint stays: make room there, then go on with --resume"
+        status, line = 2, f"{error.filename or args.runs}: {error.strerror}; {remedy}"
     except NotFiniteError as error:
-        remedy = (
-            "the last good checkpoint stays; try a lower --lr with --overwrite or another --run"
-        )
-        print(f"train.py: {error}; {remedy}", file=sys.stderr)
-        return 1
+        remedy = "the last good checkpoint stays; try a lower --lr with another --run"
+        status, line = 1, f"{error}; {remedy}"
     except KeyboardInterrupt:
-        print("train.py: interrupted; go on with the same flags and --resume", file=sys.stderr)
-        return 130
-    print(f"done: {run}")
-    return 0
+        status, line = 130, "interrupted; go on with the same flags and --resume"
+    finally:
+        processes.leave()
+    if processes.is_main():
+        print(f"train.py: {line}" if status else line, file=sys.stderr if status else None)
+    return status
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def flags(**changed):
     """Flags of train.py that an epoch depends on."""
     names = {"seed": 0, "batch_size": 16, "augment": False, "epochs": 3, "lr": 0.1, "dis": 1}
     return argparse.Namespace(
-        **{**names, "teacher": "batch", "soft": False, "weight": None, **changed}
+        **{**names, "teacher": "batch", "soft": False, "weight": None, "amp": False, **changed}
     )
 
 

@@ -1,15 +1,18 @@
 """runs.py: the run folder's files, whole or cut short."""
 
 import json
-import pickle
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import runs
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_logits_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
@@ -114,39 +117,52 @@ def test_runs_are_found_by_their_config(tmp_path):
             runs.find_runs([tmp_path / path])
 
 
-def test_checkpoint_round_trip(tmp_path):
-    content = {"epoch": 3, "model": {"w": torch.randn(3)}, "settings": {"lr": 0.1, "x": None}}
-    runs.write_checkpoint(tmp_path, content)
-    found = runs.read_checkpoint(tmp_path, "cpu")
-    assert torch.equal(found["model"]["w"], content["model"]["w"])
-    assert found["settings"] == content["settings"] and found["epoch"] == 3
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+def test_one_process_holds_a_lock(tmp_path):
+    hold = "import sys, time, pathlib, runs\nwith runs.locked(pathlib.Path(sys.argv[1])):\n"
+    hold += "    print('held', flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(runs.RunError, match=f"process {other.pid} on"), runs.locked(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+    # A dead process's lock stops nobody, though its file is still there.
+    assert (tmp_path / "lock").exists()
+    for _ in range(2):
+        with runs.locked(tmp_path):
+            assert str(os.getpid()) in (tmp_path / "lock").read_text()
 
 
-class Bomb:
-    def __reduce__(self):
-        return (print, ("boom",))
-
-
-@pytest.mark.parametrize("damage", ["bomb", "torch bomb", "truncated", "empty", "list"])
-def test_a_damaged_checkpoint_is_refused_and_never_executed(tmp_path, capsys, damage):
-    path = tmp_path / "checkpoint.pt"
-    runs.write_checkpoint(tmp_path, {"epoch": 3, "model": {"w": torch.randn(300)}})
-    raw = path.read_bytes()
-    if damage == "torch bomb":
-        torch.save({"format": 1, "model": Bomb()}, path)
-    elif damage == "list":
-        torch.save([1, 2], path)
-    else:
-        part = {
-            "bomb": pickle.dumps(Bomb(), protocol=2),
-            "truncated": raw[: len(raw) // 2],
-            "empty": b"",
-        }
-        path.write_bytes(part[damage])
-    with pytest.raises(runs.RunError, match=r"checkpoint\.pt"):
-        runs.read_checkpoint(tmp_path, "cpu")
-    assert "boom" not in capsys.readouterr().out
+def test_names_of_runs_and_losses():
+    flags = {"dis": 1, "teacher": "batch", "soft": False, "weight": None, "seed": 2}
+    flags |= {"model": "shake_resnet", "depth": 26, "width": 32}
+    found = [
+        (runs.run_name(flags | changed), runs.loss_name(flags | changed))
+        for changed in (
+            {"dis": 0, "model": "small_cnn"},
+            {},
+            {"teacher": "previous-epoch"},
+            {"teacher": "previous-epoch", "soft": True, "weight": 0.5},
+            {"soft": True},
+            {"weight": 0.2},
+            {"teacher": "uniform", "weight": 0.1},
+        )
+    ]
+    assert found == [
+        ("dis0-small_cnn-seed2", "cross-entropy"),
+        ("dis1-shake26-2x32d-seed2", "self-distillation"),
+        ("dis1-previous-epoch-shake26-2x32d-seed2", "self-distillation, previous epoch"),
+        (
+            "dis1-previous-epoch-soft-weight0.5-shake26-2x32d-seed2",
+            "self-distillation, previous epoch, soft, weight 0.5",
+        ),
+        ("dis1-soft-shake26-2x32d-seed2", "self-distillation, soft"),
+        ("dis1-weight0.2-shake26-2x32d-seed2", "bootstrapping, weight 0.2"),
+        ("dis1-uniform-weight0.1-shake26-2x32d-seed2", "label smoothing, weight 0.1"),
+    ]
 
 
 def test_collecting_and_plotting_import_no_torch():
@@ -158,7 +174,7 @@ def test_collecting_and_plotting_import_no_torch():
 def test_nothing_on_disk_is_a_pickle(trained):
     for run in runs.find_runs([trained / "runs"]):
         names = {path.name for path in run.iterdir()}
-        assert names == {*runs.FILES} - {"frequency.json", "done"}
+        assert names == {*runs.FILES, "lock"} - {"frequency.json", "done"}
         json.loads((run / "config.json").read_text())
         for name in (*runs.LOGITS, "probe_indices.npy"):
             np.load(run / name, allow_pickle=False)

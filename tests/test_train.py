@@ -2,34 +2,22 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_RUN, make_dataset
+from conftest import SMALL_RUN, history, make_dataset
 from torch import nn
 
+import checkpoint
 import data
 import epoch
 import runs
 import train
 
-ROOT = Path(__file__).parent.parent
 RUN = Path("runs/small/dis1-small_cnn-seed0")
-# Wall-clock times are all that may differ between two equal runs.
-TIMES = ("seconds", "images_per_second")
-
-
-def history(run):
-    records, note = runs.read_history(run)
-    assert note == ""
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
 
 
 def test_learning_rate_follows_the_step(monkeypatch, workplace):
@@ -79,7 +67,7 @@ def test_the_probe_is_a_balanced_part_of_the_training_set_in_eval_mode(workplace
     assert np.bincount(dataset.clean_labels[index]).tolist() == [5] * 4
     logits = runs.read_logits(a / "probe_logits.npy")[0]
     model = train.small_cnn(4)
-    model.load_state_dict(runs.read_checkpoint(a, "cpu")["model"])
+    model.load_state_dict(checkpoint.read(a, "cpu")["model"])
     expected = epoch.evaluate(model, torch.from_numpy(dataset.train_images))[index]
     np.testing.assert_allclose(logits[-1], expected, rtol=1e-4, atol=1e-5)
     given, true = dataset.train_labels[index], dataset.clean_labels[index]
@@ -99,7 +87,7 @@ def test_without_a_flag_the_probe_is_all_of_a_small_training_set(trained):
 def test_the_last_logits_are_those_of_the_checkpoint(trained):
     run = trained / "runs/small/dis1-small_cnn-seed0"
     model = train.small_cnn(4)
-    model.load_state_dict(runs.read_checkpoint(run, "cpu")["model"])
+    model.load_state_dict(checkpoint.read(run, "cpu")["model"])
     dataset = data.read_dataset(trained / "data/small.npz")
     model.eval()
     with torch.no_grad():
@@ -117,68 +105,6 @@ def test_both_losses_see_the_same_start_and_order(workplace):
             runs.read_logits(Path(f"runs/small/dis{dis}-small_cnn-seed0/logits.npy"))[0][0]
         )
     np.testing.assert_array_equal(*starts)
-
-
-class Stop(KeyboardInterrupt):
-    """Ctrl-C at a chosen place."""
-
-
-# Before an epoch's first byte is written, between its three writes, and after the last.
-PLACES = ["append_logits", "append_history", "write_checkpoint", "after"]
-
-
-@pytest.mark.parametrize("model", ["small_cnn", "shake_resnet"])
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("number", [1, 2, 4])
-def test_stopping_and_resuming_equals_never_having_stopped(
-    workplace, monkeypatch, script, model, place, number
-):
-    flags = [*SMALL_RUN, "--dis=1", "--epochs=5", f"--model={model}", "--depth=8", "--width=4"]
-    assert script("train", *flags, "--run=whole")[0] == 0
-    calls = []
-
-    def stop_at(name):
-        original = getattr(runs, name)
-
-        def stopping(*args):
-            calls.append(name)
-            first = 1 if name == "write_checkpoint" else 0  # the start's own checkpoint
-            if calls.count(name) == number + first and place == name:
-                raise Stop
-            original(*args)
-            if calls.count(name) == number + first and place == "after":
-                raise Stop
-
-        monkeypatch.setattr(runs, name, stopping)
-
-    stop_at("write_checkpoint" if place == "after" else place)
-    status, _, err = script("train", *flags, "--run=stopped")
-    assert status == 130 and "--resume" in err and err.count("\n") == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    assert script("train", *flags, "--run=stopped", "--resume")[0] == 0
-    whole, stopped = Path("runs/small/whole"), Path("runs/small/stopped")
-    assert history(stopped) == history(whole) and len(history(whole)) == 5
-    for name in runs.LOGITS:
-        assert (stopped / name).read_bytes() == (whole / name).read_bytes()
-
-
-def test_ctrl_c_in_the_middle_of_an_epoch(workplace):
-    data.write_dataset(Path("data/small.npz"), make_dataset(train=2000, test=40))
-    flags = [*SMALL_RUN, "--epochs=6", "--dis=1"]
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = process.stdout.readline()
-    assert "cpu" in first.lower() and "self-distillation" in first
-    process.stdout.readline()
-    time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.count("\n") == 1 and "--resume" in err
-    assert 1 <= len(history(RUN)) < 6
-    assert train.main([*flags, "--resume"]) == 0
-    assert train.main([*flags, "--run=whole"]) == 0
-    assert history(RUN) == history(Path("runs/small/whole"))
 
 
 def test_resuming_a_complete_run_changes_nothing(study, script):
@@ -254,13 +180,6 @@ def test_resuming_on_other_data_is_refused(study, refused):
     assert "data_sha256" in refused("train", *SMALL_RUN, "--dis=1", "--epochs=3", "--resume")
 
 
-def test_damaged_checkpoint_is_refused(study, refused):
-    raw = (RUN / "checkpoint.pt").read_bytes()
-    (RUN / "checkpoint.pt").write_bytes(raw[: len(raw) // 2])
-    message = refused("train", *SMALL_RUN, "--dis=1", "--epochs=3", "--resume")
-    assert "checkpoint.pt" in message and "--overwrite" in message
-
-
 def test_images_that_the_network_cannot_take(refused, workplace):
     data.write_dataset(Path("data/small.npz"), make_dataset(size=10))
     assert "small_cnn" in refused("train", *SMALL_RUN, "--model=shake_resnet", "--depth=8")
@@ -280,14 +199,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(workplace, script, monkeypatch)
     # 60 images are 4 steps an epoch, so the 5th is the first of the second epoch.
     assert status == 1 and err.count("\n") == 1
     assert "epoch 2, step 1:" in err and "--lr" in err and "checkpoint" in err
-    assert runs.read_checkpoint(Path("runs/small/a"), "cpu")["epoch"] == 1
+    assert checkpoint.read(Path("runs/small/a"), "cpu")["epoch"] == 1
     assert len(history(Path("runs/small/a"))) == 1
 
 
 def test_a_learning_rate_that_diverges_ends_with_status_1(workplace, script):
     status, _, err = script("train", *SMALL_RUN, "--epochs=3", "--lr=1e30", "--run=a")
     assert status == 1 and "not finite" in err
-    assert runs.read_checkpoint(Path("runs/small/a"), "cpu")["epoch"] == 0
+    assert checkpoint.read(Path("runs/small/a"), "cpu")["epoch"] == 0
 
 
 def test_checkpoint_holds_tensors_and_plain_values_only(trained):
@@ -303,7 +222,7 @@ def test_checkpoint_holds_tensors_and_plain_values_only(trained):
             assert type(value) in (torch.Tensor, int, float, str, bool, type(None)), type(value)
 
     for run in runs.find_runs([trained / "runs"]):
-        content = runs.read_checkpoint(run, "cpu")
+        content = checkpoint.read(run, "cpu")
         walk({k: dict(v) if k == "model" else v for k, v in content.items()})
         assert json.dumps(content["settings"])
 
@@ -314,3 +233,69 @@ def test_every_image_size_without_wrong_labels(workplace, script):
     data.write_dataset(Path("data/small.npz"), clean)
     assert script("train", *SMALL_RUN, "--epochs=1", "--run=a")[0] == 0
     assert history(Path("runs/small/a"))[0]["memorized"] is None
+
+
+def test_validation_accuracy_is_that_of_the_given_labels(workplace, script):
+    data.write_dataset(Path("data/small.npz"), make_dataset(val=30))
+    assert script("train", *SMALL_RUN, "--epochs=2", "--run=a")[0] == 0
+    dataset, model = data.read_dataset(Path("data/small.npz")), train.small_cnn(4)
+    model.load_state_dict(checkpoint.read(Path("runs/small/a"), "cpu")["model"])
+    prediction = epoch.evaluate(model, torch.from_numpy(dataset.val_images)).argmax(1).numpy()
+    expected = 100 * np.mean(prediction == dataset.val_labels)
+    assert history(Path("runs/small/a"))[1]["val_accuracy"] == pytest.approx(expected)
+
+
+def test_without_validation_images_there_is_no_such_accuracy(trained):
+    assert history(trained / RUN)[0]["val_accuracy"] is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--teacher=previous-epoch"], ["--teacher", "--dis=1"]),
+        (["--soft"], ["--soft", "--dis=1"]),
+        (["--weight=0.2"], ["--weight", "--dis=1"]),
+        (["--dis=1", "--weight=1.5"], ["--weight", "0 to 1"]),
+        (["--dis=1", "--weight=nan"], ["--weight"]),
+        (["--dis=1", "--teacher=uniform"], ["uniform", "--weight"]),
+        (["--dis=1", "--teacher=uniform", "--weight=0.1", "--soft"], ["uniform", "--soft"]),
+        (["--dis=1", "--teacher=mine"], ["--teacher", "previous-epoch"]),
+    ],
+)
+def test_wrong_teachers_are_refused(refused, workplace, flags, words):
+    message = refused("train", *SMALL_RUN, *flags)
+    assert all(word in message for word in words)
+    assert not (workplace / "runs").exists()
+
+
+def test_evaluation_of_a_run(study, script, refused):
+    status, out, err = script("train", "--evaluate", RUN, "--device=cpu")
+    last = history(RUN)[-1]
+    assert status == 0 and err == "" and out.count("\n") == 1
+    assert f"epoch 3, test accuracy {last['test_accuracy']:.2f}%" in out
+    assert f"test loss {last['test_cross_entropy']:.4f}" in out
+    data.write_dataset(Path("data/small.npz"), make_dataset(seed=1))
+    assert "trained on" in refused("train", "--evaluate", RUN)
+    assert "nowhere" in refused("train", "--evaluate", "nowhere")
+
+
+@pytest.mark.skipif(torch.cpu._is_avx512_bf16_supported(), reason="this processor has bfloat16")
+def test_bfloat16_is_refused_where_it_would_be_slow(refused, workplace):
+    assert "--no-amp" in refused("train", *SMALL_RUN, "--amp")
+
+
+@pytest.mark.skipif(not shutil.which("c++"), reason="--compile needs a C++ compiler on a CPU")
+def test_compiled_steps_are_the_plain_ones(workplace, script):
+    data.write_dataset(Path("data/small.npz"), make_dataset(train=32, test=16))
+    flags = [*SMALL_RUN, "--epochs=1", "--dis=1"]  # two steps
+    assert script("train", *flags, "--run=plain")[0] == 0
+    assert script("train", *flags, "--run=compiled", "--compile")[0] == 0
+    plain, compiled = Path("runs/small/plain"), Path("runs/small/compiled")
+    for (key, a), (other, b) in zip(
+        history(plain)[0].items(), history(compiled)[0].items(), strict=True
+    ):
+        assert key == other and b == (a if a is None else pytest.approx(a, rel=1e-3))
+    states = [checkpoint.read(run, "cpu")["model"] for run in (plain, compiled)]
+    assert list(states[0]) == list(states[1])
+    for key, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][key], rtol=1e-3, atol=1e-4)
