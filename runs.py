@@ -103,10 +103,15 @@ def remove_run(run: Path) -> None:
 
 def write_json(path: Path, content: dict) -> None:
     """Write `content` whole or not at all; numbers that are not finite are refused."""
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", "utf-8")
+        temporary.write_text(text, "utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -212,9 +217,7 @@ def truncate_run(run: Path, epochs: int) -> None:
             f"{min(lengths)}; train it again with --overwrite"
         )
     lines = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
-    temporary = history.with_name(history.name + ".tmp")
-    temporary.write_text(lines, "utf-8")
-    os.replace(temporary, history)
+    write_text(history, lines)
     for path in logits:
         shape = (epochs, *read_logits(path)[0].shape[1:])
         with open(path, "r+b") as file:

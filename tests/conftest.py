@@ -1,8 +1,10 @@
 """What several test files share: a way to run a script in this process, and small real inputs."""
 
 import importlib
+import json
 import os
 import shutil
+from pathlib import Path
 
 # The networks here are so small that more threads only wait for each other. Set before torch loads,
 # and for the scripts that the tests start.
@@ -114,3 +116,19 @@ def study(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def collected(study, script):
+    """The history.json of the four runs of `study`, with frequencies at two deltas."""
+    assert script("frequency", "--delta", 100, 400)[0] == 0
+    assert script("collect_history")[0] == 0
+    yield json.loads(Path("history.json").read_text())
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def lines(axes):
+    """label -> y values of the lines of a panel that span its epochs."""
+    return {line.get_label(): line.get_ydata() for line in axes.get_lines()}

@@ -130,16 +130,35 @@ def make(*words):
 
 
 def test_the_makefiles_map_has_every_step_in_order(tmp_path):
-    plan = make("--dry-run", "study", "DATA=some-data", "SEEDS=0 1", "PYTHON=python")
+    losses = "dis0 dis1 dis1-previous-epoch dis1-soft-weight0.2 dis1-uniform-weight0.1"
+    words = ["NAME=none-here", "SEEDS=0 1", f"LOSSES={losses}", "NOISES=pair symmetric"]
+    words += ["RATES=0.2 0.4", "PYTHON=python", "NETWORK=small_cnn", "TRAIN=--model small_cnn"]
+    plan = make("--dry-run", "study", *words).replace("\\\n", "")
     steps = re.findall(r"python (\w+)\.py", plan)
-    assert steps.count("train") == 4 and steps.count("frequency") == 1
-    assert steps[0] == "generate" and steps[-2:] == ["collect_history", "plot"]
-    for dis in (0, 1):
-        for seed in (0, 1):
-            assert f"--dis={dis} --seed={seed} " in plan
-    module = __import__("train")
-    for line in re.findall(r"train\.py (.*?)(?: \$\(|$)", plan.replace("\\\n", ""), re.MULTILINE):
-        module.parse_args(shlex.split(line))
+    assert steps.count("train") == 2 * 5 * 4 and steps.count("frequency") == 4
+    assert steps.count("generate") == steps.count("collect_history") == 4
+    assert steps.count("plot") == 4 + 2  # and accuracy over the rate, for each noise
+    train, runs = __import__("train"), __import__("runs")
+    names = set()
+    for line in re.findall(r"train\.py (.*?)(?: \$\(|$)", plan, re.MULTILINE):
+        args = train.parse_args(shlex.split(line))
+        assert args.run == runs.run_name(vars(args))
+        names.add((str(args.data), args.run))
+    assert len(names) == 40 and ("data/none-here-symmetric20.npz", "dis0-small_cnn-seed1") in names
+    generate = __import__("generate")
+    made = [
+        generate.parse_args(shlex.split(line)) for line in re.findall(r"generate\.py (.*)", plan)
+    ]
+    found = {(args.noise, args.rate, str(args.out)) for args in made}
+    assert ("symmetric", 0.2, "data/none-here-symmetric20.npz") in found and len(found) == 4
+
+
+def test_the_other_targets_are_studies():
+    plan = make("--dry-run", "laptop", "IMAGES=somewhere", "PYTHON=python").replace("\\\n", "")
+    assert plan.count("train.py") == 9 and plan.count("--teacher=previous-epoch") == 3
+    assert '--dataset "somewhere" --noise pair --rate 0.4 --train-size 12000' in plan
+    assert make("--dry-run", "demo", "PYTHON=python").count("train.py") in (0, 2)
+    assert "shake26-2x32d-seed0" in make("--dry-run", "paper", "PYTHON=python")
 
 
 def test_a_second_make_does_nothing_and_an_interrupted_one_goes_on(tmp_path):
@@ -149,9 +168,9 @@ def test_a_second_make_does_nothing_and_an_interrupted_one_goes_on(tmp_path):
         os.symlink(ROOT / name, tmp_path / name)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv/installed").touch()
-    words = ["make", "study", f"PYTHON={sys.executable}", "DATA=tiny", "NETWORK=shake8-2x4d"]
+    words = ["make", "study", f"PYTHON={sys.executable}", "IMAGES=shapes", "NETWORK=shake8-2x4d"]
     words += [
-        "GENERATE=--dataset shapes --train-size 60 --test-size 40",
+        "GENERATE=--train-size 90 --val-size 30 --test-size 40",
         f"TRAIN={' '.join(SMALL)}",
     ]
 
@@ -160,11 +179,11 @@ def test_a_second_make_does_nothing_and_an_interrupted_one_goes_on(tmp_path):
 
     done = study()
     assert done.returncode == 0, done.stderr
-    assert {p.name for p in (tmp_path / "figures/tiny").iterdir()} == FIGURES
+    assert {p.name for p in (tmp_path / "figures/shapes-pair40").iterdir()} == FIGURES
     again = study()
     assert again.returncode == 0 and ".py" not in again.stdout
     # As if make had been stopped before this run was complete.
-    stopped = tmp_path / "runs/tiny/dis1-shake8-2x4d-seed0"
+    stopped = tmp_path / "runs/shapes-pair40/dis1-shake8-2x4d-seed0"
     before = (stopped / "logits.npy").read_bytes()
     (stopped / "done").unlink()
     (stopped / "frequency.json").unlink()
