@@ -4,6 +4,9 @@
     python train.py --dis=1 --data data/cifar10-pair40.npz      self-distillation
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
+    python train.py --dis=1 --teacher previous-epoch            another teacher
+    python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint
+    torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
 Each epoch appends a line to history.jsonl and the test outputs to logits.npy. Accuracies are
 percent, losses nats. Stopping at any time and resuming equals never having stopped, bit for bit on

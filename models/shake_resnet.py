@@ -78,7 +78,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x1, x2 = self.branch1(x), self.branch2(x)
         if self.training:
-            alpha, beta = torch.rand(2, len(x), 1, 1, 1, device=x.device, dtype=x.dtype)
+            # Drawn in float32: bfloat16 would have 256 values, of a mean below 1/2.
+            alpha, beta = torch.rand(2, len(x), 1, 1, 1, device=x.device).to(x1.dtype)
             return self.skip(x) + Shake.apply(x1, x2, alpha, beta)
         return self.skip(x) + 0.5 * (x1 + x2)
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import data
 import epoch
+from models import shake_resnet
 
 
 def test_learning_rate_is_one_cosine_from_the_peak_to_zero():
@@ -139,6 +140,25 @@ def test_every_teacher_against_a_slow_reference(variant):
         expected = np.array([kept[i] if args.soft else kept[i].argmax() for i in range(40)])
         np.testing.assert_allclose(previous, expected, atol=1e-4)
     np.testing.assert_allclose(model[1].weight.detach(), weights, atol=1e-4)
+
+
+def test_bfloat16_is_near_float32():
+    # On any processor, however slowly: the forward pass alone is in bfloat16.
+    dataset = make_dataset(train=48)
+    arrays = (dataset.train_images, dataset.train_labels, dataset.clean_labels)
+    train_set = [torch.from_numpy(a) for a in arrays]
+    found, kinds = [], set()
+    for amp in (False, True):
+        torch.manual_seed(0)
+        model = shake_resnet(8, 4, 4)
+        model.blocks.register_forward_hook(lambda *call: kinds.add(call[2].dtype))
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        statistics, _ = epoch.train_epoch(model, optimizer, train_set, flags(amp=amp, lr=0.05), 1)
+        found.append(statistics)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert kinds == {torch.float32, torch.bfloat16}
+    assert found[1]["train_objective"] == pytest.approx(found[0]["train_objective"], rel=0.02)
+    assert found[1]["train_objective"] != found[0]["train_objective"]
 
 
 def test_label_agreement_by_hand():
