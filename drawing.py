@@ -20,8 +20,8 @@ STYLES = {
     "self-distillation": {"color": "#0072B2", "linestyle": "-", "marker": "s", "zorder": 2},
 }
 OTHER_STYLES = (
-    {"color": "#56B4E9", "linestyle": (0, (6, 1, 1, 1)), "marker": "^", "zorder": 3},
-    {"color": "#CC79A7", "linestyle": (0, (1, 1)), "marker": "v", "zorder": 3},
+    {"color": "#CC79A7", "linestyle": (0, (6, 1, 1, 1)), "marker": "^", "zorder": 3},
+    {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "v", "zorder": 3},
     {"color": "#009E73", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D", "zorder": 3},
     {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P", "zorder": 3},
 )

@@ -140,12 +140,21 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 def cell(row: dict) -> str:
     """Mean and interval, as in 58.1 [57.6, 58.6], and of a difference its p."""
-    sign = "+" if row["minus_loss"] else ""
-    text = f"{row['mean']:{sign}.3g}"
+    percent = row["measure"] in ("test_accuracy", "memorized")
+    style = ("+" if row["minus_loss"] else "") + (".1f" if percent else ".3f")
+    text = f"{row['mean']:{style}}"
     if row["low"] is None:
         return f"{text} (n = 1)"
     p = "" if row["p"] is None else f", p = {row['p']:.2g}"
-    return f"{text} [{row['low']:{sign}.3g}, {row['high']:{sign}.3g}]{p}"
+    return f"{text} [{row['low']:{style}}, {row['high']:{style}}]{p}"
+
+
+def block(head: str, columns: Sequence[str], lines: dict[str, list[str]]) -> list[str]:
+    """One part of the table, its columns under each other; none without lines."""
+    table = [[head, *columns], *([f"  {name}", *cells] for name, cells in lines.items())]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    rows = ("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in table)
+    return ["", *rows] if lines else []
 
 
 def as_text(rows: Sequence[dict]) -> str:
@@ -153,25 +162,41 @@ def as_text(rows: Sequence[dict]) -> str:
     first = rows[0]
     seeds = sorted({seed for row in rows for seed in row["seeds"]})
     interval_of = "mean [95% t-interval over seeds]" if len(seeds) > 1 else "one seed, no interval"
-    lines = [
+    cells = {
+        (r["measure"], r["loss"], r["stop"], r["minus_loss"] and r["minus_stop"]): cell(r)
+        for r in rows
+    }
+    losses = list(dict.fromkeys(row["loss"] for row in rows))
+    base = next((row["minus_loss"] for row in rows if row["minus_loss"]), None)
+
+    def accuracy(head: str, places: dict[str, tuple]) -> list[str]:
+        """A line a loss; columns are the stops, at `places` in the rows."""
+        shown = {stop: place for stop, place in places.items() if place in stops_of_all}
+        lines = {
+            loss: [cells.get(("test_accuracy", loss, *place), "") for place in shown.values()]
+            for loss in losses
+        }
+        known = {loss: values for loss, values in lines.items() if any(values)}
+        return block(head, [STOPS[stop] for stop in shown], known)
+
+    stops_of_all = {(stop, minus) for _, _, stop, minus in cells}
+    text = [
         f"{first['noise']} noise, {100 * first['rate']:.4g}% wrong labels, {first['network']}, "
-        f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}): {interval_of}"
+        f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}): {interval_of}",
+        *accuracy("test accuracy (%)", {stop: (stop, None) for stop in STOPS}),
+        *accuracy(f"points above {base}, stopped alike", {stop: (stop, stop) for stop in STOPS}),
+        *accuracy(f"unstopped, points above {base} at its", {s: ("last", s) for s in STOPS}),
     ]
-    values = [row for row in rows if row["minus_loss"] is None]
-    differences = [row for row in rows if row["minus_loss"] is not None]
-    for row in values:
-        if row["measure"] == "test_accuracy":
-            lines.append(f"  test accuracy (%), {row['loss']}, {STOPS[row['stop']]}: {cell(row)}")
-    for row in differences:
-        if row["measure"] == "test_accuracy":
-            lines.append(
-                f"  difference (points), {row['loss']}, {STOPS[row['stop']]}, minus "
-                f"{row['minus_loss']}, {STOPS[row['minus_stop']]}: {cell(row)}"
-            )
-    for row in values + differences:
-        at_last = row["stop"] == "last" and row["minus_stop"] in (None, "last")
-        if row["measure"] != "test_accuracy" and at_last:
-            name = row["measure"] + (" (%)" if row["measure"] == "memorized" else "")
-            minus = f" minus {row['minus_loss']}" if row["minus_loss"] else ""
-            lines.append(f"  {name}, {row['loss']}{minus}, last epoch: {cell(row)}")
-    return "\n".join(lines)
+    others = list(dict.fromkeys(r["measure"] for r in rows if r["measure"] != "test_accuracy"))
+    for head, minus in (("at the last epoch", None), (f"the same, minus {base}", "last")):
+        of_losses = [
+            loss for loss in losses if (others and (others[0], loss, "last", minus) in cells)
+        ]
+        lines = {
+            name + (" (%)" if name == "memorized" else ""): [
+                cells.get((name, loss, "last", minus), "") for loss in of_losses
+            ]
+            for name in others
+        }
+        text += block(head, of_losses, lines if of_losses else {})
+    return "\n".join(text)

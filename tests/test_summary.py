@@ -121,26 +121,30 @@ def test_rows_by_hand():
 
 
 def test_the_text_says_n_and_what_is_compared():
-    rows = summary.summarize(three_losses())
-    text = summary.as_text(rows)
-    assert "pair noise, 40% wrong labels, small_cnn, n = 2 (seeds 0, 1)" in text
-    line = next(
-        line
-        for line in text.splitlines()
-        if "difference" in line
-        and "self-distillation, last epoch, minus" in line
-        and "early" in line
-    )
-    expected = summary.paired([58.0, 56.0], [60.0, 52.0])
-    assert "minus cross-entropy, early stopping: +1 [" in line
-    assert f"[{expected['low']:+.3g}, {expected['high']:+.3g}], p = {expected['p']:.2g}" in line
-    assert "self-distillation, soft, last epoch: 58 (n = 1)" in text
+    text = summary.as_text(summary.summarize(three_losses()))
+    head, *blocks = text.split("\n\n")
+    assert head.startswith("pair noise, 40% wrong labels, small_cnn, n = 2 (seeds 0, 1)")
+    tables = {}
+    for part in blocks:
+        title, *lines = part.splitlines()
+        columns = [title.index(stop) for stop in summary.STOPS.values() if stop in title]
+        tables[title.split("  ")[0]] = columns, {line.split("  ")[1]: line for line in lines}
+    columns, lines = tables["unstopped, points above cross-entropy at its"]
+    against = summary.paired([58.0, 56.0], [60.0, 52.0])
+    interval = f"[{against['low']:+.1f}, {against['high']:+.1f}], p = {against['p']:.2g}"
+    assert lines["self-distillation"][columns[1] :].startswith(f"+1.0 {interval}")
+    columns, lines = tables["test accuracy (%)"]
+    assert lines["cross-entropy"][columns[1] :].startswith("56.0 [")
+    assert lines["self-distillation, soft"][columns[0] :].startswith("58.0 (n = 1)")
+    _, lines = tables["the same, minus cross-entropy"]
+    assert "-20.5 [" in lines["memorized (%)"]
 
 
 def test_one_seed_says_so_without_an_interval():
     one = history_of(*(r for r in three_losses()["runs"] if r["seed"] == 0))
     text = summary.as_text(summary.summarize(one))
     assert "n = 1" in text and "[" not in text and " p = " not in text
+    assert "56.0 (n = 1)" not in text and "60.0 (n = 1)" in text
     assert all(r["low"] is None and r["p"] is None for r in summary.summarize(one))
 
 
