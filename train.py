@@ -244,7 +244,8 @@ def train_epochs(args, run, dataset, probe, model, optimizer, device_name: str) 
 def evaluate_run(run: Path, args: argparse.Namespace) -> str:
     """Test accuracy and loss of a run's checkpoint, computed again; a line for the user."""
     flags = runs.read_config(run)["flags"]
-    of_run = argparse.Namespace(**{**flags, "data": Path(flags["data"]), "device": args.device})
+    here = {"data": Path(flags["data"]), "device": args.device, "amp": None, "compile": False}
+    of_run = argparse.Namespace(**{**flags, **here})
     device, _ = choose_device(of_run)
     dataset = read_dataset(of_run.data)
     content = checkpoint.read(run, device)
