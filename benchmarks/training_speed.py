@@ -34,7 +34,7 @@ from epoch import evaluate, train_epoch
 ROOT = Path(__file__).parent.parent
 # Flags of train.py, batch size and how many training images make an epoch here on a CPU.
 NETWORKS = {
-    "shake26-2x32d": (["--batch-size=128"], 1024),
+    "shake26-2x32d": (["--batch-size=128"], 768),
     "shake14-2x8d": (["--depth=14", "--width=8", "--batch-size=64"], 4096),
     "small_cnn": (["--model=small_cnn", "--batch-size=128"], 8192),
 }
