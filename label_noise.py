@@ -109,7 +109,7 @@ def _read_pt(path: Path):
     """A dict of arrays or tensors, or one of them; of foreign names only numpy's array types."""
     import torch
 
-    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "bhilBHILfd")]
+    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "bhilqBHILQfd")]
     # numpy 2 moved what an array is rebuilt with; files hold the name of either place.
     core = np._core if hasattr(np, "_core") else np.core
     rebuild = core.multiarray._reconstruct
