@@ -48,7 +48,7 @@ def inputs(count: int, epochs: int):
     import torch
 
     from data import normalize
-    from generate import draw_shapes
+    from shapes import draw_shapes
 
     images, labels = draw_shapes(count, np.random.default_rng(0))
     points = normalize(torch.from_numpy(images)).flatten(1)

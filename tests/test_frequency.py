@@ -15,7 +15,7 @@ import data
 import frequency
 import runs
 from gaussian_filter import filter_sums
-from generate import draw_shapes
+from shapes import draw_shapes
 
 RUN = Path("runs/small/dis1-small_cnn-seed0")
 

@@ -110,7 +110,7 @@ def test_every_command_of_the_readme_parses(monkeypatch):
 def test_every_flag_named_in_the_readme_exists():
     flags = {f for name in SCRIPTS for f in re.findall(r'"(--[a-z-]+)"', (ROOT / name).read_text())}
     named = set(re.findall(r"`[^`\n]*?(--[a-z][a-z-]+)", README))
-    assert named and named <= flags | {"--no-augment", "--help"}
+    assert named and named <= flags | {"--no-augment", "--no-amp", "--help"}
 
 
 def test_every_file_named_in_the_readme_exists():
