@@ -71,6 +71,14 @@ def column_of(deltas: Sequence[float], delta: float | None, default: float) -> i
     return deltas.index(delta)
 
 
+def middle_delta(deltas: Sequence[float]) -> float:
+    """The delta that tables and figures show unless another is asked for.
+
+    A filtered value is there a mean of tens of points, and both bands hold much of the labels.
+    """
+    return deltas[len(deltas) * 5 // 9]
+
+
 def stack(curves: Sequence[Sequence[float]]) -> np.ndarray:
     """(runs, epochs) float64 over the epochs that all curves have; NaN where there is no value."""
     epochs = min(len(curve) for curve in curves)

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from curves import column_of, measured, of_frequency, stack
+from curves import column_of, measured, middle_delta, of_frequency, stack
 from drawing import (
     DASHED,
     SUBPLOTS,
@@ -66,8 +66,7 @@ def convergence_figure(history: dict, groups: dict) -> Figure:
 def learned_parts_figure(history: dict, groups: dict, delta: float | None) -> Figure:
     """How much of the true labels and of the noise is learnt, by band; a panel for each loss."""
     probe = measured(history, "probe", [f"learned_{part}" for part in PART_STYLES])
-    # Where a filtered value is a mean of tens of points, both bands hold much of the labels.
-    column = column_of(probe["delta"], delta, default=probe["delta"][len(probe["delta"]) * 5 // 9])
+    column = column_of(probe["delta"], delta, default=middle_delta(probe["delta"]))
     figure, (axes,) = SUBPLOTS(
         1, len(groups), figsize=(4.8 * len(groups), 5), sharex=True, sharey=True
     )

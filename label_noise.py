@@ -17,7 +17,7 @@ CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-# The literature's map of look-alike classes (Patrini et al., arXiv 1609.03683, section 4).
+# The literature's map of look-alike classes (Patrini et al., arXiv 1609.03683).
 ASYMMETRIC = {
     "truck": "automobile",
     "bird": "airplane",
@@ -67,7 +67,7 @@ def read_labels(path: Path, name: str | None, clean: np.ndarray, num_classes: in
 
     path: a JSON list of integers (DivideMix and its heirs), an integer .npy, or a .pt as of
     CIFAR-10N (arXiv 2110.12088), a dict of arrays of which `name` is read, without running code.
-    A list or dict may bring true labels too; they are compared with `clean` one by one.
+    A dict may bring true labels too; they are compared with `clean` one by one.
 
     Raises DataError that says what does not fit.
     """

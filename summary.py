@@ -14,7 +14,15 @@ import numpy as np
 from scipy import stats
 
 import runs
-from curves import Curve, by_loss, column_of, measured, of_frequency, of_history
+from curves import (
+    Curve,
+    by_loss,
+    column_of,
+    measured,
+    middle_delta,
+    of_frequency,
+    of_history,
+)
 
 STOPS = {
     "last": "last epoch",
@@ -61,8 +69,7 @@ def measures(history: dict) -> dict[str, Curve]:
             deltas = measured(history, part, names)["delta"]
         except runs.RunError:
             continue
-        # Where a filtered value is a mean of tens of points, both bands hold much of the labels.
-        column = column_of(deltas, None, default=deltas[len(deltas) * 5 // 9])
+        column = column_of(deltas, None, default=middle_delta(deltas))
         for name in names:
             found[f"{name} at delta {deltas[column]:g}"] = of_frequency(part, name, column)
     return found

@@ -13,6 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import hypothesis
 import numpy as np
 import pytest
+from PIL import Image
 
 import data
 import runs
@@ -132,3 +133,15 @@ def collected(study, script):
 def lines(axes):
     """label -> y values of the lines of a panel that span its epochs."""
     return {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+
+
+def make_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB"):
+    random = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in classes:
+            (folder / part / name).mkdir(parents=True)
+            for k in range(count):
+                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+                pixels = random.integers(0, 256, shape, np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{k}.png")
+    return folder

@@ -1,5 +1,6 @@
 """checkpoint.py: round trip, every kind of damage, the checkpoint before the last."""
 
+import json
 import os
 import pickle
 import random
@@ -167,3 +168,21 @@ def test_a_failed_write_leaves_the_last_one(run, monkeypatch):
         checkpoint.save(run, *network(), 3, SETTINGS, None)
     assert checkpoint.read(run, "cpu")["epoch"] == 2
     assert {path.name for path in run.iterdir()} == {checkpoint.NAME, checkpoint.PREVIOUS}
+
+
+def test_checkpoint_holds_tensors_and_plain_values_only(trained):
+    def walk(value):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                assert type(key) in (str, int)
+                walk(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                walk(item)
+        else:
+            assert type(value) in (torch.Tensor, int, float, str, bool, type(None)), type(value)
+
+    for run in runs.find_runs([trained / "runs"]):
+        content = checkpoint.read(run, "cpu")
+        walk({k: dict(v) if k == "model" else v for k, v in content.items()})
+        assert json.dumps(content["settings"])

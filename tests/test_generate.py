@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+from conftest import make_folder
 from PIL import Image
 
 import data
@@ -94,18 +95,6 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
     status, out, _ = script("generate", "--dataset", folder, "--noise", "asymmetric")
     assert status == 0 and "20 of 100 training labels are wrong, rate 0.2" in out
     assert "0.4, is of the images of the five classes" in out
-
-
-def make_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB"):
-    random = np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name in classes:
-            (folder / part / name).mkdir(parents=True)
-            for k in range(count):
-                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-                pixels = random.integers(0, 256, shape, np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{k}.png")
-    return folder
 
 
 def test_folder_of_images(script, workplace):
