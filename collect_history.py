@@ -1,105 +1,55 @@
-"""Collect every curve of every run in one file, history.json, and find curves in it.
+"""Collect every curve of every run in one file, history.json, and print the table of the study.
 
     python collect_history.py                          every run under runs/
     python collect_history.py runs/cifar10-pair40      these runs only
 
-history.json holds `data` (the data set's name, digest, noise, rates and sizes) and `runs`, a list
-of {run, loss, network, seed, settings, history: {name: [epoch]}, frequency: frequency.json's
-content less its inner products, or null}. All runs are of one data set.
+history.json has every epoch of every run; summary.json and summary.csv have the table: means over
+seeds, with intervals. They go into the folder of the runs, runs/<data set>/, or beside --out.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-import runs
-import summary
-
-DROPPED = ("data", "runs", "run", "resume", "overwrite")  # flags that do not shape the numbers
+from common.command_line import Parser, add_runs_arguments, run_script
+from common.errors import UserError
 
 
-def collect(paths: Sequence[Path]) -> tuple[dict, list[str]]:
-    """The content of history.json for the runs at or below `paths`, and notes for the user.
-
-    Raises RunError if there is no run, one is unreadable, or they are of different data sets.
-    """
-    collected, notes = [], []
-    data, first = None, None
-    for run in runs.find_runs(paths):
-        config = runs.read_config(run)
-        records, note = runs.read_history(run)
-        data, first = data or config["data"], first or run
-        if config["data"]["digest"] != data["digest"]:
-            raise runs.RunError(
-                f"{first} and {run} are of two data sets; name the runs of one, "
-                f"such as {first.parent}"
-            )
-        notes += [note] if note else []
-        collected.append(
-            {
-                "run": run.name,
-                "loss": config["loss"],
-                "network": config["network"],
-                "seed": config["flags"]["seed"],
-                "settings": {k: v for k, v in config["flags"].items() if k not in DROPPED},
-                "history": {key: [record[key] for record in records] for key in records[0]},
-                "frequency": read_frequency(run / "frequency.json"),
-            }
-        )
-    return {"data": data, "runs": collected}, notes
-
-
-def read_frequency(path: Path) -> dict | None:
-    """A run's frequency.json less its inner products; None if there is none yet."""
-    if not path.exists():
-        return None
-    content = runs.read_json(path, "make it again with frequency.py")
-    for part in ("test", "probe"):
-        if part not in content:
-            raise runs.RunError(f"{path}: it has no `{part}`; make it again with frequency.py")
-        content[part].pop("products", None)
-    return content
-
-
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS,  # so that an error is one line
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse_args(argv: Sequence[str] | None = None) -> Namespace:
+    parser = Parser(__doc__)
+    add_runs_arguments(parser)
     add = parser.add_argument
-    add("run", nargs="*", type=Path, help="runs, or folders of them (default all of --runs)")
-    add("--runs", type=Path, default=Path("runs"), help="the runs' folder (default runs)")
-    add("--out", type=Path, default=Path("history.json"), help="default history.json")
-    add("--summary", default="summary", help="name of the table beside it (default summary)")
+    add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
+    add("--summary", default="summary", help="name of the table's files beside it")
     return parser.parse_args(argv)
+
+
+def collect_history(args: Namespace) -> None:
+    """Write the history and the table of the runs that the flags name."""
+    from analysis import history_file, statistics, table
+
+    folders = args.run or [args.runs]
+    history, notes = history_file.collect(folders)
+    out = args.out or history_file.default_path(folders)
+    history_file.write_history(out, history)
+    for note in notes:
+        print(f"collect_history.py: {note}", file=sys.stderr)
+    print(*map(table.run_line, history["runs"]), sep="\n")
+    print(f"written: {out}")
+    try:
+        rows = statistics.summarize(history)
+    except UserError as error:
+        print(f"no summary over seeds: {error}")
+        return
+    paths = table.write_summary(out.parent, args.summary, history["data"], rows)
+    print(table.as_text(rows))
+    print(f"written: {', '.join(map(str, paths))}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    try:
-        history, notes = collect(args.run or [args.runs])
-        runs.write_json(args.out, history)
-    except (runs.RunError, OSError) as error:
-        print(f"collect_history.py: {error}", file=sys.stderr)
-        return 2
-    for note in notes:
-        print(f"collect_history.py: {note}", file=sys.stderr)
-    print(*map(summary.run_line, history["runs"]), sep="\n")
-    print(f"written: {args.out}")
-    try:
-        rows = summary.summarize(history)
-        paths = [args.out.with_name(f"{args.summary}.{kind}") for kind in ("json", "csv")]
-        runs.write_json(paths[0], {"data": history["data"], "rows": rows})
-        runs.write_text(paths[1], summary.as_csv(rows))
-        print(summary.as_text(rows), f"written: {paths[0]}, {paths[1]}", sep="\n")
-    except runs.RunError as error:
-        print(f"no summary over seeds: {error}")
-    except OSError as error:
-        print(f"collect_history.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_script("collect_history.py", lambda: collect_history(args))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,21 @@
-"""The two losses that are compared: plain cross-entropy and self-distillation.
+"""The losses, their teachers and their names: the one place where a loss is added.
 
-Both take logits (N, C) float32 and given labels (N,) int64 and return scalars on their device.
+A loss is a function of logits (N, C) float32 and noisy labels (N,) int64 that returns a scalar on
+their device. LOSSES lists the losses by the name that `train.py --loss` takes. Self-distillation
+needs a prediction besides: TEACHERS lists where it comes from.
 """
 
-import torch.nn.functional as F
-from torch import Tensor
+# The names are needed by --help, which should not wait for torch: functions import it themselves.
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -12,22 +23,30 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
     logits: (N, C) float32; labels: (N,) int64. Returns a scalar.
     """
-    return F.cross_entropy(logits, labels)
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(logits, labels)
 
 
 def agreement(prediction: Tensor, labels: Tensor) -> Tensor:
-    """lambda: the share of the batch that `prediction` and the given labels agree on, a scalar.
+    """lambda: the share of the batch whose prediction equals the noisy label, a scalar.
 
-    prediction: classes (N,) int64, or a distribution (N, C), of which the largest counts.
+    prediction: classes (N,) int64, or a distribution (N, C), whose largest class counts.
     """
-    classes = prediction.argmax(dim=1) if prediction.dim() == 2 else prediction
-    return (classes == labels).float().mean()
+    return (most_likely(prediction) == labels).float().mean()
 
 
-def self_distillation(logits: Tensor, labels: Tensor, prediction: Tensor, weight) -> Tensor:
-    """Cross-entropy towards a mixture of the given label and a prediction.
+def most_likely(prediction: Tensor) -> Tensor:
+    """Classes (N,) int64 of predictions: classes (N,) already, or a distribution (N, C)."""
+    return prediction.argmax(dim=1) if prediction.dim() == 2 else prediction
 
-    With e_k the k-th unit vector, y the given label, p a predicted class (or e_p the predicted
+
+def self_distillation(
+    logits: Tensor, labels: Tensor, prediction: Tensor, weight: float | Tensor
+) -> Tensor:
+    """Cross-entropy towards a mixture of the noisy label and a prediction.
+
+    With e_k the k-th unit vector, y the noisy label, p a predicted class (or e_p the predicted
     distribution) and lambda the weight, for logits z:
 
         t    = (1 - lambda) e_y + lambda e_p               the target, without gradient
@@ -35,18 +54,133 @@ def self_distillation(logits: Tensor, labels: Tensor, prediction: Tensor, weight
 
     With p = argmax z and lambda = `agreement`(p, y) this is the variant of the authors of Dong,
     Hou, Lu, Zhang, "Distillation ~ Early Stopping?" (arXiv 1910.01255) that the original repository
-    trains with; there KL(t || softmax z) is reported, which has the same gradient but is smaller by
-    the entropy of t. With p from the epoch before it is what their abstract speaks of. With p = z's
-    own and a fixed lambda it is bootstrapping (Reed et al., arXiv 1412.6596), with the uniform
-    distribution label smoothing.
+    trains with; it reports KL(t || softmax z), which has the same gradient but is smaller by the
+    entropy of t. With p from the epoch before it is what their abstract describes. With the
+    network's own p and a fixed lambda it is bootstrapping (Reed et al., arXiv 1412.6596), with the
+    uniform distribution it is label smoothing.
 
     logits: (N, C) float32; labels: (N,) int64; prediction: (N,) int64 or (N, C) float32; weight: a
     number or a scalar tensor in [0, 1]. Returns the loss, differentiable in the logits.
     """
-    log_probability = F.log_softmax(logits, dim=1)  # (N, C)
-    towards_label = F.nll_loss(log_probability, labels)
+    from torch.nn.functional import log_softmax, nll_loss
+
+    log_probability = log_softmax(logits, dim=1)  # (N, C)
+    towards_label = nll_loss(log_probability, labels)
     if prediction.dim() == 2:
         towards_prediction = -(prediction.detach() * log_probability).sum(dim=1).mean()
     else:
-        towards_prediction = F.nll_loss(log_probability, prediction)
+        towards_prediction = nll_loss(log_probability, prediction)
     return (1 - weight) * towards_label + weight * towards_prediction
+
+
+CROSS_ENTROPY, SELF_DISTILLATION = "cross-entropy", "self-distillation"
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    CROSS_ENTROPY: cross_entropy,
+    SELF_DISTILLATION: self_distillation,
+}
+
+
+# A teacher takes the network's own prediction for the batch, and what it predicted for the same
+# images in the epoch before (None in the first epoch); it returns the prediction to learn from,
+# (N,) or (N, C), or None if there is none yet.
+
+
+def batch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
+    """The network's own prediction in this batch: what the original trains with."""
+    return own
+
+
+def previous_epoch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
+    """What the network predicted for the image in the epoch before: the abstract's teacher."""
+    return previous
+
+
+def uniform_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
+    """All classes alike (N, C): label smoothing."""
+    return logits.new_full(logits.shape, 1 / logits.shape[1])
+
+
+TEACHERS: dict[str, Callable[..., Tensor | None]] = {
+    "batch": batch_teacher,
+    "previous-epoch": previous_epoch_teacher,
+    "uniform": uniform_teacher,
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as train.py's flags choose it. Raises UserError if they do not fit each other."""
+
+    name: str = CROSS_ENTROPY
+    teacher: str = "batch"
+    soft: bool = False  # the teacher's distribution instead of its largest class
+    weight: float | None = None  # fixed lambda; None: the agreement within the batch
+
+    def __post_init__(self):
+        options = (self.teacher, self.soft, self.weight)
+        if self.name != SELF_DISTILLATION and options != ("batch", False, None):
+            raise UserError(
+                "--teacher, --soft and --weight belong to self-distillation; add --dis=1"
+            )
+        if self.teacher == "uniform" and (self.weight is None or self.soft):
+            raise UserError("--teacher uniform is label smoothing: add --weight, drop --soft")
+
+    def __call__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        previous: Tensor | None = None,
+        average: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The objective of a batch, and lambda if a teacher has been asked.
+
+        logits: (N, C) float32; labels: (N,) int64; previous: predictions for these images in the
+        epoch before, or None; average: turns a mean over this process's images into the mean over
+        the whole batch. Returns scalars; nothing waits for the device.
+        """
+        if self.name != SELF_DISTILLATION:
+            return LOSSES[self.name](logits, labels), None
+        outputs = logits.detach()
+        prediction = TEACHERS[self.teacher](self.predict(outputs), previous, outputs)
+        if prediction is None:
+            return cross_entropy(logits, labels), None
+        agreed = average(agreement(prediction, labels))
+        weight = agreed if self.weight is None else self.weight
+        return self_distillation(logits, labels, prediction, weight), agreed
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Predictions of outputs (N, C): classes (N,) int64; if soft, distributions (N, C)."""
+        return outputs.softmax(dim=1) if self.soft else outputs.argmax(dim=1)
+
+    @property
+    def needs_previous(self) -> bool:
+        """Whether the next epoch needs this epoch's predictions."""
+        return self.teacher == "previous-epoch"
+
+    @property
+    def title(self) -> str:
+        """What figures and tables call the loss."""
+        if self.name != SELF_DISTILLATION:
+            return self.name
+        fixed = self.weight is not None
+        title = {
+            "batch": "bootstrapping" if fixed else SELF_DISTILLATION,
+            "previous-epoch": f"{SELF_DISTILLATION}, previous epoch",
+            "uniform": "label smoothing",
+        }[self.teacher]
+        return (
+            title + (", soft" if self.soft else "") + (f", weight {self.weight:g}" if fixed else "")
+        )
+
+    @property
+    def slug(self) -> str:
+        """The loss in the name of a run, such as dis1-previous-epoch-soft."""
+        short = {CROSS_ENTROPY: "dis0", SELF_DISTILLATION: "dis1"}
+        words = [short.get(self.name, self.name)]
+        if self.teacher != "batch":
+            words.append(self.teacher)
+        if self.soft:
+            words.append("soft")
+        if self.weight is not None:
+            words.append(f"weight{self.weight:g}")
+        return "-".join(words)

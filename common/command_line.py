@@ -91,9 +91,9 @@ def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
 def run_script(name: str, work: Callable[[], int | None], interrupted: str = "") -> int:
     """Do a script's work; returns its exit status.
 
-    0 or what `work` returns, 2 for a UserError or OSError (one line on standard error), 130 for
-    Ctrl-C or SIGTERM, with `interrupted` as the remedy. A reader that closes the pipe, such as
-    `head`, ends the script quietly.
+    0 or what `work` returns, that of a UserError, 2 for an OSError (one line on standard error),
+    130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy. A reader that closes the pipe, such
+    as `head`, ends the script quietly.
     """
     # A batch system's SIGTERM ends a script as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -106,11 +106,12 @@ def run_script(name: str, work: Callable[[], int | None], interrupted: str = "")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except UserError as error:
-        line, status = str(error), 2
+        line, status = str(error), error.exit_status
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         line, status = str(UserError(f"{where}{error.strerror or error}")), 2
     except KeyboardInterrupt:
         line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
-    print(f"{name}: {line}", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # of the ranks that torchrun starts, one speaks
+        print(f"{name}: {line}", file=sys.stderr)
     return status

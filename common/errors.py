@@ -6,10 +6,12 @@ MAX_CHARACTERS = 300
 class UserError(ValueError):
     """A mistake of the user, or a file that cannot be used; str() is one line for the terminal.
 
-    A script prints it and ends with exit status 2. The line has at most MAX_CHARACTERS characters:
+    A script prints it and ends with its exit status. The line has at most MAX_CHARACTERS:
     the middle of a longer one is left out, so that the flag at its start and the remedy at its end
     stay.
     """
+
+    exit_status = 2
 
     def __str__(self) -> str:
         line = " ".join(super().__str__().split())

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -11,12 +11,15 @@ from common.errors import UserError
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: Path, before_replace: Callable[[], None] | None = None
+) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends without an error.
 
     The content goes to a temporary file beside `path`, named after this process, so that two
-    processes that write one file do not mix; a reader sees the old file or the new one. Raises
-    OSError if the file cannot be written; the old one then stays.
+    processes that write one file do not mix; a reader sees the old file or the new one.
+    `before_replace` is called when the new content is on disk and `path` is still the old file.
+    Raises OSError if the file cannot be written; the old one then stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,6 +29,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if before_replace:
+            before_replace()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

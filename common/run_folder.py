@@ -59,6 +59,9 @@ def locked(run: Path) -> Iterator[None]:
         return
     try:
         (run / "lock").write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
+        for name in FILES:  # what a process that was killed had begun to write
+            for temporary in run.glob(f"{name}.*tmp"):
+                temporary.unlink(missing_ok=True)
         yield
     finally:
         lock.release()

@@ -14,7 +14,7 @@ class Shake(torch.autograd.Function):
     """
 
     # lerp(x2, x1, beta) + ((alpha - beta) * (x1 - x2)).detach() says the same without a Function,
-    # but takes longer: see benchmarks/README.md.
+    # but takes longer (benchmarks/README.md).
 
     @staticmethod
     def forward(ctx, x1: Tensor, x2: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -114,10 +114,6 @@ class ShakeResNet(nn.Module):
 def shake_resnet(depth: int = 26, width: int = 32, num_classes: int = 10) -> ShakeResNet:
     """The network "`depth` 2x`width`d": 26 2x32d by default, 2,923,162 parameters.
 
-    Raises ValueError unless depth = 6n + 2 (n blocks a stage) and width is a multiple of 4.
+    depth = 6n + 2 with n blocks a stage; width is a multiple of 4: models.check_size.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth {depth} is not 6n + 2; use 8, 14, 20, 26, 32 ...")
-    if width < 4 or width % 4:
-        raise ValueError(f"width {width} is not a multiple of 4")
     return ShakeResNet((depth - 2) // 6, width, num_classes)

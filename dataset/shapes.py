@@ -42,10 +42,10 @@ SHAPES = {
 def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Drawn shapes, light on dark, in equal classes and random order.
 
-    Place, size, tilt (under 15 degrees, so that a plus is no cross), both colours and the pixel
+    Place, size, tilt (under 15 degrees, so that a plus is no cross), both colors and the pixel
     noise are random. Returns images uint8 (count, 32, 32, 3) and labels int64 (count,).
     """
-    side, chunk = 32, 4096  # chunk: images at a time, for memory
+    side, chunk = 32, 4096  # chunk: images drawn at a time, to bound memory
     labels = random.permutation(np.arange(count) % len(SHAPES))
     size = random.uniform(8, 12, count)
     x, y = (side - 1) / 2 + random.uniform(-1, 1, (2, count)) * np.maximum(side / 2 - size, 0)
@@ -53,18 +53,18 @@ def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
     dark, light = random.uniform(0, 0.4, (count, 3)), random.uniform(0.5, 1, (count, 3))
     images = np.empty((count, side, side, 3), np.uint8)
     for start in range(0, count, chunk):
-        part = slice(start, min(start + chunk, count))
-        right = np.arange(side)[None, None, :] - x[part, None, None]
-        down = np.arange(side)[None, :, None] - y[part, None, None]
-        cosine, sine = np.cos(tilt[part, None, None]), np.sin(tilt[part, None, None])
+        some = slice(start, min(start + chunk, count))
+        right = np.arange(side)[None, None, :] - x[some, None, None]
+        down = np.arange(side)[None, :, None] - y[some, None, None]
+        cosine, sine = np.cos(tilt[some, None, None]), np.sin(tilt[some, None, None])
         u, v = cosine * right + sine * down, cosine * down - sine * right  # (n, 32, 32), pixels
         cover = np.empty(u.shape)  # 1 inside, 0 outside, between them over one pixel
         for label, outline in enumerate(SHAPES.values()):
-            of_class = labels[part] == label
-            scale = size[part][of_class, None, None]
+            of_class = labels[some] == label
+            scale = size[some][of_class, None, None]
             cover[of_class] = 0.5 - scale * outline(u[of_class] / scale, v[of_class] / scale)
         cover = cover.clip(0, 1)[..., None]
-        colour = dark[part, None, None] * (1 - cover) + light[part, None, None] * cover
-        colour += random.normal(0, 0.08, colour.shape)
-        images[part] = (255 * colour).round().clip(0, 255)
+        color = dark[some, None, None] * (1 - cover) + light[some, None, None] * cover
+        color += random.normal(0, 0.08, color.shape)
+        images[some] = (255 * color).round().clip(0, 255)
     return images, labels

@@ -10,40 +10,42 @@ import shutil
 import zipfile
 import zlib
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
-from runs import RunError
+from common.errors import UserError
+from common.files import atomic_write
 
 FORMAT = 2
 NAME, PREVIOUS = "checkpoint.pt", "checkpoint.prev.pt"
 
 
-def save(run: Path, model: nn.Module, optimizer, epoch: int, settings: dict, previous) -> None:
+def save(
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    settings: dict,
+    previous: Tensor | None,
+) -> None:
     """Replace the run's checkpoint by that of `epoch`, in one step, and keep the one before.
 
     settings: plain values that a resumed run has to share; previous: a tensor or None, the
-    predictions of that epoch that its next one needs. Raises OSError if it cannot be written; the
+    predictions of this epoch that the next one needs. Raises OSError if it cannot be written; the
     old one then stays.
     """
     content = {"format": FORMAT, "epoch": epoch, "settings": settings, "previous": previous}
     content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    buffer = io.BytesIO()  # a full disk is then an OSError, which torch.save's own is not
+    buffer = io.BytesIO()  # a full disk is then an OSError, which torch.save's own error is not
     torch.save(content, buffer)
-    path, temporary = run / NAME, run / (NAME + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            _keep(path, run / PREVIOUS)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = run / NAME
+    keep = partial(_keep, path, run / PREVIOUS) if path.exists() else None
+    with atomic_write(path, before_replace=keep) as file:
+        file.write(buffer.getbuffer())
 
 
 def _keep(path: Path, previous: Path) -> None:
@@ -62,16 +64,16 @@ def _keep(path: Path, previous: Path) -> None:
 def read(run: Path, device, name: str = NAME) -> dict:
     """The content of the run's checkpoint, its tensors on `device`.
 
-    Raises RunError if there is none or it is damaged; the message offers the one before it.
+    Raises UserError if there is none or it is damaged; the message offers the one before it.
     """
     path = run / name
     if not path.is_file():
-        raise RunError(f"{path} does not exist; start the run without --resume")
+        raise UserError(f"{path} does not exist; start the run without --resume")
     try:
-        # torch.load looks at no checksum, so that a flipped bit would be a weight.
+        # torch.load checks no checksum: a flipped bit would become a weight.
         with zipfile.ZipFile(path) as file:
-            whole = file.testzip() is None
-        content = torch.load(path, map_location=device, weights_only=True) if whole else {}
+            intact = file.testzip() is None
+        content = torch.load(path, map_location=device, weights_only=True) if intact else {}
         if content["format"] == FORMAT:
             return content
         reason = f"is of format {content['format']}, not {FORMAT}"
@@ -81,34 +83,47 @@ def read(run: Path, device, name: str = NAME) -> dict:
         reason = "is damaged"
     remedy = "start again with --overwrite"
     if name == NAME and (run / PREVIOUS).exists():
-        with suppress(RunError):
+        with suppress(UserError):
             epoch = read(run, "cpu", PREVIOUS)["epoch"]
             remedy = f"go on from epoch {epoch} with: mv {run / PREVIOUS} {path}, then --resume"
-    raise RunError(f"{path} {reason}; {remedy}")
+    raise UserError(f"{path} {reason}; {remedy}")
 
 
 def load(
-    run: Path, model: nn.Module, optimizer, settings: dict, device
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: dict,
+    device: torch.device,
 ) -> tuple[int, Tensor | None]:
     """Load the run's checkpoint into model and optimizer; returns its epoch and predictions.
 
-    Raises RunError if there is none, it is damaged, or it is of other settings.
+    Raises UserError if there is none, it is damaged, or it is of other settings.
     """
     content = read(run, device)
-    for name, now in settings.items():
-        if content["settings"].get(name) != now:
-            raise RunError(
-                f"--resume: {run} was started with {name} = {content['settings'].get(name)}, not "
-                f"{now}; use that, or name another run with --run"
-            )
+    check_settings(run, content, settings)
     load_model(run, model, content)
     optimizer.load_state_dict(content["optimizer"])
     return content["epoch"], content["previous"]
 
 
+def check_settings(run: Path, content: dict, settings: dict) -> None:
+    """Raise UserError unless the checkpoint was written under these settings."""
+    for name, value in settings.items():
+        # A setting that the checkpoint does not know was added later, and had its default.
+        started = content["settings"].get(name, value)
+        if started != value:
+            raise UserError(
+                f"--resume: {run} was started with {name} = {started}, not {value}; use that, or "
+                "name another run with --run"
+            )
+
+
 def load_model(run: Path, model: nn.Module, content: dict) -> None:
-    """Load a checkpoint's weights. Raises RunError if they are another network's."""
+    """Load a checkpoint's weights. Raises UserError if they are another network's."""
     try:
         model.load_state_dict(content["model"])
-    except (RuntimeError, TypeError, AttributeError):
-        raise RunError(f"{run / NAME} is another network's; start again with --overwrite") from None
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{run / NAME} is of another network; start again with --overwrite"
+        ) from error

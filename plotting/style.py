@@ -1,11 +1,13 @@
 """What all figures share: curves with bands, the losses' styles, differences, caption, legend."""
 
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from curves import Curve, stack
+from analysis.curves import Curve, stack
+from common.files import atomic_write
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # the backend has to be chosen first
@@ -13,8 +15,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+PARAMETERS = {
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "savefig.dpi": 150,
+    "lines.linewidth": 1.6,
+}
 DASHED = (0, (4, 1.2))
-# Colours that the colour-blind tell apart and that differ in grey; the line's style as well.
+# Colors that colorblind readers tell apart and that differ in gray; line styles differ as well.
 STYLES = {
     "cross-entropy": {"color": "#D55E00", "linestyle": DASHED, "marker": "o", "zorder": 4},
     "self-distillation": {"color": "#0072B2", "linestyle": "-", "marker": "s", "zorder": 2},
@@ -25,11 +35,29 @@ OTHER_STYLES = (
     {"color": "#009E73", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D", "zorder": 3},
     {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P", "zorder": 3},
 )
-SUBPLOTS = partial(plt.subplots, layout="constrained", squeeze=False)
+
+
+def save(make: Callable[[], Figure], path: Path) -> None:
+    """Make a figure in the project's style and write it, whole or not at all.
+
+    Raises what `make` raises, and OSError if the file cannot be written.
+    """
+    try:
+        with plt.rc_context(PARAMETERS):
+            figure = make()
+            with atomic_write(path) as file:
+                figure.savefig(file, format="png")
+    finally:
+        plt.close("all")
+
+
+def subplots(rows: int, columns: int, **options) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes (rows, columns), laid out so that nothing overlaps."""
+    return plt.subplots(rows, columns, layout="constrained", squeeze=False, **options)
 
 
 def draw(axes: Axes, values: np.ndarray, **style) -> None:
-    """Mean over runs of (runs, epochs), with a band from the lowest to the highest."""
+    """Mean over runs of values (runs, epochs), with a band from the lowest to the highest."""
     epochs = np.arange(1, values.shape[1] + 1)
     marker = style.pop("marker", "o") if len(epochs) == 1 else None  # one point has no line
     axes.plot(epochs, values.mean(0), **{**style, "marker": marker})
@@ -39,59 +67,63 @@ def draw(axes: Axes, values: np.ndarray, **style) -> None:
 
 
 def label_axes(axes: Axes, ylabel: str, title: str) -> None:
+    """Label a panel over epochs."""
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.set_title(title, fontsize=10)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def styles_of(groups: dict) -> dict[str, dict]:
+def loss_styles(losses) -> dict[str, dict]:
     """The style of each loss."""
-    others = [loss for loss in groups if loss not in STYLES]
+    others = [loss for loss in losses if loss not in STYLES]
     more = {loss: OTHER_STYLES[k % len(OTHER_STYLES)] for k, loss in enumerate(others)}
-    return {loss: STYLES.get(loss) or more[loss] for loss in groups}
+    return {loss: STYLES.get(loss) or more[loss] for loss in losses}
 
 
 def draw_losses(axes: Axes, groups: dict, curve: Curve, ylabel: str, title: str) -> None:
-    """One line a loss."""
-    for loss, style in styles_of(groups).items():
+    """One line for each loss, over epochs."""
+    for loss, style in loss_styles(groups).items():
         draw(axes, stack([curve(run) for run in groups[loss].values()]), label=loss, **style)
     label_axes(axes, ylabel, title)
 
 
 def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None:
-    """Each other loss minus the first: seed by seed, of means where no seed is common."""
+    """Each other loss minus the first: seed by seed, or of means where no seed is common."""
     axes.axhline(0, color="black", linewidth=0.8)
     first, *others = groups
     label_axes(axes, ylabel, f"minus {first}")
     if not others:
         axes.text(0.5, 0.5, "one loss only", transform=axes.transAxes, ha="center")
+    baseline = groups[first]
     for loss in others:
-        plain, distilled = groups[first], groups[loss]
-        pairs = [stack([curve(plain[s]), curve(distilled[s])]) for s in plain if s in distilled]
+        runs = groups[loss]
+        pairs = [stack([curve(baseline[s]), curve(runs[s])]) for s in baseline if s in runs]
         if not pairs:
-            means = [stack([curve(run) for run in g.values()]).mean(0) for g in (plain, distilled)]
+            both = (baseline, runs)
+            means = [stack([curve(run) for run in group.values()]).mean(0) for group in both]
             pairs = [stack(means)]
-        draw(axes, stack([pair[1] - pair[0] for pair in pairs]), **styles_of(groups)[loss])
+        draw(axes, stack([pair[1] - pair[0] for pair in pairs]), **loss_styles(groups)[loss])
 
 
 def caption(history: dict, groups: dict, several: str = "band: lowest to highest seed") -> str:
-    """What the figure is of: data, noise, network, sizes and seeds, and what several become."""
+    """What the figure shows: data, noise, network, sizes, seeds, and how seeds are combined."""
     data, network = history["data"], history["runs"][0]["network"]
-    seeds = {loss: ", ".join(map(str, sorted(of_loss))) for loss, of_loss in groups.items()}
+    seeds = {loss: ", ".join(map(str, sorted(runs))) for loss, runs in groups.items()}
     if len(set(seeds.values())) == 1:
-        of_seeds = f"seeds {next(iter(seeds.values()))}"
+        seeds_text = f"seeds {next(iter(seeds.values()))}"
     else:
-        of_seeds = "; ".join(f"{loss} seeds {seeds[loss]}" for loss in seeds)
-    several = f"; {several}" if any(len(g) > 1 for g in groups.values()) else ""
+        seeds_text = "; ".join(f"{loss} seeds {seeds[loss]}" for loss in seeds)
+    if any(len(runs) > 1 for runs in groups.values()):
+        seeds_text += f"; {several}"
     return (
         f"{data['title']}, {data['noise']} noise, {100 * data['rate_found']:.4g}% wrong labels, "
         f"{network}\n{data['train_size']} training and {data['test_size']} test images, "
-        f"{of_seeds}{several}"
+        f"{seeds_text}"
     )
 
 
-def finish(figure: Figure, history: dict, groups: dict, axes: Axes) -> Figure:
-    """Caption above, the legend of `axes` in its own row below: it cannot hide a curve."""
+def add_caption_and_legend(figure: Figure, history: dict, groups: dict, axes: Axes) -> Figure:
+    """Caption above; the legend of `axes` in a row of its own below, where it hides no curve."""
     figure.suptitle(caption(history, groups), fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
     columns = min(len(labels), max(2, int(figure.get_figwidth() / 2.3)))

@@ -1,0 +1,1 @@
+"""Measures of what the networks learned, and statistics over runs."""

@@ -1,0 +1,86 @@
+"""Curves of the runs in a history.json: which there are, of which runs, over which epochs."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from common.errors import UserError
+from common.flags import fixed_in_study
+from losses import CROSS_ENTROPY, SELF_DISTILLATION
+
+Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
+
+
+def group_by_loss(history: dict) -> dict[str, dict[int, dict]]:
+    """loss -> seed -> run of history.json; cross-entropy and the original's distillation first.
+
+    Raises UserError if the runs differ in more than loss and seed: they have no common mean.
+    """
+    groups: dict[str, dict[int, dict]] = {CROSS_ENTROPY: {}, SELF_DISTILLATION: {}}
+    first = history["runs"][0]
+    for run in history["runs"]:
+        for name, value in fixed_in_study(run["settings"]).items():
+            expected = first["settings"].get(name)
+            if value != expected:
+                raise UserError(
+                    f"runs {first['run']} and {run['run']} differ in {name}: {expected}, {value}; "
+                    "name the runs of one setting"
+                )
+        other = groups.setdefault(run["loss"], {}).setdefault(run["seed"], run)
+        if other is not run:
+            raise UserError(
+                f"runs {other['run']} and {run['run']} have one loss and one seed; name one of them"
+            )
+    return {loss: runs for loss, runs in groups.items() if runs}
+
+
+def history_curve(name: str) -> Curve:
+    """The curve `name` of a run's history."""
+    return lambda run: run["history"][name]
+
+
+def frequency_curve(section: str, measure: str, column: int) -> Curve:
+    """A measure of frequency.json (section test or probe) at the column-th delta, over epochs."""
+    return lambda run: [row[column] for row in run["frequency"][section]["outputs"][measure]]
+
+
+def frequency_section(history: dict, section: str, measures: Sequence[str]) -> dict:
+    """The section `test` or `probe` of the first run's frequency.json; all runs share its deltas.
+
+    Raises UserError, with the remedy, unless every run has `measures` at these deltas.
+    """
+    for run in history["runs"]:
+        if run["frequency"] is None:
+            raise UserError("no frequency.json in every run: run frequency.py")
+        if run["frequency"][section]["delta"] != history["runs"][0]["frequency"][section]["delta"]:
+            raise UserError("frequency.json of different deltas: run frequency.py")
+        if not set(measures) <= set(run["frequency"][section]["outputs"]):
+            raise UserError("frequency.json of logits: run frequency.py without --values")
+    return history["runs"][0]["frequency"][section]
+
+
+def delta_index(deltas: Sequence[float], delta: float | None, default: float) -> int:
+    """The index of `delta`, or of that nearest to `default` if it is None. Raises UserError."""
+    if delta is None:
+        return min(range(len(deltas)), key=lambda k: abs(math.log(deltas[k] / default)))
+    if delta not in deltas:
+        raise UserError(
+            f"--delta {delta:g} was not measured: run frequency.py --delta {delta:g}, or use one "
+            f"of {', '.join(f'{d:g}' for d in deltas)}"
+        )
+    return deltas.index(delta)
+
+
+def middle_delta(deltas: Sequence[float]) -> float:
+    """The delta that tables and figures show unless another is asked for.
+
+    A filtered value is there a mean of tens of points, and both bands hold much of the labels.
+    """
+    return deltas[len(deltas) * 5 // 9]
+
+
+def stack(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """(runs, epochs) float64 over the epochs that all curves have; NaN where there is no value."""
+    epochs = min(len(curve) for curve in curves)
+    return np.array([curve[:epochs] for curve in curves], dtype=float)

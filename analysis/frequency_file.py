@@ -1,0 +1,59 @@
+"""frequency.json: the measures of one run in the frequency domain.
+
+It holds `values` (softmax or logits), `digest` (of the data set), and one section for the test
+images, `test`, and one for the fixed sample of training images, `probe`, each with
+
+    n, delta     number of images, list of deltas; what follows has a value for every delta
+    weight       kernel mass: how many images a filtered value is a mean of (median)
+    null         expected lfr of shuffled values
+    shuffled     {measure: [delta]} the two ratios expected of shuffled clean labels
+    labels       {true, given, noise: {measure: [delta]}} of the one-hot clean labels, noisy labels,
+                 and noise = noisy - clean; given and noise in `probe` only
+    outputs      {measure: [epoch][delta]} of the network's outputs
+    products     the inner products behind them, so that a new measure needs no new pass
+
+Measures; norms are over all images and classes, and `low` is y_low of y less its mean:
+
+    delta_norm    |y_low| / (|y_low| + |y_high|), the original's README
+    energy_share  |y_low|^2 / (|y_low|^2 + |y_high|^2), the original's code
+    lfr           |low|^2 / |y - mean|^2; 1 for constant values
+    excess        (lfr - null) / (1 - null): 0 for shuffled values, 1 for wholly low ones
+    e_low, e_high |Y_low - h_low| / |Y_low| (and high) of outputs h against clean labels Y (`test`)
+    learned_true_low, learned_noise_low, learned_true_high, learned_noise_high
+                  least-squares coefficients of the outputs' low (high) band on the low (high) band
+                  of the clean labels and of the noise, means removed (`probe`)
+
+The last two rows are of softmax outputs only. A measure of an empty band (the high band where the
+kernel is the identity, the noise where no label is wrong) is null. The filter and delta, a variance
+in squared normalized-pixel units, are defined in analysis/gaussian_filter.py.
+"""
+
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import read_json, write_json
+from common.run_folder import FREQUENCY
+
+SECTIONS = ("test", "probe")
+
+
+def write_frequency(run: Path, content: dict) -> Path:
+    """Write a run's frequency.json, whole or not at all; returns its path."""
+    write_json(run / FREQUENCY, content)
+    return run / FREQUENCY
+
+
+def read_frequency(run: Path) -> dict | None:
+    """A run's frequency.json without its inner products; None if there is none yet.
+
+    Raises UserError if it is damaged.
+    """
+    path = run / FREQUENCY
+    if not path.exists():
+        return None
+    content = read_json(path, "make it again with frequency.py")
+    for section in SECTIONS:
+        if section not in content:
+            raise UserError(f"{path}: it has no `{section}`; make it again with frequency.py")
+        content[section].pop("products", None)
+    return content

@@ -1,0 +1,137 @@
+"""Where each run would be stopped, and what that gives: means over seeds, with their intervals.
+
+Three ways to stop are compared: the last epoch; early stopping at the epoch of the best accuracy on
+held-out images with noisy labels, which is what one can really do; and the best test epoch, which
+only an oracle knows. Intervals are Student's t at 95% over seeds. Differences are paired: runs of
+one seed share labels, initialization and order. With one seed there is no interval.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.curves import (
+    Curve,
+    delta_index,
+    frequency_curve,
+    frequency_section,
+    group_by_loss,
+    history_curve,
+    middle_delta,
+)
+from common.errors import UserError
+
+STOPS = {
+    "last": "last epoch",
+    "early": "early stopping",
+    "oracle": "best test epoch (oracle)",
+}
+# Distillation stopped as the first says, minus cross-entropy stopped as the second says.
+CONTRASTS = (
+    *((stop, stop) for stop in STOPS),
+    ("last", "early"),
+    ("last", "oracle"),
+)
+CONFIDENCE = 0.95
+
+
+def stopping_epochs(run: dict) -> dict[str, int | None]:
+    """The index of the epoch that each way to stop takes; the first one of equals.
+
+    `early` is None for a run without validation images.
+    """
+    history = run["history"]
+    validation = history.get("val_accuracy") or [None]
+    return {
+        "last": len(history["test_accuracy"]) - 1,
+        "early": None if validation[0] is None else int(np.argmax(validation)),
+        "oracle": int(np.argmax(history["test_accuracy"])),
+    }
+
+
+def study_measures(history: dict) -> dict[str, Curve]:
+    """The measures that all runs of history.json have, by name; frequencies at one delta."""
+    measures = {"test_accuracy": history_curve("test_accuracy")}
+    if history["runs"][0]["history"]["probe_memorized"][0] is not None:
+        measures["memorized"] = history_curve("probe_memorized")
+    learned = [f"learned_{part}_{band}" for part in ("true", "noise") for band in ("low", "high")]
+    for section, names in (("test", ["e_low", "e_high"]), ("probe", learned)):
+        try:
+            deltas = frequency_section(history, section, names)["delta"]
+        except UserError:
+            continue
+        column = delta_index(deltas, None, default=middle_delta(deltas))
+        for name in names:
+            curve = frequency_curve(section, name, column)
+            measures[f"{name} at delta {deltas[column]:g}"] = curve
+    return measures
+
+
+def interval(values: Sequence[float]) -> dict:
+    """Mean of `values` (n,) and its 95% t-interval: n, mean, low, high (None for n = 1)."""
+    from scipy import stats
+
+    mean, count = float(np.mean(values)), len(values)
+    if count == 1:
+        return {"n": 1, "mean": mean, "low": None, "high": None}
+    if np.ptp(values) == 0:
+        return {"n": count, "mean": mean, "low": mean, "high": mean}
+    bounds = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
+    return {"n": count, "mean": mean, "low": float(bounds.low), "high": float(bounds.high)}
+
+
+def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> dict:
+    """Mean of values - baseline (n,), its interval, and p of a paired t-test (None for n = 1)."""
+    from scipy import stats
+
+    difference = np.subtract(values, baseline)
+    varies = np.ptp(difference) > 0
+    p = float(stats.ttest_rel(values, baseline).pvalue) if varies else None
+    return {**interval(difference), "p": p}
+
+
+def values_at_stop(runs: dict[int, dict], curve: Curve, stop: str) -> dict[int, float]:
+    """seed -> the measure at the epoch where the run is stopped; empty if that is unknown."""
+    epochs = {seed: stopping_epochs(run)[stop] for seed, run in runs.items()}
+    if None in epochs.values():
+        return {}
+    return {seed: curve(runs[seed])[epoch] for seed, epoch in epochs.items()}
+
+
+def summarize(history: dict) -> list[dict]:
+    """Rows of the table, each with the fields of table.COLUMNS.
+
+    First the mean of every measure for each loss and stop, then CONTRASTS of every other loss with
+    cross-entropy, seed by seed; these rows have `minus_loss`, `minus_stop` and p. Raises UserError
+    if the runs have no common mean.
+    """
+    groups, measures = group_by_loss(history), study_measures(history)
+    setting = {
+        "noise": history["data"]["noise"],
+        "rate": history["data"]["rate_found"],
+        "network": history["runs"][0]["network"],
+    }
+    empty = {"minus_loss": None, "minus_stop": None, "p": None}
+    rows = []
+    for measure, curve in measures.items():
+        for loss, runs in groups.items():
+            for stop in STOPS:
+                if values := values_at_stop(runs, curve, stop):
+                    place = {"loss": loss, "stop": stop, **empty, "measure": measure}
+                    content = interval(list(values.values()))
+                    rows.append({**setting, **place, "seeds": list(values), **content})
+    baseline, *others = groups
+    for measure, curve in measures.items():
+        for loss in others:
+            for stop, baseline_stop in CONTRASTS:
+                values = values_at_stop(groups[loss], curve, stop)
+                plain = values_at_stop(groups[baseline], curve, baseline_stop)
+                seeds = [seed for seed in values if seed in plain]
+                if seeds:
+                    place = {"loss": loss, "stop": stop, "measure": measure}
+                    place |= {"minus_loss": baseline, "minus_stop": baseline_stop}
+                    content = paired_difference(
+                        [values[seed] for seed in seeds], [plain[seed] for seed in seeds]
+                    )
+                    rows.append({**setting, **place, "seeds": seeds, **content})
+    return rows

@@ -1,0 +1,152 @@
+"""The data-set file.
+
+A data set is one `.npz` file, complete in itself:
+
+    train_images   uint8 (N, H, W, 3)
+    train_labels   int64 (N,)    the noisy labels, which training uses
+    clean_labels   int64 (N,)    the clean labels of the same images
+    val_images     uint8 (V, H, W, 3)    held out of training, V = 0 for none
+    val_labels     int64 (V,)    their noisy labels, at the same noise rate
+    test_images    uint8 (M, H, W, 3)
+    test_labels    int64 (M,)    always clean
+    class_names    str (C,)
+    meta           one JSON text: source, noise, rate asked and rate found, transition counts, seed,
+                   sizes, sha256 of each array, format version
+
+It is written without pickle and read with `allow_pickle=False`.
+"""
+
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import atomic_write
+
+FORMAT_VERSION = 2
+# The labels that belong to the images of each split.
+SPLITS = {
+    "train_images": ("train_labels", "clean_labels"),
+    "val_images": ("val_labels",),
+    "test_images": ("test_labels",),
+}
+ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *labels))
+REMEDY = "make it with generate.py"
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The content of a data-set file; shapes and types as in the module's docstring."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    clean_labels: np.ndarray
+    val_images: np.ndarray
+    val_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: list[str]
+    meta: dict
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, in pixels."""
+        return self.train_images.shape[1:3]
+
+    @cached_property
+    def sha256(self) -> str:
+        """One digest of all images and labels: two data sets are the same if it is the same."""
+        return hashlib.sha256("".join(array_digests(self).values()).encode()).hexdigest()
+
+
+def array_digests(dataset: DataSet) -> dict[str, str]:
+    """The sha256 of the bytes of each array, by the array's name."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(getattr(dataset, name)).data).hexdigest()
+        for name in ARRAYS
+    }
+
+
+def write_dataset(path: Path, dataset: DataSet) -> None:
+    """Write `dataset` to `path`, whole or not at all; sizes, digests and version go into meta.
+
+    Raises OSError if the file cannot be written.
+    """
+    sizes = {f"{images.split('_')[0]}_size": len(getattr(dataset, images)) for images in SPLITS}
+    digests = {"format": FORMAT_VERSION, "sha256": array_digests(dataset)}
+    meta = {**dataset.meta, **sizes, **digests}
+    with atomic_write(path) as file:
+        np.savez(
+            file,
+            **{name: getattr(dataset, name) for name in ARRAYS},
+            class_names=np.array(dataset.class_names, dtype=np.str_),
+            meta=np.array(json.dumps(meta, allow_nan=False)),
+        )
+
+
+def read_meta(path: Path) -> dict:
+    """The `meta` of a data-set file, without its images. Raises UserError if it is not one."""
+    return json.loads(str(_read_members(path, ("meta",))["meta"]))
+
+
+def read_dataset(path: Path) -> DataSet:
+    """Read and check a data-set file. Raises UserError that names the file and the remedy."""
+    content = _read_members(path, (*ARRAYS, "class_names", "meta"))
+    try:
+        meta = json.loads(str(content.pop("meta")))
+        class_names = [str(name) for name in content.pop("class_names")]
+        dataset = DataSet(**content, class_names=class_names, meta=meta)
+        _check(dataset)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a data set: {error}; {REMEDY}") from error
+    return dataset
+
+
+def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; {REMEDY}, or name another with --data")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except KeyError as error:
+        raise UserError(f"{path}: not a data set, {error.args[0]}; {REMEDY}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {REMEDY} again") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        pickled = "it holds pickled objects, which are never read"
+        reason = pickled if "pickle" in str(error) else error
+        raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error
+
+
+def _check(dataset: DataSet) -> None:
+    """Raise ValueError unless the arrays fit each other and match meta."""
+    if dataset.meta.get("format") != FORMAT_VERSION:
+        raise ValueError(f"format {dataset.meta.get('format')}, not {FORMAT_VERSION}")
+    for split, names in SPLITS.items():
+        images = getattr(dataset, split)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(f"{split} is {images.dtype} {images.shape}")
+        if images.shape[1:] != dataset.train_images.shape[1:]:
+            raise ValueError(f"{split} differ in size from train_images")
+        if not len(images) and split != "val_images":
+            raise ValueError(f"{split} is empty")
+        for name in names:
+            labels = getattr(dataset, name)
+            if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+                raise ValueError(f"{name} is {labels.dtype} {labels.shape}")
+            if not np.isin(labels, np.arange(dataset.num_classes)).all():
+                raise ValueError(f"{name} has labels outside 0..{dataset.num_classes - 1}")
+    expected = dataset.meta["sha256"]
+    for name, digest in array_digests(dataset).items():
+        if digest != expected.get(name):
+            raise ValueError(f"{name} does not match its sha256")

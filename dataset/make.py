@@ -1,0 +1,149 @@
+"""Make a data set: choose images, make or read noisy labels, and say what was made."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError
+from dataset.data_file import DataSet, array_digests, read_meta
+from dataset.label_files import read_labels
+from dataset.noise import NOISES, flip_labels, transition_counts
+from dataset.sources import load_source, source_name
+from dataset.subsets import balanced_subset
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What a data set is made of: generate.py's flags, with their defaults."""
+
+    dataset: str = "cifar10"  # a name of SOURCES, or a folder
+    noise: str = "pair"  # a name of NOISES, or a file of labels
+    labels: str | None = None  # which labels of the file
+    rate: float | None = 0.4  # share of the labels that are flipped; None: the file's
+    seed: int = 0
+    train_size: int | None = None  # images to choose, in equal classes; None: all
+    val_size: int = 0  # how many of these are held out
+    test_size: int | None = None
+    data_dir: str = "data"
+    title: str | None = None  # what figures call the images
+
+    @property
+    def noise_name(self) -> str:
+        """The noise model, or the label file's name and the labels chosen in it."""
+        if self.noise in NOISES:
+            return self.noise
+        return Path(self.noise).stem + (f"-{self.labels}" if self.labels else "")
+
+    @property
+    def default_path(self) -> Path:
+        """data/<dataset>-<noise><percent>.npz."""
+        percent = "" if self.rate is None else f"{100 * self.rate:g}"
+        return Path(f"data/{source_name(self.dataset)}-{self.noise_name}{percent}.npz")
+
+
+def make_dataset(settings: DataSettings) -> DataSet:
+    """The data set that the settings describe. Raises UserError that says what does not fit."""
+    source = load_source(settings)
+    classes, seed, clean = len(source.class_names), settings.seed, source.train_labels
+    train, val, test = choose_images(source, settings)
+    if settings.noise in NOISES:
+        # Each split is flipped by itself, so that each has the rate asked for.
+        train_labels, val_labels = (
+            flip_labels(clean[split], settings.noise, settings.rate, source.class_names, seed)
+            for split in (train, val)
+        )
+    else:
+        noisy = read_labels(Path(settings.noise), settings.labels, clean, classes)
+        train_labels, val_labels = noisy[train], noisy[val]
+    meta = {
+        "source": source_name(settings.dataset),
+        "title": settings.title or source_name(settings.dataset),
+        "noise": settings.noise_name,
+        "rate_asked": settings.rate,
+        "rate_found": float(np.mean(train_labels != clean[train])),
+        "val_rate_found": float(np.mean(val_labels != clean[val])) if len(val) else None,
+        "transitions": transition_counts(clean[train], train_labels, classes).tolist(),
+        "seed": seed,
+    }
+    return DataSet(
+        train_images=source.train_images[train],
+        train_labels=train_labels,
+        clean_labels=clean[train],
+        val_images=source.train_images[val],
+        val_labels=val_labels,
+        test_images=source.test_images[test],
+        test_labels=source.test_labels[test],
+        class_names=source.class_names,
+        meta=meta,
+    )
+
+
+def choose_images(source, settings: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted indices of the training, validation and test images, all in equal classes.
+
+    Raises UserError if there are too few images.
+    """
+    classes, seed = len(source.class_names), settings.seed
+    train, test = np.arange(len(source.train_labels)), np.arange(len(source.test_labels))
+    if settings.train_size:
+        train = balanced_subset(source.train_labels, settings.train_size, classes, seed)
+    if settings.test_size:
+        test = balanced_subset(source.test_labels, settings.test_size, classes, seed)
+    val = train[balanced_subset(source.train_labels[train], settings.val_size, classes, seed)]
+    train = np.setdiff1d(train, val)
+    if not len(train):
+        raise UserError(f"--val-size {settings.val_size}: no image is left to train on; lower it")
+    return train, val, test
+
+
+def exists_already(path: Path, settings: DataSettings) -> bool:
+    """Whether `path` holds the data set that the settings describe, by its meta.
+
+    False if there is no such file. Raises UserError if it holds another data set.
+    """
+    if not path.exists():
+        return False
+    meta = read_meta(path)
+    wanted = {
+        "source": source_name(settings.dataset),
+        "noise": settings.noise_name,
+        "rate_asked": settings.rate,
+        "seed": settings.seed,
+        "val_size": settings.val_size,
+    }
+    if settings.train_size:
+        wanted["train_size"] = settings.train_size - settings.val_size
+    if settings.test_size:
+        wanted["test_size"] = settings.test_size
+    for name, value in wanted.items():
+        if meta.get(name) != value:
+            raise UserError(
+                f"{path} exists with {name} = {meta.get(name)}, not {value}; remove it, or name "
+                "another file with --out"
+            )
+    return True
+
+
+def describe(dataset: DataSet) -> str:
+    """What was made, for the user: sizes, noise rate, clean against noisy labels, digests."""
+    classes, count = dataset.num_classes, len(dataset.train_labels)
+    counts = transition_counts(dataset.clean_labels, dataset.train_labels, classes)
+    height, width = dataset.image_size
+    lines = [
+        f"{classes} classes, {count} training, {len(dataset.val_labels)} validation and "
+        f"{len(dataset.test_labels)} test images of {width}x{height} pixels",
+        f"noise {dataset.meta['noise']}: {count - np.trace(counts)} of {count} training labels are "
+        f"wrong, noise rate {dataset.meta['rate_found']:.6g}",
+        "clean class (row) against noisy label (column):",
+        " " * 21 + "".join(f"{label:6}" for label in range(classes)),
+    ]
+    for label, name in enumerate(dataset.class_names):
+        lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
+    if dataset.meta["noise"] == "asymmetric":
+        lines.append(
+            f"asymmetric: the rate asked, {dataset.meta['rate_asked']:g}, is the rate among the "
+            "five classes that are confused, which are half of a balanced data set"
+        )
+    digests = array_digests(dataset)
+    return "\n".join(lines + [f"sha256 of {n}: {digests[n]}" for n in digests if "labels" in n])

@@ -1,0 +1,1 @@
+"""Train one run: its settings, one epoch, checkpoints, several processes."""
