@@ -78,6 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         const=True,
         default=False,
         choices=(True, "auto"),
+        metavar="auto",
         help="go on from the run's checkpoint; auto also starts a run that does not exist",
     )
     add("--overwrite", action="store_true", help="delete the run of this name and start again")

@@ -18,7 +18,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
     """Keeps the lines of the description, and adds the default to a flag's help."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False) or "by default" in (action.help or ""):
+        if action.default is None or action.default is False or "by default" in action.help:
             return action.help
         return super()._get_help_string(action)
 
