@@ -96,14 +96,14 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
 
 def read_meta(path: Path) -> dict:
     """The `meta` of a data-set file, without its images. Raises UserError if it is not one."""
-    return json.loads(str(_read_members(path, ("meta",))["meta"]))
+    return _parse_meta(path, _read_members(path, ("meta",)).pop("meta"))
 
 
 def read_dataset(path: Path) -> DataSet:
     """Read and check a data-set file. Raises UserError that names the file and the remedy."""
     content = _read_members(path, (*ARRAYS, "class_names", "meta"))
+    meta = _parse_meta(path, content.pop("meta"))
     try:
-        meta = json.loads(str(content.pop("meta")))
         class_names = [str(name) for name in content.pop("class_names")]
         dataset = DataSet(**content, class_names=class_names, meta=meta)
         _check(dataset)
@@ -128,6 +128,17 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error
 
 
+def _parse_meta(path: Path, text: np.ndarray) -> dict:
+    """The JSON object of a file's `meta`, an array of one text."""
+    try:
+        meta = json.loads(str(text))
+    except ValueError as error:
+        raise UserError(f"{path}: not a data set: meta: {error}; {REMEDY}") from error
+    if not isinstance(meta, dict):
+        raise UserError(f"{path}: not a data set: meta is not a JSON object; {REMEDY}")
+    return meta
+
+
 def _check(dataset: DataSet) -> None:
     """Raise ValueError unless the arrays fit each other and match meta."""
     if dataset.meta.get("format") != FORMAT_VERSION:
@@ -146,7 +157,7 @@ def _check(dataset: DataSet) -> None:
                 raise ValueError(f"{name} is {labels.dtype} {labels.shape}")
             if not np.isin(labels, np.arange(dataset.num_classes)).all():
                 raise ValueError(f"{name} has labels outside 0..{dataset.num_classes - 1}")
-    expected = dataset.meta["sha256"]
+    expected = dataset.meta.get("sha256", {})
     for name, digest in array_digests(dataset).items():
         if digest != expected.get(name):
             raise ValueError(f"{name} does not match its sha256")
