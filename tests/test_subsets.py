@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UserError
-from dataset import subsets
-from dataset.subsets import balanced_subset, sample_indices
+from dataset.subsets import SAMPLE_SIZE, balanced_subset, sample_indices
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
 
@@ -31,11 +30,12 @@ def test_a_subset_larger_than_a_class_is_refused():
         balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0)
 
 
-def test_the_sample_is_all_training_images_or_a_balanced_subset(monkeypatch):
-    dataset = make_dataset()
-    assert sample_indices(dataset, None).tolist() == list(range(60))
-    monkeypatch.setattr(subsets, "SAMPLE_SIZE", 20)
-    for indices in (sample_indices(dataset, None), sample_indices(dataset, 20)):
-        assert np.bincount(dataset.clean_labels[indices]).tolist() == [5] * 4
+def test_the_sample_is_all_training_images_or_a_balanced_subset():
+    few, many = make_dataset(), make_dataset(train=SAMPLE_SIZE + 4, size=1)
+    assert sample_indices(few, None).tolist() == list(range(60))
+    for dataset, size, count in ((few, 20, 20), (many, None, SAMPLE_SIZE), (many, 40, 40)):
+        indices = sample_indices(dataset, size)
+        assert sorted(set(indices.tolist())) == indices.tolist()
+        assert np.bincount(dataset.clean_labels[indices]).tolist() == [count // 4] * 4
     with pytest.raises(UserError, match="--sample-size"):
-        sample_indices(dataset, 61)
+        sample_indices(few, 61)

@@ -1,0 +1,102 @@
+"""dataset/noise.py: what each noise model flips, how often, and on what that depends."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import UserError
+from dataset.noise import CIFAR10_CLASSES, NOISES, flip_labels, transition_counts
+from dataset.shapes import SHAPES, draw_shapes
+
+COUNTS, RATES = st.integers(1, 300), st.floats(0, 1)
+CIFAR10 = list(CIFAR10_CLASSES)
+# Written down once more: the literature's map, and the places of its classes.
+LOOK_ALIKE = {
+    "truck": "automobile",
+    "bird": "airplane",
+    "deer": "horse",
+    "cat": "dog",
+    "dog": "cat",
+}
+
+
+def class_names(count):
+    return [f"class {k}" for k in range(count)]
+
+
+def random_labels(count, classes=10, seed=1):
+    return np.random.default_rng(seed).integers(0, classes, count)
+
+
+@given(COUNTS, RATES, st.integers(2, 12), st.sampled_from(["pair", "symmetric"]), st.integers(0, 9))
+def test_exactly_the_rate_is_wrong(count, rate, classes, noise, seed):
+    clean = random_labels(count, classes)
+    noisy = flip_labels(clean, noise, rate, class_names(classes), seed)
+    assert np.sum(noisy != clean) == round(rate * count)
+    assert noisy.dtype == np.int64
+    assert noisy.min() >= 0 and noisy.max() < classes
+    if noise == "pair":
+        wrong = noisy != clean
+        np.testing.assert_array_equal(noisy[wrong], (clean[wrong] + 1) % classes)
+
+
+@given(COUNTS, RATES, RATES, st.sampled_from(["pair", "symmetric", "asymmetric"]))
+def test_labels_wrong_at_a_lower_rate_are_wrong_at_a_higher(count, first, second, noise):
+    clean = random_labels(count)
+    low, high = (flip_labels(clean, noise, rate, CIFAR10, 0) for rate in sorted((first, second)))
+    wrong = low != clean
+    np.testing.assert_array_equal(low[wrong], high[wrong])
+
+
+@given(COUNTS, RATES, st.permutations(CIFAR10))
+def test_asymmetric_noise_flips_the_rate_of_five_classes(count, rate, names):
+    clean = random_labels(count, seed=2)
+    noisy = flip_labels(clean, "asymmetric", rate, names, 0)
+    flips = [(names[a], names[b]) for a, b in zip(clean, noisy, strict=True) if a != b]
+    assert all(LOOK_ALIKE[before] == after for before, after in flips)
+    assert len(flips) == round(rate * sum(names[label] in LOOK_ALIKE for label in clean))
+
+
+def test_asymmetric_noise_is_for_cifar10_only():
+    with pytest.raises(UserError, match=r"CIFAR-10.*symmetric"):
+        flip_labels(np.zeros(3, int), "asymmetric", 0.4, list(SHAPES), 0)
+
+
+def test_symmetric_noise_is_uniform_over_the_other_classes():
+    clean = np.repeat(np.arange(5), 4000)
+    counts = transition_counts(clean, flip_labels(clean, "symmetric", 0.5, class_names(5), 0), 5)
+    others = counts[~np.eye(5, dtype=bool)]
+    # Five standard deviations of the Poisson distributions that these counts come close to.
+    assert np.abs(others - 500).max() < 5 * 500**0.5
+    assert np.abs(np.diag(counts) - 2000).max() < 5 * 1000**0.5
+
+
+def test_no_noise_changes_no_label():
+    clean = random_labels(500)
+    np.testing.assert_array_equal(flip_labels(clean, "none", 0.4, CIFAR10, 0), clean)
+
+
+@pytest.mark.parametrize("noise", [name for name in NOISES if name != "none"])
+def test_noise_depends_on_the_seed_alone(noise):
+    clean = random_labels(500)
+    before = clean.copy()
+    first, again, other = (flip_labels(clean, noise, 0.4, CIFAR10, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+    assert np.array_equal(clean, before)
+
+
+def test_numpys_global_random_state_is_left_alone():
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    flip_labels(random_labels(50), "symmetric", 0.4, CIFAR10, 0)
+    draw_shapes(20, np.random.default_rng(0))
+    assert state == np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+@given(COUNTS, st.integers(2, 12))
+def test_transition_counts_against_a_loop(count, classes):
+    clean, noisy = random_labels(count, classes, 1), random_labels(count, classes, 2)
+    expected = np.zeros((classes, classes), int)
+    for before, after in zip(clean, noisy, strict=True):
+        expected[before, after] += 1
+    np.testing.assert_array_equal(transition_counts(clean, noisy, classes), expected)
