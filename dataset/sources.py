@@ -102,10 +102,8 @@ def load_folder(folder: Path) -> Source:
             f"--dataset {folder}: train/ and test/ need the same two or more classes, but have "
             f"{names['train'][:12]} and {names['test'][:12]}"
         )
-    train, test = (_read_split(folder, split, names["train"]) for split in ("train", "test"))
-    sizes = {images.shape[1:3] for images, _ in (train, test)}
-    if len(sizes) > 1:
-        raise UserError(f"--dataset {folder}: images of train/ and test/ differ in size: {sizes}")
+    train = _read_split(folder, "train", names["train"])
+    test = _read_split(folder, "test", names["train"], train[0].shape[1:])
     return Source(*train, *test, class_names=names["train"])
 
 
@@ -117,20 +115,24 @@ def _class_folders(folder: Path, split: str) -> list[str]:
     return sorted(path.name for path in (folder / split).glob("[!.]*") if path.is_dir())
 
 
-def _read_split(folder: Path, split: str, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(
+    folder: Path, split: str, names: list[str], shape: tuple[int, ...] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a split; all images have `shape`, or that of the first one."""
     images, labels = [], []
     for label, name in enumerate(names):
         paths = sorted((folder / split / name).glob("[!.]*"))
         if not paths:
             raise UserError(f"--dataset {folder}: {split}/{name} has no image")
         for path in paths:
-            images.append(_read_image(path))
-            height, width = images[0].shape[:2]
-            if images[-1].shape != images[0].shape:
+            image = _read_image(path)
+            shape = shape or image.shape
+            if image.shape != shape:
                 raise UserError(
-                    f"{path}: {images[-1].shape[1]}x{images[-1].shape[0]} pixels, but the other "
-                    f"images have {width}x{height}; all images need one size"
+                    f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but the other images have "
+                    f"{shape[1]}x{shape[0]}; all images need one size"
                 )
+            images.append(image)
         labels += [label] * len(paths)
     return np.stack(images), np.array(labels, np.int64)
 
