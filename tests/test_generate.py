@@ -1,31 +1,36 @@
-"""generate.py: subsets, the three sources, the command line and its refusals."""
+"""generate.py and dataset/make.py: what is made, what is printed, what is refused."""
 
 import hashlib
-import io
-import pickle
-import sys
-import tarfile
-import types
+import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import make_folder
-from PIL import Image
+from helpers import make_image_folder
 
-import data
-import generate
-import label_noise
+from dataset.data_file import read_dataset, read_meta
+from dataset.make import DataSettings, choose_images, make_dataset
+from dataset.noise import CIFAR10_CLASSES, transition_counts
+from dataset.sources import Source
+
+SHAPES = ["--dataset", "shapes"]
+
+
+def labels_by_image(dataset, labels):
+    """The labels (N,) of the training images by the images' bytes."""
+    return dict(zip([image.tobytes() for image in dataset.train_images], labels, strict=True))
 
 
 def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = ["--dataset", "shapes", "--rate", "0.3", "--train-size", 50, "--test-size", 20]
+    flags = [*SHAPES, "--rate", "0.3", "--train-size", 50, "--test-size", 20]
     status, out, err = script("generate", *flags)
     assert status == 0 and err == ""
     path = tmp_path / "data/shapes-pair30.npz"
-    dataset = data.read_dataset(path)
+    dataset = read_dataset(path)
     digest = hashlib.sha256(dataset.train_labels.tobytes()).hexdigest()
-    assert "15 of 50 training labels are wrong, rate 0.3" in out
+    assert "15 of 50 training labels are wrong, noise rate 0.3" in out
     assert f"train_labels: {digest}" in out and "data/shapes-pair30.npz" in out
     assert all(name in out for name in dataset.class_names)
     assert np.sum(dataset.train_labels != dataset.clean_labels) == 15
@@ -34,96 +39,74 @@ def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     assert script("generate", *flags)[0] == 0 and path.read_bytes() == first
 
 
-def test_counts_printed_are_true_against_given(script, workplace):
-    _, out, _ = script("generate", "--dataset", "shapes", "--train-size", 40, "--rate", "1")
-    table = [line.split()[-10:] for line in out.splitlines() if line[:4].strip().isdigit()][:10]
-    expected = np.roll(np.eye(10, dtype=int) * 4, 1, axis=1)
-    np.testing.assert_array_equal(np.array(table, int), expected)
+def test_transitions_are_counted_and_printed(script, workplace):
+    _, out, _ = script("generate", *SHAPES, "--train-size", 40, "--rate", "1")
+    expected = np.roll(4 * np.eye(10, dtype=int), 1, axis=1).tolist()
+    assert read_meta("data/shapes-pair100.npz")["transitions"] == expected
+    rows = [line.split()[-10:] for line in out.splitlines() if line[:4].strip().isdigit()]
+    assert rows[-10:] == [[str(count) for count in row] for row in expected]
 
 
-def test_no_noise_says_so_in_the_name(script, workplace):
-    assert script("generate", "--dataset", "shapes", "--noise", "none", "--train-size", 20)[0] == 0
-    dataset = data.read_dataset("data/shapes-none0.npz")
+def test_no_noise_has_a_name_of_its_own(script, workplace):
+    assert script("generate", *SHAPES, "--noise", "none", "--train-size", 20)[0] == 0
+    dataset = read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
+    assert dataset.meta["rate_asked"] == dataset.meta["rate_found"] == 0
 
 
-def test_validation_images_are_held_out_with_wrong_labels(script, workplace):
-    flags = ["--dataset", "shapes", "--train-size", 100, "--val-size", 30, "--out"]
-    status, out, _ = script("generate", *flags, "a.npz")
+def test_validation_images_are_held_out_with_noisy_labels(script, workplace):
+    flags = [*SHAPES, "--train-size", 100]
+    status, out, _ = script("generate", *flags, "--val-size", 30, "--out", "split.npz")
     assert status == 0 and "70 training, 30 validation" in out
-    part = data.read_dataset("a.npz")
-    assert script("generate", *flags[:4], "--out", "whole.npz")[0] == 0
-    whole = data.read_dataset("whole.npz")
-    held_out = [image.tobytes() for image in part.val_images]
-    kept = [image.tobytes() for image in part.train_images]
+    assert script("generate", *flags, "--out", "whole.npz")[0] == 0
+    split, whole = read_dataset("split.npz"), read_dataset("whole.npz")
+    held_out = [image.tobytes() for image in split.val_images]
+    kept = [image.tobytes() for image in split.train_images]
     assert len(held_out) == 30 and len(kept) == 70
     assert sorted(held_out + kept) == sorted(image.tobytes() for image in whole.train_images)
-    true = dict(zip([i.tobytes() for i in whole.train_images], whole.clean_labels, strict=True))
-    wrong = [given != true[i] for i, given in zip(held_out, part.val_labels, strict=True)]
-    assert sum(wrong) == 12 and part.meta["val_rate_found"] == 0.4
-    assert np.sum(part.train_labels != part.clean_labels) == 28
-    assert part.clean_labels.tolist() == [true[image] for image in kept]
-    assert part.meta["val_size"] == 30 and part.meta["train_size"] == 70
+    clean = labels_by_image(whole, whole.clean_labels)
+    wrong = [noisy != clean[i] for i, noisy in zip(held_out, split.val_labels, strict=True)]
+    assert sum(wrong) == 12 and split.meta["val_rate_found"] == 0.4
+    assert np.sum(split.train_labels != split.clean_labels) == 28
+    assert split.clean_labels.tolist() == [clean[image] for image in kept]
+    assert split.meta["val_size"] == 30 and split.meta["train_size"] == 70
+    assert np.bincount([clean[image] for image in held_out]).tolist() == [3] * 10
 
 
 def test_labels_from_a_file_follow_their_images(script, workplace):
-    flags = ["--dataset", "shapes", "--train-size", 60, "--out"]
-    script("generate", *flags, "whole.npz", "--noise", "none")
-    whole = data.read_dataset("whole.npz")
-    given = np.random.default_rng(0).integers(0, 10, 60)
-    np.save("mine.npy", given)
-    status, out, _ = script("generate", *flags[:-1], "--noise", "mine.npy", "--val-size", 20)
-    part = data.read_dataset("data/shapes-mine.npz")
-    label = dict(zip([i.tobytes() for i in whole.train_images], given, strict=True))
-    for images, labels in (
-        (part.train_images, part.train_labels),
-        (part.val_images, part.val_labels),
+    flags = [*SHAPES, "--train-size", 60]
+    assert script("generate", *flags, "--noise", "none", "--out", "whole.npz")[0] == 0
+    labels = np.random.default_rng(0).integers(0, 10, 60)
+    np.save("other.npy", labels)
+    status, out, _ = script("generate", *flags, "--noise", "other.npy", "--val-size", 20)
+    dataset = read_dataset("data/shapes-other.npz")
+    expected = labels_by_image(read_dataset("whole.npz"), labels)
+    for images, noisy in (
+        (dataset.train_images, dataset.train_labels),
+        (dataset.val_images, dataset.val_labels),
     ):
-        assert labels.tolist() == [label[image.tobytes()] for image in images]
-    wrong = int(np.sum(part.train_labels != part.clean_labels))
+        assert noisy.tolist() == [expected[image.tobytes()] for image in images]
+    wrong = int(np.sum(dataset.train_labels != dataset.clean_labels))
     assert status == 0 and f"{wrong} of 40 training labels are wrong" in out
-    assert part.meta["noise"] == "mine" and part.meta["rate_asked"] is None
-    assert part.meta["rate_found"] == wrong / 40
-    table = np.zeros((10, 10), int)
-    for true, now in zip(part.clean_labels, part.train_labels, strict=True):
-        table[true, now] += 1
-    assert part.meta["transitions"] == table.tolist()
+    assert dataset.meta["noise"] == "other" and dataset.meta["rate_asked"] is None
+    assert dataset.meta["rate_found"] == wrong / 40
+    counts = transition_counts(dataset.clean_labels, dataset.train_labels, 10)
+    assert dataset.meta["transitions"] == counts.tolist()
+
+
+def test_labels_of_a_name_are_in_the_name_of_the_file(script, workplace):
+    labels = {"worse": [1] * 60, "better": [2] * 60}
+    (workplace / "human.json").write_text(json.dumps(labels))
+    flags = [*SHAPES, "--train-size", 60, "--noise", "human.json", "--labels", "better"]
+    assert script("generate", *flags)[0] == 0
+    assert read_dataset("data/shapes-human-better.npz").train_labels.tolist() == [2] * 60
 
 
 def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
-    folder = make_folder(workplace / "photos", count=10, classes=label_noise.CIFAR10_CLASSES)
+    folder = make_image_folder(workplace / "photos", count=10, classes=CIFAR10_CLASSES)
     status, out, _ = script("generate", "--dataset", folder, "--noise", "asymmetric")
-    assert status == 0 and "20 of 100 training labels are wrong, rate 0.2" in out
-    assert "0.4, is of the images of the five classes" in out
-
-
-def test_folder_of_images(script, workplace):
-    folder = make_folder(workplace / "photos")
-    (folder / "train/.DS_Store").write_text("hidden files are passed over")
-    (folder / "train/ant/.thumbs").write_text("here too")
-    assert script("generate", "--dataset", folder, "--noise", "symmetric", "--rate", "0.5")[0] == 0
-    dataset = data.read_dataset("data/photos-symmetric50.npz")
-    assert dataset.class_names == ["ant", "bee"] and dataset.train_images.shape == (6, 8, 9, 3)
-    assert dataset.clean_labels.tolist() == dataset.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert np.sum(dataset.train_labels != dataset.clean_labels) == 3
-    with Image.open(folder / "test/bee/1.png") as image:
-        np.testing.assert_array_equal(dataset.test_images[4], np.asarray(image))
-
-
-def test_grey_images_become_rgb(script, workplace):
-    folder = make_folder(workplace / "grey", mode="L")
-    assert script("generate", "--dataset", folder, "--out", "out.npz")[0] == 0
-    images = data.read_dataset("out.npz").train_images
-    assert np.array_equal(images[..., 0], images[..., 2]) and images.std() > 0
-
-
-def test_subset_of_a_folder(script, workplace):
-    folder = make_folder(workplace / "photos", count=5)
-    flags = ["--train-size", 4, "--test-size", 6, "--title", "Photographs"]
-    assert script("generate", "--dataset", folder, *flags)[0] == 0
-    dataset = data.read_dataset("data/photos-pair40.npz")
-    assert np.bincount(dataset.clean_labels).tolist() == [2, 2] and len(dataset.test_labels) == 6
-    assert dataset.meta["title"] == "Photographs" and dataset.meta["source"] == "photos"
+    assert status == 0 and "20 of 100 training labels are wrong, noise rate 0.2" in out
+    assert "the rate asked, 0.4, is the rate among the five classes" in out
 
 
 @pytest.mark.parametrize(
@@ -140,154 +123,97 @@ def test_subset_of_a_folder(script, workplace):
         (["--val-size", "2000"], ["--val-size", "train"]),
         (["--val-size", "2001"], ["--val-size"]),
         (["--train-size", "0"], ["--train-size"]),
+        (["--test-size", "0"], ["--test-size"]),
         (["--seed", "-1"], ["--seed"]),
         (["--dataset", "nowhere"], ["nowhere", "shapes"]),
     ],
 )
 def test_wrong_flags_are_refused(refused, workplace, flags, words):
     before = sorted(workplace.rglob("*"))
-    message = refused("generate", "--dataset", "shapes", *flags)
+    message = refused("generate", *SHAPES, *flags)
     assert all(word in message for word in words)
     assert sorted(workplace.rglob("*")) == before
 
 
-def spoil(folder, name):
-    if name == "no train":
-        (folder / "train").rename(folder / "training")
-    elif name == "other classes":
-        (folder / "test/bee").rename(folder / "test/wasp")
-    elif name == "mixed sizes":
-        Image.new("RGB", (5, 5)).save(folder / "test/bee/2.png")
-    elif name == "no image":
-        (folder / "train/bee/notes.txt").write_text("no image")
-    elif name == "cut short":
-        path = folder / "train/bee/1.png"
-        path.write_bytes(path.read_bytes()[:80])
-    elif name == "too large":
-        Image.new("RGB", (65, 8)).save(folder / "train/ant/0.png")
-    elif name == "empty class":
-        for part in ("train", "test"):
-            (folder / part / "cat").mkdir()
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("no train", ["no folder train/"]),
-        ("other classes", ["same", "wasp"]),
-        ("mixed sizes", ["2.png", "one size"]),
-        ("no image", ["notes.txt", "not a readable image"]),
-        ("cut short", ["1.png", "not a readable image"]),
-        ("too large", ["0.png", "64"]),
-        ("empty class", ["train/cat"]),
-    ],
-)
-def test_a_bad_folder_is_refused(refused, workplace, name, words):
-    folder = make_folder(workplace / "photos")
-    spoil(folder, name)
-    message = refused("generate", "--dataset", folder)
-    assert all(word in message for word in words)
-    assert [p.name for p in (workplace / "data").iterdir()] == ["small.npz"]
-
-
-def test_more_images_than_there_are(refused, workplace):
-    folder = make_folder(workplace / "photos")
-    for flag in ("--train-size", "--test-size"):
-        assert flag in refused("generate", "--dataset", folder, flag, 7)
-
-
 def test_a_good_file_survives_a_refusal(script, refused, workplace):
-    assert script("generate", "--dataset", "shapes", "--train-size", 20, "--out", "a.npz")[0] == 0
+    assert script("generate", *SHAPES, "--train-size", 20, "--out", "a.npz")[0] == 0
     before = (workplace / "a.npz").read_bytes()
     refused("generate", "--dataset", "nowhere", "--out", "a.npz")
     assert (workplace / "a.npz").read_bytes() == before
 
 
-# --- CIFAR-10 ---
+# --- --if-missing ---
+
+FEW = [*SHAPES, "--train-size", 40, "--test-size", 20, "--val-size", 10]
 
 
-def test_without_torchvision_shapes_work_and_cifar10_says_why(
-    script, refused, workplace, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    assert "torchvision" in refused("generate", "--dataset", "cifar10")
-    assert script("generate", "--dataset", "shapes", "--train-size", 20)[0] == 0
+def test_if_missing_makes_a_file_once(script, workplace):
+    status, out, _ = script("generate", *FEW, "--if-missing")
+    path = workplace / "data/shapes-pair40.npz"
+    assert status == 0 and "written: data/shapes-pair40.npz" in out
+    before = path.stat()
+    status, out, err = script("generate", *FEW, "--if-missing")
+    assert (status, out, err) == (0, "exists: data/shapes-pair40.npz\n", "")
+    after = path.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_mismatched_pair_of_torch_and_torchvision_says_so(refused, workplace, monkeypatch):
-    class Broken(types.ModuleType):
-        def __getattr__(self, name):
-            raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", Broken("torchvision.datasets"))
-    message = refused("generate", "--dataset", "cifar10")
-    assert "torchvision::nms" in message and "pair" in message
-
-
-def test_a_failed_download_says_where_to_put_the_archive(refused, workplace, monkeypatch):
-    def fail(*args, **kwargs):
-        raise OSError("no network")
-
-    module = types.ModuleType("torchvision.datasets")
-    module.CIFAR10 = fail
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
-    message = refused("generate", "--dataset", "cifar10", "--data-dir", "archive")
-    assert str(workplace / "archive") in message and "cifar-10-python.tar.gz" in message
-    assert "c58f30108f718f92721af3b95e74349a" in message
-
-
-@pytest.fixture
-def archive(tmp_path, monkeypatch):
-    """A small archive laid out like CIFAR-10's, which torchvision is told to accept."""
-    datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
-    random = np.random.default_rng(0)
-    names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
-    content = {
-        name: {"data": random.integers(0, 256, (20, 3072), np.uint8), "labels": [*range(10)] * 2}
-        for name in names
-    }
-    content["batches.meta"] = {"label_names": [f"class {k}" for k in range(10)]}
-    files = {name: pickle.dumps(value) for name, value in content.items()}
-    path = tmp_path / "archive/cifar-10-python.tar.gz"
-    path.parent.mkdir()
-    with tarfile.open(path, "w:gz") as file:
-        for name, raw in files.items():
-            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
-            entry.size = len(raw)
-            file.addfile(entry, io.BytesIO(raw))
-    md5 = {name: hashlib.md5(raw).hexdigest() for name, raw in files.items()}
-    meta = {**datasets.CIFAR10.meta, "md5": md5["batches.meta"]}
-    monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[n, md5[n]] for n in names[:5]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    of_archive = hashlib.md5(path.read_bytes()).hexdigest()
-    assert datasets.CIFAR10.tgz_md5 == generate.CIFAR10_MD5
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", of_archive)
-    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/" + path.name)
-    return path, content
-
-
-def test_an_archive_on_disk_is_used_without_the_network(script, workplace, archive):
-    path, content = archive
-    flags = ["--dataset", "cifar10", "--data-dir", path.parent]
+def test_if_missing_reads_no_images(script, workplace):
+    folder = make_image_folder(workplace / "photos")
+    flags = ["--dataset", folder, "--noise", "symmetric", "--rate", "0.5", "--if-missing"]
     assert script("generate", *flags)[0] == 0
-    dataset = data.read_dataset("data/cifar10-pair40.npz")
-    raw = np.concatenate([content[f"data_batch_{k}"]["data"] for k in range(1, 6)])
-    np.testing.assert_array_equal(dataset.train_images.transpose(0, 3, 1, 2).reshape(100, -1), raw)
-    assert np.sum(dataset.train_labels != dataset.clean_labels) == 40
-    assert dataset.test_labels.tolist() == content["test_batch"]["labels"]
-    # The unpacked folder alone serves as well.
-    path.unlink()
-    first = (workplace / "data/cifar10-pair40.npz").read_bytes()
-    assert script("generate", *flags)[0] == 0
-    assert (workplace / "data/cifar10-pair40.npz").read_bytes() == first
+    shutil.rmtree(folder)
+    assert script("generate", *flags)[:2] == (0, "exists: data/photos-symmetric50.npz\n")
 
 
-def test_a_changed_archive_is_not_unpickled(refused, workplace, archive):
-    path, _ = archive
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    message = refused("generate", "--dataset", "cifar10", "--data-dir", path.parent)
-    assert str(path.parent) in message and not (path.parent / "cifar-10-batches-py").exists()
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--noise", "symmetric"], "noise = pair, not symmetric"),
+        (["--rate", "0.2"], "rate_asked = 0.4, not 0.2"),
+        (["--seed", "1"], "seed = 0, not 1"),
+        (["--val-size", "20"], "val_size = 10, not 20"),
+        (["--train-size", "50"], "train_size = 30, not 40"),
+        (["--test-size", "10"], "test_size = 20, not 10"),
+        (["--dataset", "elsewhere"], "source = shapes, not elsewhere"),
+    ],
+)
+def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, words):
+    assert script("generate", *FEW, "--out", "a.npz")[0] == 0
+    before = (workplace / "a.npz").read_bytes()
+    message = refused("generate", *FEW, *flags, "--out", "a.npz", "--if-missing")
+    assert f"a.npz exists with {words}" in message and "--out" in message
+    assert (workplace / "a.npz").read_bytes() == before
+
+
+def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
+    (workplace / "a.npz").write_text("hello")
+    assert "not a data set" in refused("generate", *FEW, "--out", "a.npz", "--if-missing")
+    assert (workplace / "a.npz").read_text() == "hello"
+
+
+# --- the functions behind the flags ---
+
+
+def test_settings_make_what_the_flags_make(script, workplace):
+    assert script("generate", *FEW, "--rate", "0.2", "--title", "Shapes")[0] == 0
+    settings = DataSettings(
+        dataset="shapes", rate=0.2, train_size=40, val_size=10, test_size=20, title="Shapes"
+    )
+    made, written = make_dataset(settings), read_dataset(settings.default_path)
+    assert made.sha256 == written.sha256 and made.meta.items() <= written.meta.items()
+    assert make_dataset(replace(settings, seed=1)).sha256 != made.sha256
+
+
+def test_chosen_images_are_balanced_disjoint_and_sorted():
+    labels = np.arange(90) % 3
+    images = np.zeros((90, 1, 1, 3), np.uint8)
+    source = Source(images, labels, images, labels, ["a", "b", "c"])
+    settings = DataSettings(train_size=60, val_size=15, test_size=9)
+    chosen = choose_images(source, settings)
+    for indices, count in zip(chosen, (45, 15, 9), strict=True):
+        assert sorted(set(indices.tolist())) == indices.tolist()
+        assert np.bincount(labels[indices]).tolist() == [count // 3] * 3
+    assert not set(chosen[0].tolist()) & set(chosen[1].tolist())
+    everything = choose_images(source, DataSettings())
+    assert [len(indices) for indices in everything] == [90, 0, 90]
