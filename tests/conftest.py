@@ -84,8 +84,17 @@ def study(trained_study, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def study_history(study, script):
-    """The history.json of the four runs of `study`, with frequencies at two deltas."""
+def study_outputs(trained_study, tmp_path, monkeypatch):
+    """A copy of what the analysis reads of `trained_study`: all but its checkpoints, 40 MB."""
+    folder = tmp_path / "study"
+    shutil.copytree(trained_study, folder, ignore=shutil.ignore_patterns("checkpoint*"))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def study_history(study_outputs, script):
+    """The history.json of the four runs of `study_outputs`, with frequencies at two deltas."""
     assert script("frequency", "--delta", 100, 400)[0] == 0
     assert script("collect_history", "--out", "history.json")[0] == 0
     yield json.loads(Path("history.json").read_text())

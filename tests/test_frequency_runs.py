@@ -45,7 +45,7 @@ def as_points(images):
 
 
 def check_run(run, deltas):
-    """Compare the outputs' measures of a run of `study` with the slow references."""
+    """Compare the outputs' measures of a run with the slow references."""
     dataset, sections = read_dataset("data/small.npz"), read_sections(run)
     one_hot, index = np.eye(4), np.load(run / "probe_indices.npy")
     clean, noisy = one_hot[dataset.clean_labels[index]], one_hot[dataset.train_labels[index]]
@@ -69,7 +69,7 @@ def check_run(run, deltas):
                     assert is_close(section["outputs"][measure][epoch][k], value), measure
 
 
-def test_the_file_of_every_run(study, script):
+def test_the_file_of_every_run(study_outputs, script):
     status, out, err = script("frequency", "--delta", 100, 400, 1600)
     assert status == 0 and out.count("frequency.json: 3 epochs, 3 deltas") == 4 and err == ""
     for run in find_runs([RUNS]):
@@ -79,14 +79,14 @@ def test_the_file_of_every_run(study, script):
     assert content["digest"] == read_dataset("data/small.npz").sha256
 
 
-def test_without_delta_the_deltas_fit_the_test_images(study, script):
+def test_without_delta_the_deltas_fit_the_test_images(study_outputs, script):
     assert script("frequency", RUN)[0] == 0
     images = torch.from_numpy(read_dataset("data/small.npz").test_images)
     deltas = default_deltas(normalize(images).flatten(1))
     assert [section["delta"] for section in read_sections(RUN).values()] == [deltas, deltas]
 
 
-def test_runs_that_share_a_pass_get_what_each_gets_alone(study, script):
+def test_runs_that_share_a_pass_get_what_each_gets_alone(study_outputs, script):
     assert script("frequency", "--delta", 200, 400)[0] == 0
     together = {run: read_sections(run) for run in find_runs([RUNS])}
     for run, sections in together.items():
@@ -97,7 +97,7 @@ def test_runs_that_share_a_pass_get_what_each_gets_alone(study, script):
                 np.testing.assert_allclose(values, shared[measure], atol=1e-6)
 
 
-def test_runs_with_many_outputs_do_not_share_a_pass(study, monkeypatch):
+def test_runs_with_many_outputs_do_not_share_a_pass(study_outputs, monkeypatch):
     runs = find_runs([RUNS])
     assert [group.runs for group in frequency_runs.group_runs(runs, None)] == [runs]
     size = (RUN / "probe_logits.npy").stat().st_size
@@ -109,7 +109,7 @@ def test_runs_with_many_outputs_do_not_share_a_pass(study, monkeypatch):
     assert [group.runs for group in groups] == [[run] for run in runs]
 
 
-def test_adding_a_constant_to_all_logits_changes_nothing(study, script):
+def test_adding_a_constant_to_all_logits_changes_nothing(study_outputs, script):
     measured = []
     for shift in (0, 5):
         for name in LOGITS:
@@ -122,7 +122,7 @@ def test_adding_a_constant_to_all_logits_changes_nothing(study, script):
             np.testing.assert_allclose(after[measure], values, atol=1e-6)
 
 
-def test_logits_give_the_originals_numbers(study, script):
+def test_logits_give_the_originals_numbers(study_outputs, script):
     deltas = [1, 10, *range(100, 1001, 100)]
     assert script("frequency", RUN, "--values", "logits", "--delta", "original")[0] == 0
     test = read_sections(RUN)["test"]
@@ -137,7 +137,7 @@ def test_logits_give_the_originals_numbers(study, script):
             assert abs(test["outputs"]["energy_share"][epoch][k] - share) < 1e-6
 
 
-def test_only_the_named_runs(study, script):
+def test_only_the_named_runs(study_outputs, script):
     assert script("frequency", RUN, "--delta", 400)[0] == 0
     assert [path.parent.name for path in RUNS.glob("**/frequency.json")] == [RUN.name]
 
@@ -152,13 +152,13 @@ def test_delta_original_is_the_twelve_of_the_original():
 @pytest.mark.parametrize(
     "flags", [["0"], ["-1"], ["nan"], ["inf"], ["wide"], [], ["original", "100"]]
 )
-def test_deltas_that_are_no_variances_are_refused(refused, study, flags):
+def test_deltas_that_are_no_variances_are_refused(refused, study_outputs, flags):
     message = refused("frequency", "--delta", *flags)
     assert "--delta" in message and any(flag in message for flag in flags or [""])
     assert not list(RUNS.glob("**/frequency.json"))
 
 
-def test_deltas_below_every_distance_warn_and_name_the_smallest_useful_one(study, script):
+def test_deltas_below_every_distance_warn_and_name_the_smallest_useful_one(study_outputs, script):
     status, _, err = script("frequency", RUN, "--delta", 1e-3, 1e-2)
     assert status == 0 and err.count("\n") == 2  # of the test images and of the sample
     points = as_points(read_dataset("data/small.npz").test_images)
@@ -169,7 +169,7 @@ def test_deltas_below_every_distance_warn_and_name_the_smallest_useful_one(study
     assert script("frequency", RUN, "--delta", useful)[2] == ""
 
 
-def test_no_run_is_refused(refused, study):
+def test_no_run_is_refused(refused, study_outputs):
     assert "train.py" in refused("frequency", "--runs", "nowhere")
 
 
@@ -200,7 +200,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_run_is_refused(refused, study, name):
+def test_a_damaged_run_is_refused(refused, study_outputs, name):
     damage, file = DAMAGES[name]
     damage(RUN)
     message = refused("frequency", RUN)
@@ -208,7 +208,7 @@ def test_a_damaged_run_is_refused(refused, study, name):
     assert not (RUN / "frequency.json").exists()
 
 
-def test_of_logits_cut_short_the_whole_epochs_are_used(study, script):
+def test_of_logits_cut_short_the_whole_epochs_are_used(study_outputs, script):
     path = RUN / "logits.npy"
     path.write_bytes(path.read_bytes()[:-10])
     status, _, err = script("frequency", RUN, "--delta", 400)
@@ -216,7 +216,7 @@ def test_of_logits_cut_short_the_whole_epochs_are_used(study, script):
     assert len(read_sections(RUN)["test"]["outputs"]["lfr"]) == 2
 
 
-def test_an_interrupted_pass_leaves_no_file(study, script, monkeypatch):
+def test_an_interrupted_pass_leaves_no_file(study_outputs, script, monkeypatch):
     passes = []
 
     def interrupted_second_pass(*args):
@@ -231,7 +231,7 @@ def test_an_interrupted_pass_leaves_no_file(study, script, monkeypatch):
     assert not [path for path in RUN.iterdir() if "frequency" in path.name]
 
 
-def test_a_moved_or_changed_data_set_is_named(refused, script, study):
+def test_a_moved_or_changed_data_set_is_named(refused, script, study_outputs):
     shutil.move("data/small.npz", "elsewhere.npz")
     assert "--data" in refused("frequency")
     assert script("frequency", "--data", "elsewhere.npz", "--delta", 400)[0] == 0
@@ -240,5 +240,5 @@ def test_a_moved_or_changed_data_set_is_named(refused, script, study):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_cuda_without_cuda_is_refused(refused, study):
+def test_cuda_without_cuda_is_refused(refused, study_outputs):
     assert "--device auto" in refused("frequency", "--device", "cuda")
