@@ -2,13 +2,14 @@
 
     python benchmarks/frequency_speed.py                  10,000 points, 1, 20 and 100 epochs
     python benchmarks/frequency_speed.py --points 3000    quicker
-    python benchmarks/frequency_speed.py --only ours --points 60000 --epochs 2 --delta 100 400 1600
+    python benchmarks/frequency_speed.py --device cpu     the split on the CPU, not on the GPU
+    python benchmarks/frequency_speed.py --only project --points 60000 --epochs 2 --delta 100 400
 
-The reference is written as the field's public code is: numpy in float64, a list of one full kernel
-for each delta, made again for each epoch; its time an epoch does not depend on how many there are.
-Both run the original's twelve deltas over drawn shapes (3,072 numbers a point) alternately; medians
-are given. The floor is the time of the matrix products alone, at the rate measured in this run;
-peak memory is of a process of its own, libraries included.
+The reference is written as the field's public code is: numpy in float64 on the CPU, a list of one
+full kernel for each delta, made again for each epoch. Its time an epoch does not depend on how many
+epochs there are. Both run the original's twelve deltas over drawn shapes (3,072 numbers a point)
+alternately; times are medians. The floor is the time of the matrix products alone, at the rate
+measured in this run. Peak memory is of a process of its own, libraries included, or of the GPU.
 """
 
 import argparse
@@ -23,8 +24,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from common.device import DEVICES, choose_device
+
 DELTAS = [1, 10, *range(100, 1001, 100)]
 CLASSES = 10
+GPU_TILE_ROWS = 2**14  # of the product whose rate is measured on a GPU
 
 
 def reference_epoch(points: np.ndarray, outputs: np.ndarray) -> list[float]:
@@ -43,120 +47,148 @@ def reference_epoch(points: np.ndarray, outputs: np.ndarray) -> list[float]:
     return shares
 
 
-def inputs(count: int, epochs: int):
-    """Points (n, d), labels (1, n, C) and softmax outputs (E, n, C), as float32 tensors."""
+def make_inputs(count: int, epochs: int, device):
+    """Points (n, d), labels (1, n, C) and softmax outputs (E, n, C), float32 on the device."""
     import torch
 
-    from data import normalize
-    from shapes import draw_shapes
+    from dataset.batches import normalize
+    from dataset.shapes import draw_shapes
 
     images, labels = draw_shapes(count, np.random.default_rng(0))
     points = normalize(torch.from_numpy(images)).flatten(1)
     one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), CLASSES).float()[None]
     noise = torch.randn(epochs, count, CLASSES, generator=torch.Generator().manual_seed(0))
-    return points, one_hot, (noise + 2 * one_hot).softmax(2)
+    outputs = (noise + 2 * one_hot).softmax(2)
+    return points.to(device), one_hot.to(device), outputs.to(device)
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """Seconds that a call takes, with what it leaves to the GPU."""
+    import torch
+
     start = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def peak_memory() -> float:
-    """Of this process, in GB; getrusage would count what its parent had before it started."""
+def peak_memory(device) -> float:
+    """Of this process, or on the GPU, in GB.
+
+    getrusage would count what the parent process had before this one started.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-
-
-def peak_gigabytes(flags: list[str]) -> float:
-    """Peak memory of this script with `flags`, in a process of its own."""
-    command = [sys.executable, __file__, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
 
 
 def operations(points, sums, values: int) -> float:
     """Floating-point operations of the products: distances, and kernels that are not identities."""
     count, width = points.shape
-    kernels = int((sums.removed > 0).sum())
+    kernels = int((sums.complement > 0).sum())
     return 2.0 * count**2 * (width + kernels * values * CLASSES)
 
 
-def product_rate(count: int, values: int) -> float:
+def product_rate(count: int, values: int, device) -> float:
     """Operations a second of a product of a kernel tile's shape."""
     import torch
 
-    from gaussian_filter import TILE_BYTES
+    from analysis.gaussian_filter import TILE_BYTES
 
-    rows = TILE_BYTES // (4 * count)
-    tile, columns = torch.rand(rows, count), torch.rand(count, values * CLASSES)
+    rows = GPU_TILE_ROWS if device.type == "cuda" else TILE_BYTES // (4 * count)
+    rows = min(rows, count)
+    tile = torch.rand(rows, count, device=device)
+    columns = torch.rand(count, values * CLASSES, device=device)
     best = min(seconds(lambda: tile @ columns) for _ in range(15))
     return 2.0 * rows * count * values * CLASSES / best
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, nargs="+", default=[1, 20, 100])
-    parser.add_argument("--delta", type=float, nargs="+", default=DELTAS, help="with --only ours")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--only", choices=("ours", "reference"), help="run once, alone; prints peak GB"
+def run_alone(args: argparse.Namespace, device) -> None:
+    """Run --only once; print its time, and on the last line its peak GB."""
+    from analysis.gaussian_filter import filter_sums
+
+    points, labels, outputs = make_inputs(args.points, max(args.epochs), device)
+    if args.only == "reference":
+        exact = points.cpu().double().numpy(), outputs[0].cpu().double().numpy()
+        took = seconds(lambda: reference_epoch(*exact))
+    else:
+        took = seconds(lambda: filter_sums(points, labels, outputs, args.delta))
+    print(f"{took:.1f} s alone in its process; peak GB:")
+    print(peak_memory(device))
+
+
+def peak_alone(args: argparse.Namespace, only: str, epochs: int = 1) -> float:
+    """Peak GB of this script with --only, in a process of its own."""
+    device = "cpu" if only == "reference" else args.device
+    command = [sys.executable, __file__, "--only", only, "--points", str(args.points)]
+    command += ["--epochs", str(epochs), "--device", device]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def compare(args: argparse.Namespace, device) -> None:
+    """Time both alternately, and print a line for the reference and each number of epochs."""
+    from analysis.gaussian_filter import filter_sums
+
+    most = max(args.epochs)
+    points, labels, outputs = make_inputs(args.points, most, device)
+    exact = points.cpu().double().numpy(), outputs[0].cpu().double().numpy()
+    times: dict[int, list[float]] = {epochs: [] for epochs in args.epochs}
+    reference, sample = [], []
+    three = labels.repeat(3, 1, 1)  # a training sample has three kinds of labels, not one
+    for _ in range(args.repeats):
+        reference.append(seconds(lambda: reference_epoch(*exact)))
+        for epochs, measured in times.items():
+            some = outputs[:epochs]
+            measured.append(seconds(lambda some=some: filter_sums(points, labels, some, DELTAS)))
+        sample.append(seconds(lambda: filter_sums(points, three, outputs, DELTAS)))
+    sums = filter_sums(points, labels, outputs[:1], DELTAS)
+    rate = product_rate(args.points, most + 1, device)
+    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s in float32")
+    one, peak = float(np.median(reference)), peak_alone(args, "reference")
+    print(f"reference: {one:.1f} s an epoch, peak {peak:.2f} GB")
+    for epochs, measured in times.items():
+        took = float(np.median(measured))
+        floor = operations(points, sums, epochs + 1) / rate
+        print(
+            f"{epochs} epochs: {took:.1f} s, {took / epochs:.3f} s an epoch, "
+            f"{one * epochs / took:.0f} times the reference's speed, "
+            f"{100 * floor / took:.0f}% of the floor, "
+            f"peak {peak_alone(args, 'project', epochs):.2f} GB"
+        )
+    took, both = float(np.median(times[most])), float(np.median(sample))
+    print(
+        f"test set and training sample, {most} epochs: {took + both:.1f} s, "
+        f"{1 + both / took:.2f} times the test set alone"
     )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    add = parser.add_argument
+    add("--points", type=int, default=10_000)
+    add("--epochs", type=int, nargs="+", default=[1, 20, 100])
+    add("--delta", type=float, nargs="+", default=DELTAS, help="with --only project")
+    add("--repeats", type=int, default=3)
+    add("--device", default="auto", choices=DEVICES, help="device of the split")
+    add("--only", choices=("project", "reference"), help="run one of them once; prints peak GB")
     args = parser.parse_args()
 
     import torch
 
-    from gaussian_filter import filter_sums
-
-    points, labels, outputs = inputs(args.points, max(args.epochs))
-    if args.only == "ours":
-        took = seconds(lambda: filter_sums(points, labels, outputs, args.delta))
-        print(f"{took:.1f} s alone in its process", file=sys.stderr)
-    else:
-        exact = points.double().numpy(), outputs[0].double().numpy()
-    if args.only == "reference":
-        reference_epoch(*exact)
+    device = choose_device(args.device)
     if args.only:
-        print(peak_memory())
+        run_alone(args, device)
         return
-
-    print(f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"{args.points} points of {points.shape[1]} numbers, {len(DELTAS)} deltas")
-    ours = {epochs: [] for epochs in args.epochs}
-    reference, both_sets = [], []
-    three = labels.repeat(3, 1, 1)  # the training set's pass has three values of labels, not one
-    for _ in range(args.repeats):
-        reference.append(seconds(lambda: reference_epoch(*exact)))
-        for epochs, times in ours.items():
-            part = outputs[:epochs]
-            times.append(seconds(lambda part=part: filter_sums(points, labels, part, DELTAS)))
-        both_sets.append(seconds(lambda: filter_sums(points, three, outputs, DELTAS)))
-    sums = filter_sums(points, labels, outputs[:1], DELTAS)
-    rate = product_rate(args.points, max(args.epochs) + 1)
-    print(f"matrix products: {rate / 1e9:.0f} GFLOP/s in float32")
-
-    one = float(np.median(reference))
-    print(
-        f"reference: {one:.1f} s an epoch, peak {peak_gigabytes(flags(args, 'reference')):.2f} GB"
-    )
-    for epochs, times in ours.items():
-        wall = float(np.median(times))
-        floor = operations(points, sums, epochs + 1) / rate
-        peak = peak_gigabytes(flags(args, "ours", epochs))
-        print(
-            f"{epochs} epochs: {wall:.1f} s, {wall / epochs:.3f} s an epoch, "
-            f"{one * epochs / wall:.0f} times the reference's speed, "
-            f"{100 * floor / wall:.0f}% of the floor, peak {peak:.2f} GB"
-        )
-    wall = float(np.median(ours[max(args.epochs)]))
-    print(f"test set and probe, {max(args.epochs)} epochs: {wall + np.median(both_sets):.1f} s, "
-          f"{1 + np.median(both_sets) / wall:.2f} times the test set alone")  # fmt: skip
-
-
-def flags(args: argparse.Namespace, only: str, epochs: int = 1) -> list[str]:
-    return ["--only", only, "--points", str(args.points), "--epochs", str(epochs)]
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    threads = torch.get_num_threads()
+    print(f"{platform.platform()}, {name}, {threads} threads, torch {torch.__version__}")
+    print(f"{args.points} points of 3072 numbers, {len(DELTAS)} deltas")
+    compare(args, device)
 
 
 if __name__ == "__main__":

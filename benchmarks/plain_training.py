@@ -1,7 +1,8 @@
 """How such training is usually written: the reference that training_speed.py times.
 
-Images one by one through torchvision's transforms in a DataLoader, float32, channels first, shake
-coefficients made on the CPU, a loss brought back from the device at every step.
+A DataLoader takes images one by one through torchvision's transforms. Computation is in float32,
+channels first. Shake coefficients are drawn on the CPU. The loss is read from the device at every
+step.
 """
 
 import torch
@@ -10,12 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from data import MEAN, STD
+from dataset.batches import MEAN, STD
 from models.shake_resnet import Block
 
 
 class PlainBlock(Block):
-    """The same block, its coefficients made on the CPU and its shake an expression."""
+    """The same block with coefficients drawn on the CPU, and the shake without a Function."""
 
     def forward(self, x):
         x1, x2 = self.branch1(x), self.branch2(x)
@@ -28,7 +29,7 @@ class PlainBlock(Block):
 
 
 def plain_model(model: nn.Module) -> nn.Module:
-    """A network's blocks made plain, in its place."""
+    """The same network, its blocks replaced by plain ones in place."""
     for module in model.modules():
         if isinstance(module, Block):
             module.__class__ = PlainBlock
@@ -36,7 +37,7 @@ def plain_model(model: nn.Module) -> nn.Module:
 
 
 class Images(Dataset):
-    """uint8 (N, H, W, 3) and labels, one image at a time."""
+    """Images uint8 (N, H, W, 3) and labels (N,), one image at a time."""
 
     def __init__(self, images, labels, transform):
         self.images, self.labels, self.transform = images, labels, transform
@@ -48,8 +49,13 @@ class Images(Dataset):
         return self.transform(self.images[k]), int(self.labels[k])
 
 
-def plain_epoch(model, optimizer, train_set, test_set, batch_size: int, device) -> tuple:
-    """One epoch of training and one of testing; mean loss and test accuracy in percent."""
+def plain_epoch(
+    model, optimizer, train_set, test_set, batch_size: int, device
+) -> tuple[float, float]:
+    """One epoch of training and one of testing; returns mean loss and test accuracy in percent.
+
+    train_set, test_set: images uint8 (N, H, W, 3) and labels (N,).
+    """
     to_tensor = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     augment = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
     train = transforms.Compose([transforms.ToPILImage(), *augment, *to_tensor])
