@@ -1,0 +1,1 @@
+"""Many settings, one command: what study.py plans, checks, runs and shows."""

@@ -1,0 +1,261 @@
+"""Run jobs as processes, some side by side, and end them all when the user wants to stop."""
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError
+from common.files import write_text
+from studies.display import Display, Progress, Row, Snapshot
+
+TICK = 0.1  # seconds between two looks at the processes
+LOCKED = "is training it"  # what train.py says of a run that another process trains
+FIRST_RETRY, LAST_RETRY = 10.0, 120.0  # seconds until such a run is tried again, doubled each time
+LOOK = 2.0  # seconds between two looks at such a run's files
+PATIENCE = 15.0  # seconds that a process has to end after SIGINT
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to run unless its work is complete, and how to see how far it is.
+
+    is_complete: of the files on disk, asked before and after; None if there is no telling. log:
+    where the output of a failed job goes.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    is_complete: Callable[[], bool] | None = None
+    progress: Callable[[], Progress | None] = lambda: None
+    log: Path | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `error` is empty if all is well, else one line; `output` is all it wrote."""
+
+    error: str
+    output: str
+    seconds: float
+
+
+@dataclass
+class Process:
+    """A running job: its process, the slot it has, and the file that takes its output."""
+
+    job: Job
+    slot: int
+    output: BinaryIO
+    popen: subprocess.Popen
+    started: float
+
+
+@dataclass
+class Elsewhere:
+    """A job that another process does: when to look again, and when to try again."""
+
+    job: Job
+    delay: float
+    retry: float
+    look: float
+
+
+@dataclass
+class Execution:
+    """Where a list of jobs stands."""
+
+    waiting: list[Job]
+    slots: Sequence[Mapping[str, str]]
+    running: list[Process] = field(default_factory=list)
+    elsewhere: list[Elsewhere] = field(default_factory=list)
+    delays: dict[str, float] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def run_jobs(
+    jobs: Sequence[Job], slots: Sequence[Mapping[str, str]], display: Display
+) -> dict[str, Outcome]:
+    """Run the jobs in order, as many side by side as there are slots; returns outcomes by name.
+
+    slots: the environment variables of each place where a job can run. A failed job does not stop
+    the others. Raises KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP, when all processes have
+    ended.
+    """
+    state = Execution(list(jobs), slots)
+    with interrupts() as received:
+        try:
+            while (state.waiting or state.running or state.elsewhere) and not received:
+                start_jobs(state, display)
+                end_jobs(state, display)
+                look_elsewhere(state, display)
+                if display.due():
+                    display.update(snapshot(state))
+                time.sleep(TICK)
+            if received:
+                raise KeyboardInterrupt
+        finally:
+            if received and state.running:
+                with suppress(OSError):  # the terminal may be gone
+                    display.event(f"stopping  {', '.join(p.job.name for p in state.running)}")
+            stop([process.popen for process in state.running], received)
+            display.clear()
+    return state.outcomes
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Collect the signals that ask for an end, instead of an exception at any place in the code."""
+    received: list[int] = []
+    before = {}
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # nohup ignores SIGHUP, so that the study outlives its terminal.
+        number = getattr(signal, name, None)
+        if number and (name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN):
+            before[number] = signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def start_jobs(state: Execution, display: Display) -> None:
+    """Start jobs while there is a free slot; complete ones end at once."""
+    taken = {process.slot for process in state.running}
+    free = [slot for slot in range(len(state.slots)) if slot not in taken]
+    while state.waiting and free:
+        job = state.waiting.pop(0)
+        if settled(state, job, display):
+            continue
+        slot = free.pop(0)
+        output = tempfile.TemporaryFile()  # noqa: SIM115, closed when the process has ended
+        popen = subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **state.slots[slot]},
+            start_new_session=True,  # Ctrl-C reaches the process once: from here
+        )
+        state.running.append(Process(job, slot, output, popen, time.monotonic()))
+        if job.name not in state.delays:
+            display.event(f"started   {job.name}", in_place=False)
+
+
+def end_jobs(state: Execution, display: Display) -> None:
+    """Take the processes that have ended out of the running ones."""
+    for process in [p for p in state.running if p.popen.poll() is not None]:
+        state.running.remove(process)
+        job, now = process.job, time.monotonic()
+        with process.output as file:
+            file.seek(0)
+            text = file.read().decode("utf-8", "replace")
+        if process.popen.returncode == 2 and LOCKED in last_line(text):
+            if job.name not in state.delays:
+                display.event(f"waiting   {job.name}: another process trains it")
+            delay = state.delays.get(job.name, FIRST_RETRY)
+            state.delays[job.name] = min(2 * delay, LAST_RETRY)
+            state.elsewhere.append(Elsewhere(job, delay, now + delay, now + LOOK))
+            continue
+        error = explain(process.popen.returncode, text)
+        if not error:
+            complete, error = ask_complete(job)
+            if complete is False:
+                error = error or "ended with exit status 0, but is not complete"
+        finish(state, job, Outcome(error, text, now - process.started), display)
+
+
+def look_elsewhere(state: Execution, display: Display) -> None:
+    """End jobs that another process has completed; try the others again from time to time."""
+    now = time.monotonic()
+    for entry in [e for e in state.elsewhere if now >= e.look]:
+        entry.look = now + LOOK
+        if settled(state, entry.job, display):
+            state.elsewhere.remove(entry)
+        elif now >= entry.retry:
+            # The other process may have ended before its time.
+            state.elsewhere.remove(entry)
+            state.waiting.insert(0, entry.job)
+
+
+def ask_complete(job: Job) -> tuple[bool | None, str]:
+    """Whether a job's work is complete, None if there is no telling, and what is wrong with it."""
+    try:
+        return (job.is_complete() if job.is_complete else None), ""
+    except UserError as error:
+        return False, str(error)
+
+
+def settled(state: Execution, job: Job, display: Display) -> bool:
+    """Whether a job needs no process: its work is complete, or cannot be done. It then ends."""
+    complete, error = ask_complete(job)
+    if complete or error:
+        finish(state, job, Outcome(error, "", 0.0), display)
+    return bool(complete or error)
+
+
+def finish(state: Execution, job: Job, outcome: Outcome, display: Display) -> None:
+    """Note how a job ended, say so, and keep the output of one that failed."""
+    error = outcome.error
+    if job.log is not None:
+        with suppress(OSError):
+            job.log.unlink(missing_ok=True)
+            if error and outcome.output:
+                write_text(job.log, outcome.output)
+                error = f"{error} (all its output: {job.log})"
+    state.outcomes[job.name] = replace(outcome, error=error)
+    if error:
+        display.event(f"failed    {job.name}: {error}")
+    else:
+        display.finished(job.name, job.progress(), outcome.seconds)
+
+
+def explain(status: int, text: str) -> str:
+    """Why a process failed, in one line; empty if it did not."""
+    if not status:
+        return ""
+    if status < 0:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(-status).name}; last line: {last_line(text)}"
+    return last_line(text) or f"exit status {status}"
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
+def stop(processes: Sequence[subprocess.Popen], received: list[int]) -> None:
+    """End processes and their children: SIGINT, and SIGKILL after PATIENCE or a second signal."""
+    signals = len(received)
+    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, PATIENCE)):
+        for process in processes:
+            if process.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+        end = time.monotonic() + patience
+        while any(process.poll() is None for process in processes):
+            if time.monotonic() > end or (len(received) > signals and number == signal.SIGINT):
+                break
+            time.sleep(TICK / 2)
+
+
+def snapshot(state: Execution) -> Snapshot:
+    """What there is to show."""
+    now = time.monotonic()
+    rows = [Row(p.job.name, p.job.progress(), now - p.started) for p in state.running]
+    rows += [Row(e.job.name, e.job.progress(), None) for e in state.elsewhere]
+    failed = sum(bool(outcome.error) for outcome in state.outcomes.values())
+    done = len(state.outcomes) - failed
+    return Snapshot(tuple(rows), len(state.waiting), done, failed, len(state.slots))
+
+
+def errors_of(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """The error of each job that failed, by its name."""
+    return {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
