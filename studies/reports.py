@@ -80,8 +80,8 @@ def report(
 
 def left_out(setting: PlannedSetting, folders: Sequence[Path]) -> str:
     """A remark on the runs that are not complete, empty if all are."""
-    missing = [run.folder.name for run in setting.runs if run.folder not in folders]
-    return f", without {', '.join(missing)}" if missing else ""
+    missing = [run.name for run in setting.runs if run.folder not in folders]
+    return f", without {', '.join(missing)}" if missing and folders else ""
 
 
 def rate_jobs(

@@ -100,7 +100,7 @@ def run_study(study: Study, jobs: int | None) -> int:
     errors = make_data(study, slots, display)
     errors |= train(study, slots, display)
     complete_runs = {
-        setting: [run.folder for run in setting.runs if run.name not in errors]
+        setting: [r.folder for r in setting.runs if r.data.path.exists() and r.name not in errors]
         for setting in study.settings
     }
     errors |= reports.measure(complete_runs, study.command, passes, display)
@@ -144,25 +144,21 @@ def make_data(study: Study, slots: Sequence[Mapping[str, str]], display: Display
 
 
 def train(study: Study, slots: Sequence[Mapping[str, str]], display: Display) -> dict[str, str]:
-    """Train the runs that are not complete; returns the errors by name."""
+    """Train the runs whose data set is there and that are not complete; returns errors by name."""
     data, runs = plan.data_sets(study.settings), plan.all_runs(study.settings)
     digests = {one.path: complete.data_digest(one.path) for one in data}
-    jobs, errors = [], {}
-    for run in runs:
-        digest = digests[run.data.path]
-        if digest is None:
-            errors[run.name] = f"not trained: {run.data.path} is missing"
-        elif not study.run_complete(run, digest):
-            jobs.append(
-                Job(
-                    run.name,
-                    study.command(plan.train_command(run)),
-                    partial(study.run_complete, run, digest),
-                    partial(read_progress, run.folder, study.run_flags[run.folder]["epochs"]),
-                    run.folder / "failed.log",
-                )
-            )
-    return errors | execute.errors_of(execute.run_jobs(jobs, slots, display))
+    jobs = [
+        Job(
+            run.name,
+            study.command(plan.train_command(run)),
+            partial(study.run_complete, run, digests[run.data.path]),
+            partial(read_progress, run.folder, study.run_flags[run.folder]["epochs"]),
+            run.folder / "failed.log",
+        )
+        for run in runs
+        if digests[run.data.path] and not study.run_complete(run, digests[run.data.path])
+    ]
+    return execute.errors_of(execute.run_jobs(jobs, slots, display))
 
 
 def read_progress(run: Path, epochs: int) -> Progress | None:
