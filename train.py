@@ -86,6 +86,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
+    if args.dis and args.loss not in (None, SELF_DISTILLATION):
+        parser.error(f"--dis=1 and --loss {args.loss} exclude each other; use one")
     args.loss = args.loss or (SELF_DISTILLATION if args.dis else CROSS_ENTROPY)
     args.settings = RunSettings(**{f.name: getattr(args, f.name) for f in fields(RunSettings)})
     try:
