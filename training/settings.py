@@ -65,8 +65,8 @@ class RunSettings:
         values = {f.name: flags.get(ON_DISK.get(f.name, f.name), f.default) for f in fields(cls)}
         if "loss" not in flags:
             values["loss"] = SELF_DISTILLATION if flags["dis"] else CROSS_ENTROPY
-        for name in ("data", "runs"):
-            values[name] = Path(values[name])
+        for name in ("data", "runs", "evaluate"):
+            values[name] = values[name] and Path(values[name])
         return cls(**values)
 
 
