@@ -64,10 +64,13 @@ def train(settings: RunSettings) -> Path:
                 done, previous = checkpoint.load(run, model, optimizer, fixed, device)
             distributed.barrier()  # all ranks have read before rank 0 writes
             if distributed.is_main():
-                config = run_config(settings, dataset, device_name)
-                open_run(run, done if resume else None, config, sample)
-                if not resume:
+                if resume:
+                    run_folder.truncate_run(run, done)
+                else:
+                    run_folder.remove_run(run)
                     checkpoint.save(run, model, optimizer, 0, fixed, None)
+                config = run_config(settings, dataset, device_name)
+                describe_run(run, config, sample)
                 start = f"from epoch {done + 1}"
                 print(f"{run}: {config['loss']} on {device_name}, {start}", flush=True)
             data = send_data(dataset, sample, device)
@@ -140,12 +143,8 @@ def is_complete(run: Path, settings: RunSettings, fixed: dict) -> bool:
     return content["epoch"] == settings.epochs
 
 
-def open_run(run: Path, done: int | None, config: dict, sample: np.ndarray) -> None:
-    """Cut the files of a run back to `done` epochs; with None, start a run anew."""
-    if done is None:
-        run_folder.remove_run(run)
-    else:
-        run_folder.truncate_run(run, done)
+def describe_run(run: Path, config: dict, sample: np.ndarray) -> None:
+    """Write what a new run is. config.json makes it exist, so its checkpoint comes before."""
     if not (run / "config.json").exists():
         run_folder.write_sample_indices(run, sample)
         run_folder.write_config(run, config)
