@@ -127,12 +127,13 @@ def decide_resume(settings: RunSettings) -> bool:
     """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
     run = settings.folder
     exists, has_checkpoint = (run / "config.json").exists(), (run / checkpoint.NAME).exists()
-    if settings.resume == "auto":
-        return exists and has_checkpoint
+    if settings.resume == "auto" and not exists:
+        return False
     if exists and not (settings.resume or settings.overwrite):
         raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
     if settings.resume and not has_checkpoint:
-        raise UserError(f"--resume: {run / checkpoint.NAME} does not exist; leave it out")
+        remedy = "use --overwrite to start again" if exists else "leave it out"
+        raise UserError(f"--resume: {run / checkpoint.NAME} does not exist; {remedy}")
     return bool(settings.resume)
 
 
