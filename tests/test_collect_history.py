@@ -1,4 +1,4 @@
-"""collect_history.py: what is collected, the summary, the refusals."""
+"""collect_history.py: what is collected and where it goes, the notes, the refusals."""
 
 import json
 from pathlib import Path
@@ -6,94 +6,127 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import runs
+from common.files import write_json
+from common.run_folder import append_history, read_config, read_history, write_config
+
+RUNS = Path("runs/small")
+RUN, HISTORY = RUNS / "dis0-small_cnn-seed0", RUNS / "history.json"
+WRITTEN = ("history.json", "summary.json", "summary.csv")
 
 
-def test_every_curve_of_every_run(study, script):
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def test_every_curve_of_every_run(study_outputs, script):
     assert script("frequency", "--delta", 100, 400)[0] == 0
     status, out, err = script("collect_history")
     assert status == 0 and err == ""
-    history = json.loads(Path("history.json").read_text())
+    history = read_json(HISTORY)
     assert [run["run"] for run in history["runs"]] == [
         f"dis{dis}-small_cnn-seed{seed}" for dis in (0, 1) for seed in (0, 1)
     ]
     assert history["data"]["noise"] == "pair" and history["data"]["name"] == "small"
     for run in history["runs"]:
-        folder = Path("runs/small") / run["run"]
-        records, _ = runs.read_history(folder)
-        for key in records[0]:
-            assert run["history"][key] == [record[key] for record in records]
-        frequency = json.loads((folder / "frequency.json").read_text())
-        for part in ("test", "probe"):
-            del frequency[part]["products"]
+        records, _ = read_history(RUNS / run["run"])
+        assert run["history"] == {key: [r[key] for r in records] for key in records[0]}
+        frequency = read_json(RUNS / run["run"] / "frequency.json")
+        for section in ("test", "probe"):
+            del frequency[section]["products"]
         assert run["frequency"] == frequency
         assert run["loss"] == ("cross-entropy", "self-distillation")[run["settings"]["dis"]]
         assert run["settings"]["lr"] == 0.05 and run["settings"]["model"] == "small_cnn"
+        assert run["seed"] == run["settings"]["seed"] == int(run["run"][-1])
         assert run["run"] in out
-    assert "history.json" in out
+    assert "written: runs/small/history.json" in out
 
 
-def test_it_does_not_depend_on_where_it_is_run(study, script, monkeypatch):
+@pytest.mark.parametrize("flags", [[], ["runs"], [RUNS], [RUN], ["--runs", RUNS]])
+def test_the_files_go_into_the_folder_of_the_runs(study_outputs, script, flags):
+    status, out, _ = script("collect_history", *flags)
+    assert status == 0
+    made = {str(path) for path in Path().rglob("*") if path.name in WRITTEN}
+    assert made == {f"runs/small/{name}" for name in WRITTEN}
+    assert all(f"runs/small/{name}" in out for name in WRITTEN)
+
+
+def test_out_and_summary_name_other_files(study_outputs, script):
+    flags = ["--out", "elsewhere/all.json", "--summary", "table"]
+    assert script("collect_history", *flags)[0] == 0
+    names = {path.name for path in Path("elsewhere").iterdir()}
+    assert names == {"all.json", "table.json", "table.csv"}
+    assert not HISTORY.exists()
+
+
+def test_the_result_does_not_depend_on_the_working_folder(study_outputs, script, monkeypatch):
     assert script("collect_history", "--out", "a.json")[0] == 0
     monkeypatch.chdir("data")
-    assert script("collect_history", study / "runs", "--out", "../b.json")[0] == 0
-    assert (study / "a.json").read_bytes() == (study / "b.json").read_bytes()
+    assert script("collect_history", study_outputs / "runs", "--out", "../b.json")[0] == 0
+    assert (study_outputs / "a.json").read_bytes() == (study_outputs / "b.json").read_bytes()
 
 
-def test_a_run_on_its_way_is_collected_with_a_note(study, script):
-    path = Path("runs/small/dis0-small_cnn-seed0/history.jsonl")
+def test_collecting_twice_writes_the_same_file(study_outputs, script):
+    assert script("collect_history")[0] == 0
+    before = HISTORY.read_bytes()
+    assert script("collect_history")[0] == 0
+    assert HISTORY.read_bytes() == before
+
+
+def test_a_run_in_progress_is_collected_with_a_note(study_outputs, script):
+    path = RUN / "history.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     status, out, err = script("collect_history")
     assert status == 0 and "half-written" in err and err.count("\n") == 1
     assert "at epoch 2, best" in out.split("dis0-small_cnn-seed0:")[1].splitlines()[0]
+    assert len(read_json(HISTORY)["runs"][0]["history"]["epoch"]) == 2
 
 
-@pytest.mark.parametrize("damage", ["no runs", "no history", "bad config", "bad frequency"])
-def test_refusals_keep_the_old_file(study, script, refused, damage):
+# What is wrong: how it is made so, the flags, and a word of the message.
+DAMAGES = {
+    "no runs": (lambda: None, ["--runs", "nowhere"], "train.py"),
+    "no history": (lambda: (RUN / "history.jsonl").unlink(), [], "history.jsonl"),
+    "bad line": (lambda: (RUN / "history.jsonl").write_text("{\n{}\n"), [], "line 1"),
+    "bad config": (lambda: (RUN / "config.json").write_text("{"), [], "config.json"),
+    "bad frequency": (lambda: (RUN / "frequency.json").write_text("[]"), [], "frequency.py"),
+    "no section": (lambda: (RUN / "frequency.json").write_text("{}"), [], "frequency.py"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_refusal_keeps_the_old_file(study_outputs, script, refused, name):
     assert script("collect_history")[0] == 0
-    before = Path("history.json").read_bytes()
-    run, flags, word = Path("runs/small/dis0-small_cnn-seed0"), [], str
-    if damage == "no runs":
-        flags, word = ["--runs", "nowhere"], "train.py"
-    elif damage == "no history":
-        (run / "history.jsonl").unlink()
-        word = "history.jsonl"
-    elif damage == "bad config":
-        (run / "config.json").write_text("{")
-        word = "config.json"
-    else:
-        (run / "frequency.json").write_text("[]")
-        word = "frequency.py"
+    before = HISTORY.read_bytes()
+    damage, flags, word = DAMAGES[name]
+    damage()
     assert word in refused("collect_history", *flags)
-    assert Path("history.json").read_bytes() == before
+    assert HISTORY.read_bytes() == before
 
 
-def test_runs_of_two_data_sets_are_refused(study, refused):
-    config = runs.read_config(Path("runs/small/dis1-small_cnn-seed1"))
+def test_runs_of_two_data_sets_are_refused(study_outputs, refused):
+    config = read_config(RUNS / "dis1-small_cnn-seed1")
     config["data"]["digest"] = "0" * 64
     other = Path("runs/other/dis1-small_cnn-seed1")
-    runs.write_json(other / "config.json", config)
-    runs.append_history(other, {"epoch": 1, "test_accuracy": 1.0})
+    write_json(other / "config.json", config)
+    append_history(other, {"epoch": 1, "test_accuracy": 1.0})
     for name in ("collect_history", "plot"):
         message = refused(name)
         assert "two data sets" in message and "runs/other" in message
-    assert not Path("history.json").exists() and not Path("figures").exists()
+    assert not list(Path().rglob("history.json")) and not Path("figures").exists()
 
 
-def test_numbers_survive_the_round_trip(study, script):
+def test_accuracies_are_those_of_the_logits(study_outputs, script):
     assert script("collect_history")[0] == 0
-    run = json.loads(Path("history.json").read_text())["runs"][0]
-    logits = np.load(Path("runs/small") / run["run"] / "logits.npy")
     labels = np.arange(40) % 4
-    accuracy = [100 * np.mean(z.argmax(1) == labels) for z in logits]
-    np.testing.assert_allclose(run["history"]["test_accuracy"], accuracy)
+    for run in read_json(HISTORY)["runs"]:
+        logits = np.load(RUNS / run["run"] / "logits.npy")
+        accuracy = [100 * np.mean(z.argmax(1) == labels) for z in logits]
+        np.testing.assert_allclose(run["history"]["test_accuracy"], accuracy)
 
 
-def test_runs_of_two_settings_are_collected_without_a_common_mean(study, script):
-    run = Path("runs/small/dis0-small_cnn-seed0")
-    config = runs.read_config(run)
+def test_runs_of_two_settings_are_collected_without_a_common_mean(study_outputs, script):
+    config = read_config(RUN)
     config["flags"]["lr"] = 0.1
-    runs.write_json(run / "config.json", config)
+    write_config(RUN, config)
     status, out, _ = script("collect_history")
     assert status == 0 and "no summary over seeds" in out and "differ in lr" in out
-    assert len(json.loads(Path("history.json").read_text())["runs"]) == 4
+    assert len(read_json(HISTORY)["runs"]) == 4 and not (RUNS / "summary.json").exists()

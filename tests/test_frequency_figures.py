@@ -1,65 +1,69 @@
-"""frequency_figures.py: the lines are the measures, by loss, delta and part."""
+"""plotting/frequency_figures.py: the lines are the measures, by loss, delta and band."""
 
 import numpy as np
 import pytest
-from conftest import lines
+from helpers import panel_lines
 
-import curves
-import frequency_figures
-from drawing import STYLES
-
-
-@pytest.mark.parametrize(("delta", "column"), [(100, 0), (400, 1)])
-def test_frequency_figure_shows_the_chosen_delta(collected, delta, column):
-    figure = frequency_figures.frequency_figure(collected, curves.by_loss(collected), delta)
-    for panel, measure in zip(figure.axes[:2], ("delta_norm", "energy_share"), strict=True):
-        for loss in STYLES:
-            values = [
-                np.array(run["frequency"]["test"]["outputs"][measure])[:, column]
-                for run in collected["runs"]
-                if run["loss"] == loss
-            ]
-            np.testing.assert_allclose(lines(panel)[loss], np.mean(values, axis=0))
-        test = collected["runs"][0]["frequency"]["test"]
-        assert set(lines(panel)["true labels"]) == {test["labels"]["true"][measure][column]}
-        assert set(lines(panel)["shuffled"]) == {test["shuffled"][measure][column]}
-        assert f"= {delta}" in panel.get_title()
+from analysis.curves import group_by_loss
+from plotting.frequency_figures import (
+    PART_STYLES,
+    convergence_figure,
+    frequency_figure,
+    learned_parts_figure,
+    spectrum_figure,
+)
+from plotting.style import STYLES
 
 
-def of_loss(history, loss, part, measure):
-    """(seeds, epochs, deltas) of a measure."""
-    found = [run["frequency"][part]["outputs"][measure] for run in history["runs"]]
-    return np.array([v for v, r in zip(found, history["runs"], strict=True) if r["loss"] == loss])
+def mean_over_seeds(history, loss, section, measure):
+    """(epochs, deltas) of a measure of the outputs."""
+    runs = [run for run in history["runs"] if run["loss"] == loss]
+    return np.mean([run["frequency"][section]["outputs"][measure] for run in runs], axis=0)
 
 
-def test_convergence_figure(collected):
-    figure = frequency_figures.convergence_figure(collected, curves.by_loss(collected))
+@pytest.mark.parametrize(("delta", "column"), [(100, 0), (400, 1), (None, 1)])
+def test_the_frequency_figure_shows_the_chosen_delta(study_history, delta, column):
+    figure = frequency_figure(study_history, group_by_loss(study_history), delta)
+    test = study_history["runs"][0]["frequency"]["test"]
+    ratios = ("delta_norm", "energy_share")
+    for upper, lower, ratio in zip(figure.axes[:2], figure.axes[2:], ratios, strict=True):
+        lines = panel_lines(upper)
+        means = [mean_over_seeds(study_history, loss, "test", ratio)[:, column] for loss in STYLES]
+        for loss, mean in zip(STYLES, means, strict=True):
+            np.testing.assert_allclose(lines[loss], mean)
+        assert set(lines["clean labels"]) == {test["labels"]["true"][ratio][column]}
+        assert set(lines["shuffled labels"]) == {test["shuffled"][ratio][column]}
+        assert f"= {(100, 400)[column]}" in upper.get_title()
+        _, difference = lower.get_lines()  # zero, and the difference
+        np.testing.assert_allclose(difference.get_ydata(), means[1] - means[0])
+
+
+def test_the_convergence_figure_has_both_bands_at_each_delta(study_history):
+    figure = convergence_figure(study_history, group_by_loss(study_history))
     panels = np.array(figure.axes).reshape(2, -1)
     assert panels.shape == (2, 2)  # of two deltas there are no three
     for row, measure in zip(panels, ("e_low", "e_high"), strict=True):
         for column, panel in enumerate(row):
             for loss in STYLES:
-                values = of_loss(collected, loss, "test", measure)[..., column].mean(0)
-                np.testing.assert_allclose(lines(panel)[loss], values)
+                mean = mean_over_seeds(study_history, loss, "test", measure)[:, column]
+                np.testing.assert_allclose(panel_lines(panel)[loss], mean)
             assert f"= {(100, 400)[column]}" in panel.get_title()
 
 
-def test_learned_parts_figure(collected):
-    groups = curves.by_loss(collected)
-    figure = frequency_figures.learned_parts_figure(collected, groups, None)
+@pytest.mark.parametrize(("delta", "column"), [(100, 0), (None, 1)])
+def test_the_learned_parts_figure_has_a_panel_for_each_loss(study_history, delta, column):
+    figure = learned_parts_figure(study_history, group_by_loss(study_history), delta)
     for panel, loss in zip(figure.axes, STYLES, strict=True):
-        assert loss in panel.get_title() and "= 400" in panel.get_title()
-        for part, (label, _) in frequency_figures.PART_STYLES.items():
-            values = of_loss(collected, loss, "probe", f"learned_{part}")[..., 1].mean(0)
-            np.testing.assert_allclose(lines(panel)[label], values)
-    shown = frequency_figures.learned_parts_figure(collected, groups, 100).axes[0]
-    values = of_loss(collected, "cross-entropy", "probe", "learned_noise_high")[..., 0].mean(0)
-    np.testing.assert_allclose(lines(shown)["noise, high"], values)
+        assert loss in panel.get_title() and f"= {(100, 400)[column]}" in panel.get_title()
+        assert set(panel_lines(panel)) == {label for label, _ in PART_STYLES.values()}
+        for part, (label, _) in PART_STYLES.items():
+            mean = mean_over_seeds(study_history, loss, "probe", f"learned_{part}")[:, column]
+            np.testing.assert_allclose(panel_lines(panel)[label], mean)
 
 
-def test_spectrum_figure(collected):
-    figure = frequency_figures.spectrum_figure(collected, curves.by_loss(collected))
-    maps = [of_loss(collected, loss, "test", "excess").mean(0).T for loss in STYLES]
+def test_the_spectrum_figure_has_a_map_for_each_loss_and_their_difference(study_history):
+    figure = spectrum_figure(study_history, group_by_loss(study_history))
+    maps = [mean_over_seeds(study_history, loss, "test", "excess").T for loss in STYLES]
     images = [panel.collections[0] for panel in (*figure.axes[:2], figure.axes[3])]
     for image, values in zip(images, [*maps, maps[1] - maps[0]], strict=True):
         np.testing.assert_allclose(image.get_array(), values)

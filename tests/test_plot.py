@@ -1,96 +1,110 @@
-"""plot.py: what the lines show, which runs may share a figure, what is said when one cannot be."""
+"""plot.py: what the lines show, which runs may share a figure, what is said when they may not."""
 
 import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lines
+from helpers import ROOT, panel_lines
 
-import curves
-import plot
-import runs
-from drawing import STYLES, caption
+from analysis.curves import group_by_loss
+from common.files import write_json
+from plotting.figures import FIGURES
+from plotting.style import STYLES, caption
+from plotting.training_figures import accuracy_figure, loss_figure, memorization_figure
 
 FROM_HISTORY = {"accuracy.png", "loss.png", "memorization.png"}
 FROM_FREQUENCY = {"frequency.png", "convergence.png", "learned_parts.png", "spectrum.png"}
+DISTILLED_BEFORE = "self-distillation, previous epoch"
 
 
-def by_loss(history, key):
+def draw(figure, history):
+    return figure(history, group_by_loss(history))
+
+
+def values_by_loss(history, name):
+    """loss -> (seeds, epochs) of a curve."""
     return {
-        loss: np.array([r["history"][key] for r in history["runs"] if r["loss"] == loss])
+        loss: np.array([run["history"][name] for run in history["runs"] if run["loss"] == loss])
         for loss in STYLES
     }
 
 
-def test_accuracy_lines_are_means_over_seeds(collected):
-    figure = plot.accuracy_figure(collected, curves.by_loss(collected))
-    for panel, key in zip(figure.axes, ("train_accuracy", "test_accuracy"), strict=False):
-        for loss, values in by_loss(collected, key).items():
-            np.testing.assert_allclose(lines(panel)[loss], values.mean(0))
+def with_runs(history, runs):
+    return {**history, "runs": list(runs)}
+
+
+def test_accuracy_lines_are_means_over_seeds(study_history):
+    figure = draw(accuracy_figure, study_history)
+    for panel, name in zip(figure.axes, ("train_accuracy", "test_accuracy"), strict=False):
+        for loss, values in values_by_loss(study_history, name).items():
+            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
         band = panel.collections[0].get_paths()[0].get_extents()
-        values = by_loss(collected, key)["cross-entropy"]
+        values = values_by_loss(study_history, name)["cross-entropy"]
         assert (band.y0, band.y1) == pytest.approx((values.min(), values.max()))
         assert (panel.get_xlabel(), panel.get_ylabel()) == ("epoch", "accuracy (%)")
-    accuracy = by_loss(collected, "test_accuracy")
-    (difference,) = (line.get_ydata() for line in figure.axes[2].get_lines()[1:])
+    accuracy = values_by_loss(study_history, "test_accuracy")
+    _, difference = figure.axes[2].get_lines()  # zero, and the difference
     expected = (accuracy["self-distillation"] - accuracy["cross-entropy"]).mean(0)
-    np.testing.assert_allclose(difference, expected)
+    np.testing.assert_allclose(difference.get_ydata(), expected)
 
 
-def test_loss_figure_keeps_the_objectives_apart(collected):
-    figure = plot.history_figure(collected, curves.by_loss(collected), plot.LOSS_PANELS)
+def test_the_loss_figure_keeps_the_objectives_apart(study_history):
     names = ("train_cross_entropy", "test_cross_entropy", "train_objective")
-    for panel, name in zip(figure.axes, names, strict=True):
-        for loss, values in by_loss(collected, name).items():
-            np.testing.assert_allclose(lines(panel)[loss], values.mean(0))
+    for panel, name in zip(draw(loss_figure, study_history).axes, names, strict=True):
+        for loss, values in values_by_loss(study_history, name).items():
+            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
         assert "nats" in panel.get_ylabel()
 
 
-def test_memorization_figure(collected):
-    groups = curves.by_loss(collected)
-    figure = plot.history_figure(collected, groups, plot.MEMORIZATION_PANELS)
+def test_the_memorization_figure(study_history):
     names = ("memorized", "train_clean_accuracy")
-    for panel, name in zip(figure.axes, names, strict=True):
-        for loss, values in by_loss(collected, name).items():
-            np.testing.assert_allclose(lines(panel)[loss], values.mean(0))
+    for panel, name in zip(draw(memorization_figure, study_history).axes, names, strict=True):
+        for loss, values in values_by_loss(study_history, name).items():
+            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
 
 
-def test_the_caption_says_what_it_is_of(collected):
-    text = caption(collected, curves.by_loss(collected))
+def test_the_caption_says_what_is_shown(study_history):
+    text = caption(study_history, group_by_loss(study_history))
     for word in ("random", "pair noise", "25%", "small_cnn", "60 training", "40 test", "0, 1"):
         assert word in text
-    collected["runs"] = collected["runs"][:3]
-    text = caption(collected, curves.by_loss(collected))
+    three = with_runs(study_history, study_history["runs"][:3])
+    text = caption(three, group_by_loss(three))
     assert "cross-entropy seeds 0, 1" in text and "self-distillation seeds 0;" in text
 
 
-def test_one_run_an_unpaired_seed_and_a_run_on_its_way(collected):
-    groups = curves.by_loss({**collected, "runs": collected["runs"][:1]})
-    plot.accuracy_figure({**collected, "runs": collected["runs"][:1]}, groups)
-    shorter = copy.deepcopy(collected)
-    shorter["runs"][0]["history"] = {k: v[:2] for k, v in shorter["runs"][0]["history"].items()}
-    figure = plot.accuracy_figure(shorter, curves.by_loss(shorter))
-    assert len(lines(figure.axes[1])["cross-entropy"]) == 2
-    unpaired = [collected["runs"][0], collected["runs"][3]]
-    figure = plot.accuracy_figure(
-        {**collected, "runs": unpaired}, curves.by_loss({**collected, "runs": unpaired})
-    )
+def test_one_run_has_a_figure(study_history):
+    figure = draw(accuracy_figure, with_runs(study_history, study_history["runs"][:1]))
+    assert list(panel_lines(figure.axes[0])) == ["cross-entropy"]
+    assert figure.axes[2].texts[0].get_text() == "one loss only"
+
+
+def test_a_run_in_progress_cuts_the_mean_short(study_history):
+    first, *others = study_history["runs"]
+    shorter = {**first, "history": {name: v[:2] for name, v in first["history"].items()}}
+    figure = draw(accuracy_figure, with_runs(study_history, [shorter, *others]))
+    assert len(panel_lines(figure.axes[1])["cross-entropy"]) == 2
+
+
+def test_without_a_common_seed_the_difference_is_of_means(study_history):
+    unpaired = [study_history["runs"][0], study_history["runs"][3]]
+    figure = draw(accuracy_figure, with_runs(study_history, unpaired))
     first, second = (np.array(run["history"]["test_accuracy"]) for run in unpaired)
     np.testing.assert_allclose(figure.axes[2].get_lines()[1].get_ydata(), second - first)
 
 
-def test_both_sources_draw_the_same_figures(collected, script):
-    assert script("plot", "history.json", "--out", "a")[0] == 0
-    assert script("plot", "--out", "b")[0] == 0
-    assert script("plot", "runs/small", "--out", "c")[0] == 0
+def test_all_sources_draw_the_same_figures(study_history, script):
+    sources = {"a": ["history.json"], "b": [], "c": ["runs/small"], "d": ["--runs", "runs/small"]}
+    for folder, source in sources.items():
+        assert script("plot", *source, "--out", folder)[0] == 0
     assert {path.name for path in Path("a").iterdir()} == FROM_HISTORY | FROM_FREQUENCY
+    assert {f"{name}.png" for name in FIGURES} == FROM_HISTORY | FROM_FREQUENCY
     for name in FROM_HISTORY | FROM_FREQUENCY:
-        pictures = {Path(folder, name).read_bytes() for folder in "abc"}
+        pictures = {Path(folder, name).read_bytes() for folder in sources}
         assert len(pictures) == 1 and pictures.pop().startswith(b"\x89PNG")
 
 
-def test_without_frequency_the_other_figures_are_drawn(study, script):
+def test_without_frequencies_the_other_figures_are_drawn(study_outputs, script):
     status, out, err = script("plot")
     assert status == 0 and err.count("\n") == 1
     assert all(name in err for name in FROM_FREQUENCY) and "run frequency.py" in err
@@ -98,7 +112,7 @@ def test_without_frequency_the_other_figures_are_drawn(study, script):
     assert out.count("figures/") == 3
 
 
-def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study, script):
+def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study_outputs, script):
     assert script("frequency", "--values", "logits", "--delta", 100, 400)[0] == 0
     status, out, err = script("plot")
     assert status == 0 and "figures/frequency.png" in out and "figures/spectrum.png" in out
@@ -106,34 +120,37 @@ def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study, script):
     assert "without --values" in err
 
 
-def test_a_delta_that_was_not_measured_names_the_command(collected, script):
+def test_a_delta_that_was_not_measured_names_the_command(study_history, script):
     status, _, err = script("plot", "--delta", 333)
     assert status == 0 and "frequency.py --delta 333" in err and err.count("\n") == 1
+    assert {path.name for path in Path("figures").iterdir()} == FROM_HISTORY | {
+        *("convergence.png", "spectrum.png")
+    }
 
 
-def test_without_wrong_labels_there_is_nothing_to_memorize(collected, script):
-    for run in collected["runs"]:
+def test_without_wrong_labels_there_is_nothing_to_memorize(study_history, script):
+    for run in study_history["runs"]:
         run["history"]["memorized"] = [None] * 3
-    runs.write_json(Path("clean.json"), collected)
+    write_json(Path("clean.json"), study_history)
     status, _, err = script("plot", "clean.json")
     assert status == 0 and "memorization.png" in err and "wrong" in err
 
 
-def test_runs_of_different_settings_are_not_averaged(collected, refused):
-    collected["runs"][1]["settings"]["lr"] = 0.1
-    runs.write_json(Path("mixed.json"), collected)
+def test_runs_of_different_settings_are_not_averaged(study_history, refused):
+    study_history["runs"][1]["settings"]["lr"] = 0.1
+    write_json(Path("mixed.json"), study_history)
     message = refused("plot", "mixed.json")
     assert "lr" in message and "0.05" in message and "0.1" in message
 
 
-def test_a_seed_twice_is_refused(collected, refused):
-    collected["runs"].append({**collected["runs"][0], "run": "again"})
-    runs.write_json(Path("twice.json"), collected)
+def test_a_seed_twice_is_refused(study_history, refused):
+    study_history["runs"].append({**study_history["runs"][0], "run": "again"})
+    write_json(Path("twice.json"), study_history)
     assert "again" in refused("plot", "twice.json")
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", '{"data": {}, "runs": []}'])
-def test_a_bad_history_is_refused(refused, study, text):
+def test_a_bad_history_is_refused(refused, workplace, text):
     if text is not None:
         Path("bad.json").write_text(text)
     message = refused("plot", "bad.json")
@@ -141,74 +158,42 @@ def test_a_bad_history_is_refused(refused, study, text):
     assert not Path("figures").exists()
 
 
-def three_losses(collected):
-    """The runs of two losses, and those of one of them again under another name."""
-    for run in [r for r in collected["runs"] if r["loss"] == "self-distillation"]:
-        other = {**copy.deepcopy(run), "loss": "self-distillation, previous epoch"}
-        other["run"] = "previous-" + run["run"]
-        collected["runs"].append(other)
-    return collected
+@pytest.fixture
+def three_losses(study_history):
+    """`study_history` with the runs of self-distillation again, as those of another loss."""
+    for run in study_history["runs"][2:]:
+        again = {"loss": DISTILLED_BEFORE, "run": f"previous-{run['run']}"}
+        study_history["runs"].append({**copy.deepcopy(run), **again})
+    return study_history
 
 
-def test_three_losses_have_three_lines_and_two_differences(collected, script):
-    runs.write_json(Path("three.json"), three_losses(collected))
+def test_three_losses_have_three_lines_and_two_differences(three_losses, script):
+    write_json(Path("three.json"), three_losses)
     status, out, err = script("plot", "three.json")
     assert (status, err, out.count(".png")) == (0, "", 7)
-    groups = curves.by_loss(collected)
-    assert len(groups) == 3
-    figure = plot.accuracy_figure(collected, groups)
-    assert len(lines(figure.axes[0])) == 3 and len(figure.axes[2].get_lines()) == 3
-    styles = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].get_lines()]
-    assert len({color for color, _ in styles}) == 3
+    figure = draw(accuracy_figure, three_losses)
+    assert list(panel_lines(figure.axes[0])) == [*STYLES, DISTILLED_BEFORE]
+    assert len(figure.axes[2].get_lines()) == 3  # zero, and two differences
+    colors = {line.get_color() for line in figure.axes[0].get_lines()}
+    styles = {str(line._unscaled_dash_pattern) for line in figure.axes[0].get_lines()}
+    assert len(colors) == len(styles) == 3
 
 
-def test_marks_show_where_early_stopping_ends(collected):
-    for k, run in enumerate(collected["runs"]):
+def test_marks_show_where_early_stopping_ends(study_history):
+    for k, run in enumerate(study_history["runs"]):
         run["history"]["val_accuracy"] = [[1.0, 3.0, 2.0], [1.0, 2.0, 2.5]][k % 2]
-    figure = plot.accuracy_figure(collected, curves.by_loss(collected))
-    test = figure.axes[1]
+    test = draw(accuracy_figure, study_history).axes[1]
     marks = {tuple(c.get_offsets()[0]) for c in test.collections if len(c.get_offsets()) == 1}
     expected = {
         (2.0 + k % 2, run["history"]["test_accuracy"][1 + k % 2])
-        for k, run in enumerate(collected["runs"])
+        for k, run in enumerate(study_history["runs"])
     }
     assert expected <= marks and "early stopping" in test.get_title()
 
 
-def at_rate(collected, rate, shift):
-    """A study like `collected` of another noise rate and other accuracies."""
-    other = copy.deepcopy(collected)
-    other["data"] |= {"rate_found": rate, "name": f"small{rate}"}
-    for run in other["runs"]:
-        run["history"]["val_accuracy"] = [1.0, 3.0, 2.0]
-        run["history"]["test_accuracy"] = [v + shift for v in run["history"]["test_accuracy"]]
-    return other
-
-
-def test_rate_figure(collected, script):
-    studies = {rate: at_rate(collected, rate, shift) for rate, shift in ((0.6, 5), (0.2, 9))}
-    for rate, study in studies.items():
-        runs.write_json(Path(f"{rate}.json"), study)
-    status, out, err = script("plot", "0.6.json", "0.2.json", "--out", "rates")
-    assert (status, err, out) == (0, "", "rates/rate.png\n")
-    assert [path.name for path in Path("rates").iterdir()] == ["rate.png"]
-    figure = plot.rate_figure(list(studies.values()))
-    for panel, epoch in zip(figure.axes, (lambda a: -1, lambda a: 1, np.argmax), strict=True):
-        for loss in STYLES:
-            (line,) = [part for part in panel.get_lines() if part.get_label() == loss]
-            np.testing.assert_allclose(line.get_xdata(), [20, 60])
-            expected = [
-                np.mean([a[epoch(a)] for a in by_loss(studies[rate], "test_accuracy")[loss]])
-                for rate in (0.2, 0.6)
-            ]
-            np.testing.assert_allclose(line.get_ydata(), expected)
-
-
-def test_rates_of_two_noises_are_refused(collected, refused):
-    runs.write_json(Path("a.json"), collected)
-    other = at_rate(collected, 0.5, 0)
-    other["data"]["noise"] = "symmetric"
-    runs.write_json(Path("b.json"), other)
-    assert "differ in noise" in refused("plot", "a.json", "b.json")
-    assert "runs named" in refused("plot", "a.json", "runs")
-    assert not Path("figures").exists()
+@pytest.mark.parametrize("noise", ["pair40", "symmetric40"])
+def test_the_committed_results_are_still_drawn(script, tmp_path, noise):
+    history = ROOT / f"results/cifar10-jpeg-small/{noise}/history.json"
+    status, out, err = script("plot", history, "--out", tmp_path)
+    assert (status, err) == (0, "") and out.count(".png") == 7
+    assert {path.name for path in tmp_path.iterdir()} == FROM_HISTORY | FROM_FREQUENCY
