@@ -19,7 +19,7 @@ endif
 demo: $(SETUP)
 	$(PYTHON) study.py --data shapes --noise pair --seeds 0 --loss cross-entropy self-distillation \
 	  --generate "--train-size 2000" --jobs 2 \
-	  --train "--depth 14 --width 8 --epochs 40 --batch-size 64 --lr 0.1 --no-augment"
+	  --train "--model small_cnn --epochs 30 --batch-size 64 --lr 0.05 --no-augment --sample-size 1000"
 
 test: $(SETUP)
 	$(PYTHON) -m pytest

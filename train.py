@@ -26,63 +26,14 @@ from losses import CROSS_ENTROPY, LOSSES, SELF_DISTILLATION, TEACHERS
 from models import MODELS, check_size
 from training.settings import RunSettings
 
+DEFAULT = RunSettings()
+
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    default = RunSettings()
     parser = Parser(__doc__)
-    loss = parser.add_argument_group("loss")
-    loss.add_argument("--loss", choices=LOSSES, help="loss; by default what --dis says")
-    loss.add_argument(
-        "--dis", type=int, default=0, choices=(0, 1), help="0 cross-entropy, 1 self-distillation"
-    )
-    loss.add_argument(
-        "--teacher",
-        default=default.teacher,
-        choices=TEACHERS,
-        help="whose prediction self-distillation learns from",
-    )
-    loss.add_argument(
-        "--soft", action="store_true", help="learn from the teacher's distribution, not its class"
-    )
-    loss.add_argument(
-        "--weight",
-        type=fraction,
-        help="fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
-    )
-    add = parser.add_argument_group("network and training").add_argument
-    add("--data", type=Path, default=default.data, help="data set that generate.py made")
-    add("--model", default=default.model, choices=MODELS, help="network")
-    add("--depth", type=int, default=default.depth, help="depth of the shake_resnet, 6n + 2")
-    add("--width", type=int, default=default.width, help="channels of its first stage")
-    add("--epochs", type=integer(1), default=default.epochs, help="number of training epochs")
-    add("--batch-size", type=integer(1), default=default.batch_size, help="images in a batch")
-    add("--lr", type=positive, default=default.lr, help="learning rate at the first step")
-    add("--weight-decay", type=non_negative, default=default.weight_decay, help="weight decay")
-    add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
-    add("--seed", type=integer(0), default=default.seed, help="seed of the parameters and epochs")
-    add(
-        *("--sample-size", "--probe"),
-        type=integer(1),
-        help="training images to evaluate after each epoch; by default all, at most 10000",
-    )
-    add = parser.add_argument_group("device").add_argument
-    add("--device", default=default.device, choices=DEVICES, help="device to train on")
-    add("--amp", action=BooleanOptionalAction, help="compute in bfloat16; by default on CUDA only")
-    add("--compile", action="store_true", help="compile the network; the first epoch takes longer")
-    add = parser.add_argument_group("run").add_argument
-    add("--runs", type=Path, default=default.runs, help="folder of all runs")
-    add("--run", help="name of the run; by default from loss, network and seed")
-    add(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        choices=(True, "auto"),
-        metavar="auto",
-        help="go on from the run's checkpoint; auto also starts a run that does not exist",
-    )
-    add("--overwrite", action="store_true", help="delete the run of this name and start again")
-    add("--evaluate", type=Path, metavar="RUN", help="only measure the checkpoint of a run")
+    add_loss_arguments(parser)
+    add_training_arguments(parser)
+    add_run_arguments(parser)
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
@@ -96,6 +47,68 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     except UserError as error:
         parser.error(str(error))
     return args
+
+
+def add_loss_arguments(parser: Parser) -> None:
+    loss = parser.add_argument_group("loss")
+    loss.add_argument("--loss", choices=LOSSES, help="loss; by default what --dis says")
+    loss.add_argument(
+        "--dis", type=int, default=0, choices=(0, 1), help="0 cross-entropy, 1 self-distillation"
+    )
+    loss.add_argument(
+        "--teacher",
+        default=DEFAULT.teacher,
+        choices=TEACHERS,
+        help="whose prediction self-distillation learns from",
+    )
+    loss.add_argument(
+        "--soft", action="store_true", help="learn from the teacher's distribution, not its class"
+    )
+    loss.add_argument(
+        "--weight",
+        type=fraction,
+        help="fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
+    )
+
+
+def add_training_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("network and training").add_argument
+    add("--data", type=Path, default=DEFAULT.data, help="data set that generate.py made")
+    add("--model", default=DEFAULT.model, choices=MODELS, help="network")
+    add("--depth", type=int, default=DEFAULT.depth, help="depth of the shake_resnet, 6n + 2")
+    add("--width", type=int, default=DEFAULT.width, help="channels of its first stage")
+    add("--epochs", type=integer(1), default=DEFAULT.epochs, help="number of training epochs")
+    add("--batch-size", type=integer(1), default=DEFAULT.batch_size, help="images in a batch")
+    add("--lr", type=positive, default=DEFAULT.lr, help="learning rate at the first step")
+    add("--weight-decay", type=non_negative, default=DEFAULT.weight_decay, help="weight decay")
+    add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
+    add("--seed", type=integer(0), default=DEFAULT.seed, help="seed of the parameters and epochs")
+    add(
+        *("--sample-size", "--probe"),
+        type=integer(1),
+        help="training images to evaluate after each epoch; by default all, at most 10000",
+    )
+
+
+def add_run_arguments(parser: Parser) -> None:
+    add = parser.add_argument_group("device").add_argument
+    add("--device", default=DEFAULT.device, choices=DEVICES, help="device to train on")
+    add("--amp", action=BooleanOptionalAction, help="compute in bfloat16; by default on CUDA only")
+    add("--compile", action="store_true", help="compile the network; the first epoch takes longer")
+    add = parser.add_argument_group("run").add_argument
+    add("--runs", type=Path, default=DEFAULT.runs, help="folder of all runs")
+    add("--run", help="name of the run; by default from loss, network and seed")
+    add(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=(True, "auto"),
+        metavar="auto",
+        help="go on from the run's checkpoint; auto also starts a run that does not exist",
+    )
+    add("--overwrite", action="store_true", help="delete the run of this name and start again")
+    add("--evaluate", type=Path, metavar="RUN", help="only measure the checkpoint of a run")
 
 
 def train(settings: RunSettings) -> None:

@@ -14,12 +14,11 @@ from typing import BinaryIO
 from common.errors import UserError
 from common.files import write_text
 from studies.display import Display, Progress, Row, Snapshot
+from studies.processes import TICK, stop
 
-TICK = 0.1  # seconds between two looks at the processes
 LOCKED = "is training it"  # what train.py says of a run that another process trains
 FIRST_RETRY, LAST_RETRY = 10.0, 120.0  # seconds until such a run is tried again, doubled each time
 LOOK = 2.0  # seconds between two looks at such a run's files
-PATIENCE = 15.0  # seconds that a process has to end after SIGINT
 
 
 @dataclass(frozen=True)
@@ -229,21 +228,6 @@ def explain(status: int, text: str) -> str:
 
 def last_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1].strip()
-
-
-def stop(processes: Sequence[subprocess.Popen], received: list[int]) -> None:
-    """End processes and their children: SIGINT, and SIGKILL after PATIENCE or a second signal."""
-    signals = len(received)
-    for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, PATIENCE)):
-        for process in processes:
-            if process.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-        end = time.monotonic() + patience
-        while any(process.poll() is None for process in processes):
-            if time.monotonic() > end or (len(received) > signals and number == signal.SIGINT):
-                break
-            time.sleep(TICK / 2)
 
 
 def snapshot(state: Execution) -> Snapshot:

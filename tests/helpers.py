@@ -1,12 +1,14 @@
 """What several test files share: small data sets, flags of small runs, histories without times."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from common.run_folder import read_history
+from common.run_folder import LOGITS, read_history
 from dataset.data_file import DataSet
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +22,24 @@ SMALL_RUN += ["--batch-size", "16", "--lr", "0.05"]
 def environment() -> dict[str, str]:
     """The environment of a subprocess that imports the project from another folder."""
     return {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def run_python(*words, **options) -> subprocess.CompletedProcess:
+    """Run python with `words` in a process of its own; its output is captured as text."""
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), **options)
+
+
+def start_python(*words) -> subprocess.Popen:
+    """Start python with `words`; its output can be read from the pipes stdout and stderr."""
+    command = [sys.executable, *map(str, words)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """The content of each file of a folder, by its name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def make_dataset(train=60, test=40, val=0, classes=4, size=8, seed=0) -> DataSet:
@@ -47,6 +67,25 @@ def history(run: Path) -> list[dict]:
     records, note = read_history(run)
     assert note == ""
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+
+
+def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
+    """Two runs are equal bit for bit: history without times, logits, weights and momentum."""
+    import torch
+
+    from training import checkpoint
+
+    assert history(one) == history(other) and len(history(one)) == epochs
+    for name in LOGITS:
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    a, b = (checkpoint.read(run, "cpu") for run in (one, other))
+    assert a["epoch"] == b["epoch"] == epochs and a["model"].keys() == b["model"].keys()
+    for key, tensor in a["model"].items():
+        assert torch.equal(tensor, b["model"][key])
+    momenta, others = a["optimizer"]["state"], b["optimizer"]["state"]
+    assert momenta and momenta.keys() == others.keys()
+    for key, state in momenta.items():
+        assert torch.equal(state["momentum_buffer"], others[key]["momentum_buffer"])
 
 
 def panel_lines(axes) -> dict:

@@ -1,5 +1,6 @@
-"""checkpoint.py: round trip, every kind of damage, the checkpoint before the last."""
+"""training/checkpoint.py: round trip, every kind of damage, the checkpoint before the last."""
 
+import io
 import json
 import os
 import pickle
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-import checkpoint
-import runs
+from common import run_folder
+from common.errors import UserError
+from training import checkpoint
 
 SETTINGS = {"lr": 0.1, "augment": True, "weight": None}
 
@@ -57,18 +59,19 @@ def test_round_trip(run):
     assert {path.name for path in run.iterdir()} == {checkpoint.NAME, checkpoint.PREVIOUS}
 
 
-def test_a_kill_between_keeping_and_replacing(run):
-    # The previous one is then the same file as the last one.
-    checkpoint._keep(run / checkpoint.NAME, run / checkpoint.PREVIOUS)
+def test_kill_between_keeping_and_replacing(run):
+    # The one before the last is then another name of the last.
+    (run / checkpoint.PREVIOUS).unlink()
+    os.link(run / checkpoint.NAME, run / checkpoint.PREVIOUS)
     checkpoint.save(run, *network(), 3, SETTINGS, None)
     assert checkpoint.read(run, "cpu")["epoch"] == 3
     assert checkpoint.read(run, "cpu", checkpoint.PREVIOUS)["epoch"] == 2
     assert {path.name for path in run.iterdir()} == {checkpoint.NAME, checkpoint.PREVIOUS}
 
 
-def test_without_links_the_previous_one_is_a_copy(run, monkeypatch):
+def test_without_links_the_one_before_is_a_copy(run, monkeypatch):
     def refuse(*names):
-        raise OSError("no links here")
+        raise OSError("no links")
 
     monkeypatch.setattr(os, "link", refuse)
     checkpoint.save(run, *network(), 3, SETTINGS, None)
@@ -77,48 +80,53 @@ def test_without_links_the_previous_one_is_a_copy(run, monkeypatch):
 
 
 class Bomb:
+    """Makes a folder when it is unpickled."""
+
     def __reduce__(self):
         return os.mkdir, ("executed",)
 
 
-def damage(path, kind):
-    raw = path.read_bytes()
-    good = torch.load(path, weights_only=True)
-    if kind == "torch bomb":
-        torch.save({**good, "model": Bomb()}, path)
-    elif kind == "old bomb":
-        torch.save({**good, "model": Bomb()}, path, _use_new_zipfile_serialization=False)
-    elif kind == "list":
-        torch.save([1, 2], path)
-    elif kind == "other format":
-        torch.save({**good, "format": 1}, path)
-    else:
-        parts = {
-            "bomb": pickle.dumps(Bomb(), protocol=2),
-            "truncated": raw[: len(raw) // 2],
-            "last byte missing": raw[:-1],
-            "empty": b"",
-            "zeros": bytes(len(raw)),
-            "zeros within": raw[: len(raw) // 3] + bytes(200) + raw[len(raw) // 3 + 200 :],
-            "text": b"hello",
-        }
-        path.write_bytes(parts[kind])
+# What happens to a checkpoint: from its content and its bytes to its new bytes.
 
 
-KINDS = ["bomb", "torch bomb", "old bomb", "truncated", "last byte missing", "empty", "zeros"]
-KINDS += ["zeros within", "text", "list", "other format"]
+def saved(content, **options):
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, kind):
+DAMAGE = {
+    "bomb": lambda content, raw: pickle.dumps(Bomb(), protocol=2),
+    "torch bomb": lambda content, raw: saved({**content, "model": Bomb()}),
+    "old bomb": lambda content, raw: saved(
+        {**content, "model": Bomb()}, _use_new_zipfile_serialization=False
+    ),
+    "list": lambda content, raw: saved([1, 2]),
+    "other format": lambda content, raw: saved({**content, "format": 1}),
+    "truncated": lambda content, raw: raw[: len(raw) // 2],
+    "last byte missing": lambda content, raw: raw[:-1],
+    "empty": lambda content, raw: b"",
+    "zeros": lambda content, raw: bytes(len(raw)),
+    "zeros within": lambda content, raw: (
+        raw[: len(raw) // 3] + bytes(200) + raw[len(raw) // 3 + 200 :]
+    ),
+    "text": lambda content, raw: b"hello",
+}
+
+
+def replace_content(path, damage):
+    """Damage a file, but not the other names of it."""
+    content, raw = torch.load(path, weights_only=True), path.read_bytes()
+    path.unlink()
+    path.write_bytes(DAMAGE[damage](content, raw))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, damage):
     monkeypatch.chdir(run)
     path = run / checkpoint.NAME
-    # The previous one shares no bytes with it that this would change.
-    content = path.read_bytes()
-    path.unlink()
-    path.write_bytes(content)
-    damage(path, kind)
-    with pytest.raises(runs.RunError) as error:
+    replace_content(path, damage)
+    with pytest.raises(UserError) as error:
         checkpoint.read(run, "cpu")
     message = str(error.value)
     assert str(path) in message and "\n" not in message and not (run / "executed").exists()
@@ -126,12 +134,13 @@ def test_a_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, ki
     assert f"epoch 1 with: mv {run / checkpoint.PREVIOUS} {path}, then --resume" in message
     os.replace(run / checkpoint.PREVIOUS, path)
     assert checkpoint.read(run, "cpu")["epoch"] == 1
-    damage(path, kind)
-    with pytest.raises(runs.RunError, match="--overwrite"):
+    replace_content(path, damage)
+    with pytest.raises(UserError, match="--overwrite"):
         checkpoint.read(run, "cpu")
+    assert not (run / "executed").exists()
 
 
-def test_a_flipped_bit_is_found_or_changes_nothing(run):
+def test_flipped_bit_is_noticed_or_changes_nothing(run):
     path = run / checkpoint.NAME
     raw, good = path.read_bytes(), checkpoint.read(run, "cpu")
     (run / checkpoint.PREVIOUS).unlink()
@@ -143,23 +152,28 @@ def test_a_flipped_bit_is_found_or_changes_nothing(run):
         path.write_bytes(flipped)
         try:
             assert equal(checkpoint.read(run, "cpu"), good)
-        except runs.RunError:
+        except UserError:
             refused += 1
     assert refused > 40
 
 
-def test_another_networks_is_refused(run):
+def test_checkpoint_of_another_network_is_refused(run):
     model, optimizer = network(width=6)
-    with pytest.raises(runs.RunError, match="another network's"):
+    with pytest.raises(UserError, match="another network"):
         checkpoint.load(run, model, optimizer, SETTINGS, "cpu")
 
 
 def test_other_settings_are_refused(run):
-    with pytest.raises(runs.RunError, match=r"lr = 0\.1, not 0\.2"):
+    with pytest.raises(UserError, match=r"lr = 0\.1, not 0\.2"):
         checkpoint.load(run, *network(), {**SETTINGS, "lr": 0.2}, "cpu")
 
 
-def test_a_failed_write_leaves_the_last_one(run, monkeypatch):
+def test_setting_that_was_added_later_is_accepted(run):
+    epoch, _ = checkpoint.load(run, *network(), {**SETTINGS, "added": None}, "cpu")
+    assert epoch == 2
+
+
+def test_failed_write_leaves_the_last_one(run, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
@@ -170,7 +184,7 @@ def test_a_failed_write_leaves_the_last_one(run, monkeypatch):
     assert {path.name for path in run.iterdir()} == {checkpoint.NAME, checkpoint.PREVIOUS}
 
 
-def test_checkpoint_holds_tensors_and_plain_values_only(trained):
+def test_checkpoint_holds_tensors_and_plain_values_only(trained_study):
     def walk(value):
         if isinstance(value, dict):
             for key, item in value.items():
@@ -182,7 +196,7 @@ def test_checkpoint_holds_tensors_and_plain_values_only(trained):
         else:
             assert type(value) in (torch.Tensor, int, float, str, bool, type(None)), type(value)
 
-    for run in runs.find_runs([trained / "runs"]):
+    for run in run_folder.find_runs([trained_study / "runs"]):
         content = checkpoint.read(run, "cpu")
         walk({k: dict(v) if k == "model" else v for k, v in content.items()})
         assert json.dumps(content["settings"])

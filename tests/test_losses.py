@@ -8,14 +8,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from losses import agreement, cross_entropy, self_distillation
+from losses import (
+    LOSSES,
+    SELF_DISTILLATION,
+    TEACHERS,
+    Loss,
+    agreement,
+    cross_entropy,
+    most_likely,
+    self_distillation,
+)
 
 
 def distill(logits, labels):
-    """The original's variant: the batch's own prediction, weighted by its agreement."""
-    prediction = logits.detach().argmax(dim=1)
-    weight = agreement(prediction, labels)
-    return self_distillation(logits, labels, prediction, weight), weight
+    """The original's variant: the network's own prediction, weighted by its agreement."""
+    return Loss(SELF_DISTILLATION)(logits, labels)
 
 
 def reference(logits, labels):
@@ -50,9 +57,9 @@ def test_loss_and_gradient_against_loops(count, classes, seed, scale):
     np.testing.assert_allclose(z.grad.numpy(), gradient, atol=1e-6)
 
 
-def test_a_case_by_hand():
+def test_case_by_hand():
     # Two images, two classes; softmax rows (3/4, 1/4) and (1/4, 3/4). The first is predicted as
-    # given, the second is not: lambda = 1/2. Targets: (1, 0) and (1/2, 1/2).
+    # its label, the second is not: lambda = 1/2. Targets: (1, 0) and (1/2, 1/2).
     logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
     loss, agreed = distill(logits, torch.tensor([0, 0]))
     assert agreed.item() == 0.5
@@ -60,8 +67,8 @@ def test_a_case_by_hand():
     assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
 
 
-def test_a_soft_prediction_by_hand():
-    # One image, softmax (3/4, 1/4), given class 0; the target is (0.8, 0) + 0.2 (0.5, 0.5).
+def test_soft_prediction_by_hand():
+    # One image, softmax (3/4, 1/4), label 0; the target is (0.8, 0) + 0.2 (0.5, 0.5).
     logits = torch.tensor([[math.log(3), 0.0]])
     prediction = torch.tensor([[0.5, 0.5]])
     loss = self_distillation(logits, torch.tensor([0]), prediction, 0.2)
@@ -72,9 +79,9 @@ def test_a_soft_prediction_by_hand():
 
 def test_fixed_weight_and_uniform_prediction_is_label_smoothing():
     logits, labels = torch.randn(9, 5), torch.randint(5, (9,))
-    found = self_distillation(logits, labels, torch.full((9, 5), 0.2), 0.3)
+    loss = self_distillation(logits, labels, torch.full((9, 5), 0.2), 0.3)
     torch.testing.assert_close(
-        found, torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
+        loss, torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
     )
 
 
@@ -120,8 +127,8 @@ def test_cross_entropy_against_scipy():
     random = np.random.default_rng(0)
     logits, labels = random.standard_normal((50, 10)).astype("f"), random.integers(0, 10, 50)
     expected = -log_softmax(logits.astype(float), axis=1)[np.arange(50), labels].mean()
-    found = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    assert found.item() == pytest.approx(expected, rel=1e-6)
+    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_nothing_waits_for_the_device():
@@ -133,3 +140,59 @@ def test_nothing_waits_for_the_device():
     assert loss.device.type == agreed.device.type == "meta"
     with pytest.raises(RuntimeError):
         agreed.item()
+
+
+def test_teachers_by_hand():
+    # Softmax rows (3/4, 1/4) and (1/4, 3/4), both labels 0; the epoch before predicted 1 and 0.
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
+    labels, previous = torch.tensor([0, 0]), torch.tensor([1, 0])
+    label, other = -math.log(3 / 4), -math.log(1 / 4)  # of the first image; the second's turned
+    plain = (label + other) / 2
+    cases = {
+        ("batch", False, None): ((label + (label + other) / 2) / 2, 0.5),
+        ("batch", False, 0.2): ((label + 0.8 * other + 0.2 * label) / 2, 0.5),
+        ("batch", True, 1.0): (0.75 * label + 0.25 * other, 0.5),
+        ("previous-epoch", False, None): (((label + other) / 2 + other) / 2, 0.5),
+        ("previous-epoch", False, 1.0): (other, 0.5),
+        ("uniform", False, 1.0): ((label + other) / 2, 1.0),
+    }
+    for (teacher, soft, weight), (expected, agreed) in cases.items():
+        loss = Loss(SELF_DISTILLATION, teacher, soft, weight)
+        objective, measured = loss(logits, labels, previous)
+        assert objective.item() == pytest.approx(expected, rel=1e-6), (teacher, soft, weight)
+        assert measured.item() == agreed
+    first, none = Loss(SELF_DISTILLATION, "previous-epoch")(logits, labels, None)
+    assert first.item() == pytest.approx(plain, rel=1e-6) and none is None
+    assert {teacher for teacher, _, _ in cases} == set(TEACHERS)
+
+
+def test_agreement_of_the_whole_batch_is_the_weight():
+    # This process has agreement 1, the whole batch 1/4.
+    logits, labels = torch.tensor([[math.log(3), 0.0]]), torch.tensor([0])
+    previous = torch.tensor([0])
+    loss = Loss(SELF_DISTILLATION, "previous-epoch")
+    objective, agreed = loss(logits, labels, previous, average=lambda mean: mean / 4)
+    assert agreed.item() == 0.25
+    assert objective.item() == pytest.approx(-math.log(3 / 4), rel=1e-6)
+    _, agreed = Loss(SELF_DISTILLATION)(-logits, labels, average=lambda mean: mean + 0.5)
+    assert agreed.item() == 0.5
+
+
+def test_plain_loss_is_that_of_the_dict(monkeypatch):
+    logits, labels = torch.randn(9, 5), torch.randint(5, (9,))
+    objective, agreed = Loss()(logits, labels)
+    assert torch.equal(objective, cross_entropy(logits, labels)) and agreed is None
+    monkeypatch.setitem(LOSSES, "largest", lambda z, y: z.max())
+    assert Loss("largest")(logits, labels)[0] == logits.max()
+    assert Loss("largest").title == Loss("largest").slug == "largest"
+
+
+def test_predictions_are_classes_or_distributions():
+    logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
+    assert Loss(SELF_DISTILLATION).predict(logits).tolist() == [0, 1]
+    soft = Loss(SELF_DISTILLATION, soft=True).predict(logits)
+    torch.testing.assert_close(soft, torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+    assert most_likely(soft).tolist() == most_likely(torch.tensor([0, 1])).tolist() == [0, 1]
+    needs = {teacher: Loss(SELF_DISTILLATION, teacher, weight=0.5).needs_previous
+             for teacher in TEACHERS}  # fmt: skip
+    assert needs == {"batch": False, "previous-epoch": True, "uniform": False}

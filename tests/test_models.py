@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import shake_resnet, small_cnn
-from models.shake_resnet import Block, Shake, Skip
+import models
+from common.errors import UserError
+from models.shake_resnet import Block, Shake, Skip, shake_resnet
+from models.small_cnn import small_cnn
 
 
 def parameters(model):
@@ -30,16 +32,43 @@ def test_any_size_gives_one_row_of_logits_an_image(model, size):
     assert model(torch.randn(3, 3, *size)).shape == (3, 7)
 
 
-def test_small_cnn_has_the_stages_of_the_design():
+def test_layers_of_the_small_cnn():
     channels = [m.out_channels for m in small_cnn().modules() if isinstance(m, nn.Conv2d)]
     linears = [m for m in small_cnn().modules() if isinstance(m, nn.Linear)]
     assert channels == [32, 64, 128] and len(linears) == 2
 
 
-@pytest.mark.parametrize(("depth", "width"), [(25, 32), (2, 32), (0, 32), (26, 30), (26, 0)])
-def test_impossible_sizes_are_refused(depth, width):
-    with pytest.raises(ValueError, match=r"6n \+ 2|multiple of 4"):
-        shake_resnet(depth, width)
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_of_the_dict_is_built_and_has_a_name(name):
+    model = models.MODELS[name](7, 8, 4)
+    assert model(torch.randn(3, 3, 8, 8)).shape == (3, 7)
+    assert models.network_name(name, 8, 4) == {"shake_resnet": "shake8-2x4d"}.get(name, name)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "words"),
+    [
+        (25, 32, "--depth 25 is not 6n"),
+        (2, 32, "--depth 2 "),
+        (0, 32, "--depth 0 "),
+        (26, 30, "--width 30 is not a multiple of 4"),
+        (26, 0, "--width 0 "),
+    ],
+)
+def test_impossible_sizes_are_refused(depth, width, words):
+    models.check_size("shake_resnet", 26, 32)
+    with pytest.raises(UserError, match=words):
+        models.check_size("shake_resnet", depth, width)
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [("small_cnn", 7, 8), ("small_cnn", 8, 7), ("shake_resnet", 10, 8), ("shake_resnet", 8, 10)],
+)
+def test_images_of_impossible_sizes_are_refused(name, height, width):
+    models.check_images(name, 8, 8)
+    with pytest.raises(UserError, match=f"images of {width}x{height} pixels; --model {name} needs"):
+        models.check_images(name, height, width)
 
 
 def test_coefficients_forward_and_backward():
@@ -66,7 +95,7 @@ class Constant(nn.Module):
         return self.value.expand_as(x)
 
 
-def test_a_block_draws_uniform_independent_coefficients_an_image():
+def test_block_draws_uniform_independent_coefficients_for_each_image():
     block = Block(4, 4, 1)
     block.branch1, block.branch2 = Constant(1), Constant(0)
     x = torch.zeros(4000, 4, 2, 2)
@@ -74,7 +103,7 @@ def test_a_block_draws_uniform_independent_coefficients_an_image():
     # One coefficient an image, the same at all its pixels.
     assert alpha.flatten(1).std(dim=1).max() == 0
     alpha = alpha[:, 0, 0, 0]
-    # The gradient of the first branch's value is beta times the number of pixels, summed.
+    # The gradient of the first branch's value is beta, summed over the 16 numbers of an image.
     betas = torch.stack(
         [torch.autograd.grad(block(x[:1]).sum(), block.branch1.value)[0] / 16 for _ in range(500)]
     )
@@ -122,7 +151,7 @@ def test_skip_is_two_paths_one_shifted_by_a_pixel():
     assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
 
 
-def test_a_training_step_stays_on_the_device():
+def test_training_step_stays_on_the_device():
     model = shake_resnet(8, 4).to("meta").train()
     model(torch.randn(2, 3, 8, 8, device="meta")).sum().backward()
     assert {p.grad.device.type for p in model.parameters()} == {"meta"}

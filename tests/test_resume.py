@@ -1,200 +1,210 @@
-"""A run that is stopped at any instant and by any means goes on as if it had not been."""
+"""A run that is stopped at a chosen place goes on as if it had not been; what is refused."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import SMALL_RUN, history, make_dataset
+from helpers import SMALL_RUN, assert_equal_runs, folder_bytes, history, make_dataset
 
-import checkpoint
-import data
-import runs
 import train
+from common import run_folder
+from common.errors import UserError
+from dataset.data_file import write_dataset
+from training import checkpoint
+from training import run as training_run
 
-ROOT = Path(__file__).parent.parent
-RUN = Path("runs/small/dis1-small_cnn-seed0")
-
-
-def assert_equal_runs(one, other, epochs):
-    """Bit for bit: history less its times, logits, weights and momentum."""
-    assert history(one) == history(other) and len(history(one)) == epochs
-    for name in runs.LOGITS:
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-    states = [checkpoint.read(run, "cpu") for run in (one, other)]
-    for key, tensor in states[0]["model"].items():
-        assert torch.equal(tensor, states[1]["model"][key])
-    for key, state in states[0]["optimizer"]["state"].items():
-        momentum = states[1]["optimizer"]["state"][key]["momentum_buffer"]
-        assert torch.equal(state["momentum_buffer"], momentum)
+DISTILLED = Path("runs/small/dis1-small_cnn-seed0")
+COMPLETE = [*SMALL_RUN, "--dis=1", "--epochs=3"]  # the flags of that run of `study`
+NETWORKS = {
+    "small_cnn": ["--model=small_cnn"],
+    "shake_resnet": ["--model=shake_resnet", "--depth=8", "--width=4"],
+}
 
 
 class Stop(KeyboardInterrupt):
     """Ctrl-C at a chosen place."""
 
 
-# Before an epoch's first byte is written, between its three writes, and after the last.
-PLACES = ["append_logits", "append_history", "save", "after"]
+def stop_at(patch, module, name, number, after=False):
+    """Press Ctrl-C before the `number`-th call of a function, or after it."""
+    original, calls = getattr(module, name), []
+
+    def stopping(*args):
+        calls.append(args)
+        if len(calls) == number and not after:
+            raise Stop
+        result = original(*args)
+        if len(calls) == number and after:
+            raise Stop
+        return result
+
+    patch.setattr(module, name, stopping)
 
 
-@pytest.mark.parametrize("model", ["small_cnn", "shake_resnet"])
+@pytest.fixture(scope="module")
+def whole_runs(tmp_path_factory):
+    """A folder with data/small.npz and a run of 3 epochs of each network, by the network's name."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_dataset(folder / "data/small.npz", make_dataset())
+        for name, flags in NETWORKS.items():
+            assert train.main([*SMALL_RUN, *flags, "--dis=1", "--epochs=3", f"--run={name}"]) == 0
+    return folder
+
+
+# Before an epoch's first byte is written, between its writes, and after the last: module, function,
+# how many of its calls come before the first epoch and how many there are in an epoch.
+PLACES = {
+    "before the logits": (training_run, "append_logits", 0, 2),
+    "between two files of logits": (training_run, "append_logits", 1, 2),
+    "before the history": (run_folder, "append_history", 0, 1),
+    "before the checkpoint": (checkpoint, "save", 1, 1),
+    "after the checkpoint": (checkpoint, "save", 1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "network", ["shake_resnet", pytest.param("small_cnn", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("epoch", [1, 2, 3])
 def test_stopping_and_resuming_equals_never_having_stopped(
-    workplace, monkeypatch, script, model, place, number
+    workplace, whole_runs, script, network, place, epoch
 ):
-    flags = [*SMALL_RUN, "--dis=1", "--epochs=5", f"--model={model}", "--depth=8", "--width=4"]
-    assert script("train", *flags, "--run=whole")[0] == 0
-    calls = []
-
-    def stop_at(name):
-        owner = checkpoint if name == "save" else runs
-        original = getattr(owner, name)
-
-        def stopping(*args):
-            calls.append(name)
-            first = 1 if name == "save" else 0  # the start's own checkpoint
-            if calls.count(name) == number + first and place == name:
-                raise Stop
-            original(*args)
-            if calls.count(name) == number + first and place == "after":
-                raise Stop
-
-        monkeypatch.setattr(owner, name, stopping)
-
-    stop_at("save" if place == "after" else place)
-    status, _, err = script("train", *flags, "--run=stopped")
+    flags = [*SMALL_RUN, *NETWORKS[network], "--dis=1", "--epochs=3", "--run=stopped"]
+    module, name, before, calls = PLACES[place]
+    with pytest.MonkeyPatch.context() as patch:
+        number = before + (epoch - 1) * calls + 1
+        stop_at(patch, module, name, number, after=place.startswith("after"))
+        status, _, err = script("train", *flags)
     assert status == 130 and "--resume" in err and err.count("\n") == 1
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    assert script("train", *flags, "--run=stopped", "--resume")[0] == 0
-    whole, stopped = Path("runs/small/whole"), Path("runs/small/stopped")
-    assert_equal_runs(stopped, whole, 5)
+    stopped = Path("runs/small/stopped")
+    done = epoch if place.startswith("after") else epoch - 1
+    assert checkpoint.read(stopped, "cpu")["epoch"] == done
+    assert script("train", *flags, "--resume")[0] == 0
+    assert_equal_runs(stopped, whole_runs / "runs/small" / network, 3)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_in_the_middle_of_an_epoch(workplace, name):
-    data.write_dataset(Path("data/small.npz"), make_dataset(train=600, test=40))
-    flags = [*SMALL_RUN, "--epochs=4", "--dis=1"]
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = process.stdout.readline()
-    assert "cpu" in first.lower() and "self-distillation" in first
-    process.stdout.readline()
-    time.sleep(0.05)
-    os.kill(process.pid, getattr(signal, name))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.count("\n") == 1 and "--resume" in err
-    assert 1 <= len(history(RUN)) < 4
-    assert train.main([*flags, "--resume"]) == 0
-    assert train.main([*flags, "--run=whole"]) == 0
-    assert_equal_runs(RUN, Path("runs/small/whole"), 4)
+STARTS = [(run_folder, "remove_run"), (checkpoint, "save"), (run_folder, "write_sample_indices")]
+STARTS += [(run_folder, "write_config")]
 
 
-# Forks of a process that has loaded torch but not used it start at once, so that many fit a test.
-KILLER = """
-import os, random, signal, sys, time
-import train
-
-def start(flags, name, resume):
-    child = os.fork()
-    if not child:
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, 1)
-        os._exit(train.main([*flags, "--run", name] + ["--resume"] * resume))
-    return child
-
-flags, wanted = sys.argv[2:], int(sys.argv[1])
-began = time.time()
-os.waitpid(start(flags, "whole", False), 0)
-length = time.time() - began
-draw, kills, runs = random.Random(0), 0, []
-while kills < wanted:
-    name = f"killed{len(runs)}"
-    runs.append(name)
-    status = -1
-    while status:
-        resume = os.path.exists(f"runs/small/{name}/config.json")
-        child = start(flags, name, resume)
-        time.sleep(draw.uniform(0, 1.1 * length) if kills < wanted else 0)
-        if kills < wanted:
-            os.kill(child, signal.SIGKILL)
-        status = os.waitpid(child, 0)[1]
-        kills += status == signal.SIGKILL
-        assert status in (0, signal.SIGKILL), status
-print(kills, *runs)
-"""
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["new", "overwrite"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(("module", "name"), STARTS, ids=[name for _, name in STARTS])
+def test_a_run_that_is_stopped_while_it_starts(
+    workplace, whole_runs, script, module, name, after, overwrite
+):
+    flags = [*SMALL_RUN, "--dis=1", "--epochs=3", "--run=stopped"]
+    stopped = Path("runs/small/stopped")
+    if overwrite:
+        assert script("train", *SMALL_RUN, "--epochs=1", "--run=stopped")[0] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, module, name, 1, after)
+        assert script("train", *flags, *overwrite)[0] == 130
+    exists = (stopped / "config.json").exists()
+    if exists and (module, name, after) == (run_folder, "remove_run", False):
+        assert len(history(stopped)) == 1  # the run that was there is as before
+        return
+    # Whether the run exists says which of the two works.
+    assert script("train", *flags, *["--resume"] * exists)[0] == 0
+    assert_equal_runs(stopped, whole_runs / "runs/small/small_cnn", 3)
 
 
-@pytest.mark.parametrize("teacher", ["batch", "previous-epoch"])
-def test_kill_9_at_any_instant(workplace, teacher):
-    # Much to write and little to train, so that many kills hit a write.
-    data.write_dataset(Path("data/small.npz"), make_dataset(train=20, test=1000))
-    flags = [*SMALL_RUN, "--epochs=3", "--dis=1", "--model=shake_resnet", "--depth=8", "--width=4"]
-    command = [sys.executable, "-c", KILLER, "16", *flags, f"--teacher={teacher}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    kills, *names = done.stdout.split()
-    assert int(kills) >= 16
-    for name in names:
-        assert_equal_runs(Path("runs/small/whole"), Path("runs/small") / name, 3)
-        assert not list((Path("runs/small") / name).glob("*.tmp"))
+def test_resume_auto_starts_a_run_and_goes_on(workplace, whole_runs, script):
+    flags = [*SMALL_RUN, "--dis=1", "--epochs=3", "--run=a", "--resume=auto"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, checkpoint, "save", 3)  # that of epoch 2
+        status, out, _ = script("train", *flags)
+    assert status == 130 and "from epoch 1" in out and len(history(Path("runs/small/a"))) == 2
+    status, out, _ = script("train", *flags)
+    assert status == 0 and "from epoch 2" in out
+    assert_equal_runs(Path("runs/small/a"), whole_runs / "runs/small/small_cnn", 3)
 
 
-def test_a_disk_that_fills_up(workplace):
-    data.write_dataset(Path("data/small.npz"), make_dataset(test=3000))
-    flags = [*SMALL_RUN, "--epochs=6", "--model=shake_resnet", "--depth=8", "--width=4"]
-    limited = "import resource, sys, train; limit = resource.RLIMIT_FSIZE\n"
-    limited += "resource.setrlimit(limit, (int(sys.argv[1]), resource.RLIM_INFINITY))\n"
-    limited += "sys.exit(train.main(sys.argv[2:]))"
-    # Four epochs of 48,000 bytes of logits fit, the fifth does not.
-    command = [sys.executable, "-c", limited, "220000", *flags, "--run=full"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    full, whole = Path("runs/small/full"), Path("runs/small/whole")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "File too large" in done.stderr and "--resume" in done.stderr
-    assert checkpoint.read(full, "cpu")["epoch"] == 4 and len(history(full)) == 4
-    assert train.main([*flags, "--run=full", "--resume"]) == 0
-    assert train.main([*flags, "--run=whole"]) == 0
-    assert_equal_runs(full, whole, 6)
+def test_resuming_a_complete_run_changes_nothing(study, script):
+    before = folder_bytes(DISTILLED)
+    assert script("train", *COMPLETE, "--resume")[0] == 0
+    assert folder_bytes(DISTILLED) == before
 
 
-def test_a_second_process_is_refused(workplace, refused):
-    data.write_dataset(Path("data/small.npz"), make_dataset(train=2000))
-    flags = [*SMALL_RUN, "--epochs=50"]
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        process.stdout.readline()
-        message = refused("train", *flags, "--resume")
-        assert f"process {process.pid}" in message and "--run" in message
-        assert f"process {process.pid}" in refused("train", *flags, "--overwrite")
-    finally:
-        process.kill()
-        process.wait()
-    # It is dead now: its lock holds nobody up.
-    assert (RUN.parent / "dis0-small_cnn-seed0/lock").exists()
-    assert train.main([*SMALL_RUN, "--epochs=1", "--overwrite"]) == 0
+def test_resume_auto_of_a_complete_run_returns_at_once(study, script, monkeypatch):
+    def forbidden(*args):
+        raise AssertionError("the run is complete")
+
+    for name in ("prepare", "train_epochs"):
+        monkeypatch.setattr(training_run, name, forbidden)
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in DISTILLED.iterdir()}
+    status, out, err = script("train", *COMPLETE, "--resume=auto")
+    assert (status, out, err) == (0, f"done: {DISTILLED}\n", "")
+    after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in DISTILLED.iterdir()}
+    assert after == before
 
 
-def test_a_damaged_checkpoint_is_refused_and_the_offer_works(study, refused, script):
-    flags = [*SMALL_RUN, "--dis=1", "--epochs=3", "--resume"]
-    before = (RUN / "logits.npy").read_bytes()
-    raw = bytearray((RUN / "checkpoint.pt").read_bytes())
-    raw[len(raw) // 2] ^= 1
-    (RUN / "checkpoint.pt").unlink()
-    (RUN / "checkpoint.pt").write_bytes(raw)
+def test_existing_run_is_refused_and_overwrite_starts_again(study, script, refused):
+    run = Path("runs/small/dis0-small_cnn-seed0")
+    before = folder_bytes(run)
+    flags = [*SMALL_RUN, "--epochs=2"]
     message = refused("train", *flags)
+    assert "--resume" in message and "--overwrite" in message
+    assert folder_bytes(run) == before
+    (run / "frequency.json").write_text("{}")
+    assert script("train", *flags, "--overwrite")[0] == 0
+    assert len(history(run)) == 2 and not (run / "frequency.json").exists()
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+@pytest.mark.parametrize(
+    "flag", ["--lr=0.1", "--batch-size=8", "--epochs=4", "--no-augment", "--sample-size=20"]
+)
+def test_resuming_with_other_settings_is_refused(study, refused, resume, flag):
+    before = folder_bytes(DISTILLED)
+    message = refused("train", *COMPLETE, resume, flag)
+    name = flag.removeprefix("--").removeprefix("no-").split("=")[0].replace("-", "_")
+    assert f"{'probe' if name == 'sample_size' else name} = " in message
+    assert folder_bytes(DISTILLED) == before
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+def test_resuming_on_other_data_is_refused(study, refused, resume):
+    write_dataset(Path("data/small.npz"), make_dataset(seed=1))
+    assert "data_sha256" in refused("train", *COMPLETE, resume)
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+def test_run_without_its_checkpoint_is_refused_and_kept(study, refused, resume):
+    (DISTILLED / "checkpoint.pt").unlink()
+    before = folder_bytes(DISTILLED)
+    message = refused("train", *COMPLETE, resume)
+    assert "checkpoint.pt" in message and "--overwrite" in message
+    assert folder_bytes(DISTILLED) == before
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+def test_damaged_checkpoint_is_refused_and_the_offer_works(study, refused, script, resume):
+    before = (DISTILLED / "logits.npy").read_bytes()
+    path = DISTILLED / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    message = refused("train", *COMPLETE, resume)
     assert "damaged" in message and "epoch 2" in message
-    assert (RUN / "logits.npy").read_bytes() == before
+    assert (DISTILLED / "logits.npy").read_bytes() == before
     words = message.split("with: ")[1].split(",")[0].split()
     assert words[0] == "mv"
     os.replace(*words[1:])
-    assert script("train", *flags)[0] == 0
-    assert (RUN / "logits.npy").read_bytes() == before
+    assert script("train", *COMPLETE, resume)[0] == 0
+    assert (DISTILLED / "logits.npy").read_bytes() == before
+
+
+def test_history_shorter_than_the_checkpoint_is_refused(study, refused):
+    lines = (DISTILLED / "history.jsonl").read_text().splitlines(keepends=True)
+    (DISTILLED / "history.jsonl").write_text("".join(lines[:2]))
+    before = folder_bytes(DISTILLED)
+    message = refused("train", *COMPLETE, "--resume")
+    assert "epoch 3" in message and "epoch 2" in message and "--overwrite" in message
+    assert folder_bytes(DISTILLED).keys() == before.keys()
+    with pytest.raises(UserError):
+        run_folder.truncate_run(DISTILLED, 3)

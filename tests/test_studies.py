@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.logits import append_logits
 from common.run_folder import append_history, write_config
 from dataset.data_file import read_dataset, write_dataset
-from studies import complete, devices, display, execute, plan
+from studies import complete, devices, display, execute, plan, processes
 from studies.names import loss_slug, noise_label
 from studies.plan import Request, plan_study
 
@@ -342,7 +342,7 @@ except KeyboardInterrupt:
 
 
 def test_a_process_that_does_not_end_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(execute, "PATIENCE", 0.3)
+    monkeypatch.setattr(processes, "PATIENCE", 0.3)
     code = f"""
 import os, signal, time
 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -69,7 +69,6 @@ def train_epoch(
     images, labels, clean_labels = train_set
     device, count = images.device, len(images)
     steps = math.ceil(count / settings.batch_size)
-    first_step = (epoch - 1) * steps
     loss, statistics = settings.loss_function, EpochStatistics(count, settings.batch_size)
     generator = seed_epoch(settings.seed, epoch, device)
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -83,7 +82,7 @@ def train_epoch(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.amp))
     model.train()
     for step, (inputs, index) in enumerate(progress):
-        rate = learning_rate(first_step + step, steps * settings.epochs, settings.lr)
+        rate = learning_rate((epoch - 1) * steps + step, steps * settings.epochs, settings.lr)
         for group in optimizer.param_groups:
             group["lr"] = rate
         share = distributed.share_of_batch(statistics.batch_sizes[step])
