@@ -2,8 +2,9 @@
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from analysis import measures
+from analysis import label_parts, measures
 from analysis.frequency_file import write_frequency
 from analysis.gaussian_filter import FilterSums, default_deltas, filter_sums
+from analysis.memorization_file import measure_memorization, write_memorization
+from analysis.run_groups import Group, group_runs, read_outputs
 from common import run_folder
 from common.errors import UserError
-from common.logits import read_logits
 from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset
 
-OUTPUT_BYTES = 2**28  # of the outputs that share a pass
 PRODUCTS = ("mean", "total", "low", "high", "low_self", "high_self", "low_high", "low_sum")
 
 
@@ -31,15 +32,6 @@ class FilterSettings:
     deltas: Sequence[float]  # none: fitted to the test images
     values: str  # softmax or logits
     device: torch.device
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that share a data set, a sample of its training images, and a pass."""
-
-    data: Path
-    digest: str
-    runs: list[Path]
 
 
 def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSettings) -> None:
@@ -57,79 +49,96 @@ def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSetting
         filter_group(group, dataset, settings)
 
 
-def group_runs(runs: Sequence[Path], data: Path | None) -> Iterator[Group]:
-    """The runs in groups that share a pass. Raises UserError if a run has no outputs yet."""
-    groups: dict[tuple, list[list[Path]]] = {}
-    sizes: dict[Path, int] = {}
-    for run in runs:
-        config = run_folder.read_config(run)
-        sample = run_folder.read_sample_indices(run).tobytes()
-        try:
-            sizes[run] = (run / run_folder.SAMPLE_LOGITS).stat().st_size
-        except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: no such file yet; train the run further") from None
-        key = data or Path(config["flags"]["data"]), config["data"]["digest"], sample
-        members = groups.setdefault(key, [[]])
-        if sum(sizes[member] for member in members[-1]) + sizes[run] > OUTPUT_BYTES:
-            members.append([])
-        members[-1].append(run)
-    for (path, digest, _), members in groups.items():
-        yield from (Group(path, digest, runs) for runs in members if runs)
-
-
 def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> None:
-    """Write frequency.json of runs on one data set, from one pass a section."""
-    classes, first = dataset.num_classes, group.runs[0]
-    index = run_folder.read_sample_indices(first)
-    clean, noisy = (
-        one_hot(labels[index], classes) for labels in (dataset.clean_labels, dataset.train_labels)
-    )
+    """Write frequency.json of runs on one data set, from one pass a section; memorization.json."""
     deltas = settings.deltas or default_deltas(as_points(dataset.test_images, settings.device))
-    softmax = settings.values == "softmax"
     sections = {
-        "test": filter_section(
-            images=dataset.test_images,
-            labels={"true": one_hot(dataset.test_labels, classes)},
-            references=1,
-            logits=[read_outputs(run / run_folder.TEST_LOGITS) for run in group.runs],
-            deltas=deltas,
-            settings=settings,
-            output_measures=(measures.relative_errors,) if softmax else (),
-        ),
-        "probe": filter_section(
-            images=dataset.train_images[index],
-            labels={"true": clean, "noise": noisy - clean, "given": noisy},
-            references=2,
-            logits=[read_outputs(run / run_folder.SAMPLE_LOGITS) for run in group.runs],
-            deltas=deltas,
-            settings=settings,
-            output_measures=(measures.learned_shares,) if softmax else (),
-        ),
+        "test": filter_test(group.runs, dataset, deltas, settings),
+        "probe": filter_sample(group.runs, dataset, deltas, settings),
     }
     for k, run in enumerate(group.runs):
         content = {"values": settings.values, "digest": dataset.sha256}
         path = write_frequency(run, content | {name: s[k] for name, s in sections.items()})
         epochs = len(sections["test"][k]["outputs"]["lfr"])
         print(f"{path}: {epochs} epochs, {len(deltas)} deltas", flush=True)
+        remembered = measure_memorization(
+            dataset,
+            index=run_folder.read_sample_indices(run),
+            sample_logits=read_outputs(run / run_folder.SAMPLE_LOGITS),
+            test_logits=read_outputs(run / run_folder.TEST_LOGITS),
+        )
+        print(write_memorization(run, remembered), flush=True)
 
 
-def filter_section(
+def filter_test(
+    runs: Sequence[Path], dataset: DataSet, deltas: Sequence[float], settings: FilterSettings
+) -> list[dict]:
+    """The section of the test images of each run's frequency.json, from one pass."""
+    clean, classes = dataset.test_labels, dataset.num_classes
+    transition = label_parts.transition_matrix(dataset.clean_labels, dataset.train_labels, classes)
+    labels = {"true": label_parts.one_hot(clean, classes)}
+    if settings.values == "softmax":
+        labels["ideal"] = label_parts.ideal_predictor(clean, transition)
+    logits = [read_outputs(run / run_folder.TEST_LOGITS) for run in runs]
+    sums, outputs = filter_outputs(dataset.test_images, labels, 1, logits, deltas, settings)
+    errors = (measures.relative_errors, measures.centered_errors)
+    output_measures = errors if settings.values == "softmax" else ()
+    return [as_section(sums, labels, rows, deltas, output_measures) for rows in outputs["outputs"]]
+
+
+def filter_sample(
+    runs: Sequence[Path], dataset: DataSet, deltas: Sequence[float], settings: FilterSettings
+) -> list[dict]:
+    """The section of the sample of training images of each run's frequency.json, from one pass."""
+    classes = dataset.num_classes
+    index = run_folder.read_sample_indices(runs[0])
+    transition = label_parts.transition_matrix(dataset.clean_labels, dataset.train_labels, classes)
+    clean, noisy = dataset.clean_labels[index], dataset.train_labels[index]
+    parts = label_parts.label_parts(clean, noisy, transition)
+    labels = {
+        "true": parts["clean"],
+        "noise": parts["transition"] + parts["individual"],
+        "transition": parts["transition"],
+        "individual": parts["individual"],
+        "given": label_parts.one_hot(noisy, classes),
+        "ideal": label_parts.ideal_predictor(clean, transition),
+    }
+    logits = [read_outputs(run / run_folder.SAMPLE_LOGITS) for run in runs]
+    sums, outputs = filter_outputs(dataset.train_images[index], labels, 3, logits, deltas, settings)
+    if settings.values == "logits":
+        return [as_section(sums, labels, rows, deltas, ()) for rows in outputs["outputs"]]
+    dropped = label_parts.transition_is_collinear(dataset.clean_labels, transition)
+    part_shares = partial(measures.part_shares, transition_dropped=dropped)
+    sections = []
+    for rows, one_hot_rows in zip(outputs["outputs"], outputs["one_hot"], strict=True):
+        both = (measures.learned_shares, part_shares)
+        section = as_section(sums, labels, rows, deltas, both)
+        equal_confidence = measures.measure(
+            sums.select(label_rows(labels, one_hot_rows)), [part_shares]
+        )
+        section["one_hot"] = measures.as_rows(equal_confidence, slice(len(labels), None))
+        section["transition_dropped"] = dropped
+        sections.append(section)
+    return sections
+
+
+def filter_outputs(
     images: np.ndarray,
-    labels: dict[str, Tensor],
+    labels: dict[str, np.ndarray],
     references: int,
     logits: Sequence[np.ndarray],
     deltas: Sequence[float],
     settings: FilterSettings,
-    output_measures: Sequence[measures.Measure],
-) -> list[dict]:
-    """One section of each run's frequency.json, from one pass.
+) -> tuple[FilterSums, dict[str, list[range]]]:
+    """Filter labels and the outputs of all runs in one pass.
 
     images: uint8 (n, H, W, 3); labels: (n, C) each, the first `references` of them to compare the
-    outputs with; logits: (epochs, n, C) of each run; output_measures: what to measure of the
-    outputs besides LABEL_MEASURES. Raises UserError if the outputs are not of these images.
+    outputs with; logits: (epochs, n, C) of each run. Softmax outputs of training images are also
+    filtered as one-hot predictions. Returns the sums, and each run's rows in them by kind of
+    output. Raises UserError if the outputs are not of these images.
     """
-    device = settings.device
-    label_values = torch.stack(list(labels.values()))
+    device, softmax = settings.device, settings.values == "softmax"
+    label_values = torch.from_numpy(np.stack(list(labels.values()))).float().to(device)
     for run_logits in logits:
         if run_logits.shape[1:] != label_values.shape[1:]:
             raise UserError(
@@ -137,18 +146,20 @@ def filter_section(
                 f"{tuple(label_values.shape[1:])} labels of its data set; train the run again"
             )
     outputs = torch.from_numpy(np.concatenate(logits)).to(device)  # (all epochs, n, C)
-    if settings.values == "softmax":
-        outputs = outputs.softmax(dim=2)
-    points, label_values = as_points(images, device), label_values.to(device)
-    values = torch.cat((label_values[references:], outputs))
-    sums = filter_sums(points, label_values[:references], values, deltas)
+    kinds = {"outputs": outputs.softmax(dim=2) if softmax else outputs}
+    if softmax and references > 1:
+        classes = outputs.shape[2]
+        kinds["one_hot"] = F.one_hot(outputs.argmax(dim=2), classes).float()
+    rows, start = {}, len(labels)
+    for kind in kinds:
+        rows[kind] = []
+        for run_logits in logits:
+            rows[kind].append(range(start, start + len(run_logits)))
+            start += len(run_logits)
+    values = torch.cat((label_values[references:], *kinds.values()))
+    sums = filter_sums(as_points(images, device), label_values[:references], values, deltas)
     warn_if_identity(sums, deltas)
-    sections, start = [], len(labels)
-    for run_logits in logits:
-        rows = [*range(len(labels)), *range(start, start + len(run_logits))]
-        start += len(run_logits)
-        sections.append(as_section(sums.select(rows), list(labels), deltas, output_measures))
-    return sections
+    return sums, rows
 
 
 def warn_if_identity(sums: FilterSums, deltas: Sequence[float]) -> None:
@@ -162,46 +173,45 @@ def warn_if_identity(sums: FilterSums, deltas: Sequence[float]) -> None:
         )
 
 
+def label_rows(labels: dict, rows: range) -> list[int]:
+    """The rows of the labels in the sums of a pass, followed by those of some outputs."""
+    return [*range(len(labels)), *rows]
+
+
 def as_section(
     sums: FilterSums,
-    names: Sequence[str],
+    labels: dict,
+    rows: range,
     deltas: Sequence[float],
     output_measures: Sequence[measures.Measure],
 ) -> dict:
-    """A section of frequency.json; the first values of `sums` are the labels `names`."""
+    """A section of frequency.json, of the outputs in `rows` of the sums.
+
+    output_measures: what to measure of the outputs besides LABEL_MEASURES.
+    """
+    sums, as_lists, as_rows = (
+        sums.select(label_rows(labels, rows)),
+        measures.as_lists,
+        measures.as_rows,
+    )
     of_labels = measures.measure(sums, measures.LABEL_MEASURES)
     of_outputs = of_labels | measures.measure(sums, output_measures)
-    as_lists = measures.as_lists
-    return {
+    section = {
         "n": sums.count,
         "delta": list(deltas),
         "weight": as_lists(sums.kernel_mass),
+        "alone": as_lists(sums.alone),
         "null": as_lists(measures.null_ratio(sums)),
         "shuffled": {n: as_lists(values) for n, values in measures.shuffled_ratios(sums).items()},
-        "labels": {
-            name: {measure: as_lists(values[row]) for measure, values in of_labels.items()}
-            for row, name in enumerate(names)
-        },
-        "outputs": {measure: as_lists(v[len(names) :]) for measure, v in of_outputs.items()},
+        "labels": {name: as_rows(of_labels, row) for row, name in enumerate(labels)},
+        "outputs": as_rows(of_outputs, slice(len(labels), None)),
         "products": {name: as_lists(getattr(sums, name)) for name in PRODUCTS},
     }
+    if "ideal" in labels:
+        section["ideal"] = as_rows(of_outputs, list(labels).index("ideal"))
+    return section
 
 
 def as_points(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (n, H, W, 3) -> float32 (n, 3 H W) in normalized pixels."""
     return normalize(torch.from_numpy(images).to(device)).flatten(1)
-
-
-def one_hot(labels: np.ndarray, classes: int) -> Tensor:
-    """int64 (n,) -> float32 (n, classes)."""
-    return F.one_hot(torch.from_numpy(labels), classes).float()
-
-
-def read_outputs(path: Path) -> np.ndarray:
-    """The logits (epochs, n, C) of a run. Raises UserError if there is no whole epoch."""
-    logits, note = read_logits(path)
-    if not len(logits):
-        raise UserError(f"{path}: no whole epoch in it; train the run further")
-    if note:
-        print(f"frequency.py: {note}", file=sys.stderr)
-    return logits

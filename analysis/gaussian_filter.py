@@ -24,6 +24,7 @@ TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it sh
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
 SMALLEST_KERNEL_VALUE = 2e-35  # about exp(SMALLEST_EXPONENT)
 SECONDS_BEFORE_PROGRESS = 2
+ALONE = 3  # a kernel mass under this: the filtered value is mostly the point's own value
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class FilterSums:
     s_deficit: Tensor  # (D,)    n - |S|_F^2
     complement: Tensor  # (D,)   |I - S|_F^2
     kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
+    alone: Tensor  # (D,)        share of points with C_i under 3: mostly their own neighbors
     min_distance: float  # smallest |x_i - x_j|^2 of two points
 
     def select(self, rows: Sequence[int]) -> "FilterSums":
@@ -187,6 +189,7 @@ def filter_sums(
         mean=mean.cpu(),
         total=total.cpu(),
         kernel_mass=kernel_mass.median(0).values.double(),
+        alone=(kernel_mass < ALONE).double().mean(0),
         min_distance=min_distance,
         **{name: value.cpu() for name, value in accumulator.sums.items()},
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import label_parts
 from analysis.gaussian_filter import FilterSums
 
 NEGLIGIBLE = 1e-20  # a band with less than this share of the energy is empty up to rounding
@@ -66,6 +67,14 @@ def relative_errors(sums: FilterSums) -> dict[str, Tensor]:
     }
 
 
+def centered_errors(sums: FilterSums) -> dict[str, Tensor]:
+    """e_low_centered (V, D): e_low of values less their means, which constant outputs have at 1."""
+    error = sums.low_self - 2 * sums.low[0] + sums.low_self[0]
+    energy = sums.low_self[0]
+    centered = (error.clamp(min=0) / energy).sqrt()
+    return {"e_low_centered": centered.where(energy > NEGLIGIBLE * sums.total[0], torch.nan)}
+
+
 def learned_shares(sums: FilterSums) -> dict[str, Tensor]:
     """How much of the clean labels and of the noise each value holds, by band (V, D).
 
@@ -84,6 +93,30 @@ def learned_shares(sums: FilterSums) -> dict[str, Tensor]:
         shares[f"learned_true_{band}"] = share.where(solvable, torch.nan)
         share = (clean * noise_products - cross * clean_products) / determinant
         shares[f"learned_noise_{band}"] = share.where(solvable & exists, torch.nan)
+    return shares
+
+
+# The parts of noisy labels (analysis/label_parts.py) in terms of the references of a pass over
+# training images: clean labels Y, noise N = noisy - clean, transition part B; E = N - B.
+PARTS_OF_REFERENCES = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 1, -1]], dtype=torch.float64)
+
+
+def part_shares(sums: FilterSums, transition_dropped: bool) -> dict[str, Tensor]:
+    """clean_low, transition_low, individual_low and the same of the high band (V, D).
+
+    How much of each part of the noisy labels a value has learned, within a band: least-squares
+    coefficients (label_parts.learned_shares). The references are Y, N and B. transition_dropped: B
+    is collinear with Y and left out. NaN for a part that is dropped or empty in the band.
+    """
+    shares = {}
+    for band, products in (("low", sums.low), ("high", sums.high)):
+        part_products = torch.einsum("pr,rvd->pvd", PARTS_OF_REFERENCES, products)
+        gram = torch.einsum("qr,prd->pqd", PARTS_OF_REFERENCES, part_products[:, :3])
+        values = label_parts.learned_shares(
+            gram.numpy(), part_products.numpy(), transition_dropped, float(sums.total[0])
+        )
+        for part, share in zip(label_parts.PARTS, values, strict=True):
+            shares[f"{part}_{band}"] = torch.from_numpy(share)
     return shares
 
 
@@ -111,3 +144,8 @@ def measure(sums: FilterSums, measures: Sequence[Measure]) -> dict[str, Tensor]:
 def as_lists(values: Tensor) -> list:
     """Nested lists of numbers, None for NaN."""
     return np.where(values.isnan(), None, values.numpy()).tolist()
+
+
+def as_rows(values: dict[str, Tensor], rows: int | slice) -> dict[str, list]:
+    """Some of the V values of measures (V, D), as nested lists by the measure's name."""
+    return {name: as_lists(of_all[rows]) for name, of_all in values.items()}
