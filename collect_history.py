@@ -1,7 +1,10 @@
 """Collect every curve of every run in one file, history.json, and print the table of the study.
 
-    python collect_history.py                          every run under runs/
-    python collect_history.py runs/cifar10-pair40      these runs only
+    python collect_history.py                            every run under runs/
+    python collect_history.py runs/cifar10-pair40        these runs only
+    python collect_history.py runs/cifar10-pair40-seed*  several draws of one data set: one study
+    python collect_history.py a/history.json runs/b      add runs to a study
+    python collect_history.py --answer a/history.json b/history.json    a study a noise: the answer
 
 history.json has every epoch of every run; summary.json and summary.csv have the table: means over
 seeds, with intervals. They go into the folder of the runs, runs/<data set>/, or beside --out.
@@ -12,8 +15,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.command_line import Parser, add_runs_arguments, run_script
+from common.command_line import Parser, add_runs_arguments, integer, run_script
 from common.errors import UserError
+from common.files import write_json
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -22,6 +26,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add = parser.add_argument
     add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
     add("--summary", default="summary", help="name of the table's files beside it")
+    add("--digits", type=integer(3), help="round to so many significant digits; by default none")
+    add(
+        "--answer",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="compare studies of several noises: a history.json each; writes answer.json to --out",
+    )
     return parser.parse_args(argv)
 
 
@@ -29,10 +41,13 @@ def collect_history(args: Namespace) -> None:
     """Write the history and the table of the runs that the flags name."""
     from analysis import history_file, statistics, table
 
+    if args.answer:
+        compare_noises(args.answer, args.out or Path("answer.json"))
+        return
     folders = args.run or [args.runs]
     history, notes = history_file.collect(folders)
     out = args.out or history_file.default_path(folders)
-    history_file.write_history(out, history)
+    history_file.write_history(out, history, args.digits)
     for note in notes:
         print(f"collect_history.py: {note}", file=sys.stderr)
     print(*map(table.run_line, history["runs"]), sep="\n")
@@ -45,6 +60,16 @@ def collect_history(args: Namespace) -> None:
     paths = table.write_summary(out.parent, args.summary, history["data"], rows)
     print(table.as_text(rows))
     print(f"written: {', '.join(map(str, paths))}")
+
+
+def compare_noises(files: Sequence[Path], out: Path) -> None:
+    """Write the answer over the studies' history.json, and print it as tables."""
+    from analysis import answer, history_file, table
+
+    rows = answer.answer([history_file.read_history_file(path) for path in files])
+    write_json(out, {"rows": rows})
+    print(table.answer_text(rows))
+    print(f"written: {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,8 @@
     python plot.py runs/cifar10-pair40    these runs only
     python plot.py history.json           what collect_history.py collected
     python plot.py --delta 800            another variance of the filter where a figure shows one
-    python plot.py a.json b.json          accuracy against the noise rate, a history.json a rate
+    python plot.py a.json b.json          several studies: overview.png over their noises, or
+                                          rate.png if they differ in the noise rate only
 
 accuracy, loss and memorization are over epochs; frequency, convergence, learned_parts and spectrum
 show what frequency.py measured. Several seeds of one loss become their mean, with a band from the
@@ -53,11 +54,11 @@ def read_sources(paths: Sequence[Path]) -> list[dict]:
 
 def plot(args: Namespace) -> None:
     """Draw the figures of the sources that the flags name."""
-    from plotting.figures import draw_rates, draw_study
+    from plotting.figures import draw_comparison, draw_study
 
     histories = read_sources(args.source or [args.runs])
     if len(histories) > 1:
-        draw_rates(histories, args.out)
+        draw_comparison(histories, args.out)
         return
     for reason, names in draw_study(histories[0], args.delta, args.out).items():
         print(f"plot.py: not drawn: {', '.join(names)}: {reason}", file=sys.stderr)

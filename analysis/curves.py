@@ -12,13 +12,20 @@ from losses import CROSS_ENTROPY, SELF_DISTILLATION
 Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
 
 
-def group_by_loss(history: dict) -> dict[str, dict[int, dict]]:
-    """loss -> seed -> run of history.json; cross-entropy and the original's distillation first.
+def draw_key(run: dict) -> int | str:
+    """What tells the runs of one loss apart: the seed, or data-set seed/seed where they differ."""
+    data_seed = run.get("data", {}).get("seed", run["seed"])
+    return run["seed"] if data_seed == run["seed"] else f"{data_seed}/{run['seed']}"
+
+
+def group_by_loss(history: dict) -> dict[str, dict[int | str, dict]]:
+    """loss -> draw (draw_key) -> run; cross-entropy and the original's distillation first.
 
     Raises UserError if the runs differ in more than loss and seed: they have no common mean.
     """
-    groups: dict[str, dict[int, dict]] = {CROSS_ENTROPY: {}, SELF_DISTILLATION: {}}
+    groups: dict[str, dict[int | str, dict]] = {CROSS_ENTROPY: {}, SELF_DISTILLATION: {}}
     first = history["runs"][0]
+    draws = len({run.get("data", {}).get("digest") for run in history["runs"]}) > 1
     for run in history["runs"]:
         for name, value in fixed_in_study(run["settings"]).items():
             expected = first["settings"].get(name)
@@ -27,7 +34,8 @@ def group_by_loss(history: dict) -> dict[str, dict[int, dict]]:
                     f"runs {first['run']} and {run['run']} differ in {name}: {expected}, {value}; "
                     "name the runs of one setting"
                 )
-        other = groups.setdefault(run["loss"], {}).setdefault(run["seed"], run)
+        key = draw_key(run) if draws else run["seed"]
+        other = groups.setdefault(run["loss"], {}).setdefault(key, run)
         if other is not run:
             raise UserError(
                 f"runs {other['run']} and {run['run']} have one loss and one seed; name one of them"
@@ -43,6 +51,24 @@ def history_curve(name: str) -> Curve:
 def frequency_curve(section: str, measure: str, column: int) -> Curve:
     """A measure of frequency.json (section test or probe) at the column-th delta, over epochs."""
     return lambda run: [row[column] for row in run["frequency"][section]["outputs"][measure]]
+
+
+def memorization_curve(name: str) -> Curve:
+    """The curve `name` of a run's memorization.json."""
+    return lambda run: run["memorization"]["curves"][name]
+
+
+def one_hot_curve(measure: str, column: int) -> Curve:
+    """A measure of the one-hot predictions of training images at the column-th delta."""
+    return lambda run: [row[column] for row in run["frequency"]["probe"]["one_hot"][measure]]
+
+
+def has_memorization(history: dict) -> bool:
+    """Whether every run has a memorization.json, of a data set with wrong labels."""
+    return all(
+        run.get("memorization") and run["memorization"]["curves"]["gap"][0] is not None
+        for run in history["runs"]
+    )
 
 
 def frequency_section(history: dict, section: str, measures: Sequence[str]) -> dict:

@@ -16,9 +16,13 @@ from analysis.curves import (
     frequency_curve,
     frequency_section,
     group_by_loss,
+    has_memorization,
     history_curve,
+    memorization_curve,
     middle_delta,
+    one_hot_curve,
 )
+from analysis.label_parts import PARTS
 from common.errors import UserError
 
 STOPS = {
@@ -54,17 +58,40 @@ def study_measures(history: dict) -> dict[str, Curve]:
     measures = {"test_accuracy": history_curve("test_accuracy")}
     if history["runs"][0]["history"]["probe_memorized"][0] is not None:
         measures["memorized"] = history_curve("probe_memorized")
+    if has_memorization(history):
+        curves = history["runs"][0]["memorization"]["curves"]
+        names = [name for name, curve in curves.items() if curve[0] is not None]
+        measures |= {name: memorization_curve(name) for name in names}
+    return measures | frequency_measures(history)
+
+
+def frequency_measures(history: dict) -> dict[str, Curve]:
+    """The frequency measures that all runs have at the middle delta, by name."""
+    measures = {}
     learned = [f"learned_{part}_{band}" for part in ("true", "noise") for band in ("low", "high")]
-    for section, names in (("test", ["e_low", "e_high"]), ("probe", learned)):
+    parts = [f"{part}_{band}" for part in PARTS for band in ("low", "high")]
+    wanted = (("test", ["e_low", "e_high"]), ("probe", learned), ("probe", parts))
+    for section, names in wanted:
         try:
-            deltas = frequency_section(history, section, names)["delta"]
+            content = frequency_section(history, section, names)
         except UserError:
             continue
-        column = delta_index(deltas, None, default=middle_delta(deltas))
+        column = delta_index(content["delta"], None, default=middle_delta(content["delta"]))
+        at_delta = f"at delta {content['delta'][column]:g}"
         for name in names:
-            curve = frequency_curve(section, name, column)
-            measures[f"{name} at delta {deltas[column]:g}"] = curve
+            if content["outputs"][name][0][column] is None:
+                continue
+            measures[f"{name} {at_delta}"] = frequency_curve(section, name, column)
+            if names is parts:
+                measures[f"one-hot {name} {at_delta}"] = one_hot_curve(name, column)
     return measures
+
+
+def what_varies(history: dict) -> str:
+    """What differs between the runs of one loss: what the intervals are about."""
+    if len({run.get("data", {}).get("digest") for run in history["runs"]}) > 1:
+        return "draws of images, labels, validation set, initialization and order"
+    return "initialization, order and crops; one draw of the labels"
 
 
 def interval(values: Sequence[float]) -> dict:
@@ -110,6 +137,7 @@ def summarize(history: dict) -> list[dict]:
         "noise": history["data"]["noise"],
         "rate": history["data"]["rate_found"],
         "network": history["runs"][0]["network"],
+        "varies": what_varies(history),
     }
     empty = {"minus_loss": None, "minus_stop": None, "p": None}
     rows = []

@@ -8,9 +8,20 @@ from pathlib import Path
 from analysis.statistics import STOPS, stopping_epochs
 from common.files import write_json, write_text
 
-COLUMNS = ("noise", "rate", "network", "loss", "stop", "minus_loss", "minus_stop", "measure")
+COLUMNS = (
+    "noise",
+    "rate",
+    "network",
+    "varies",
+    "loss",
+    "stop",
+    "minus_loss",
+    "minus_stop",
+    "measure",
+)
 COLUMNS += ("n", "seeds", "mean", "low", "high", "p")
-PERCENT = ("test_accuracy", "memorized")
+PERCENT = ("test_accuracy", "memorized", "gap", "gap_error", "confidence", "test_confidence")
+PERCENT += ("test_calibration_error",)
 Table = dict[str, dict[str, dict]]  # line -> column -> row of the summary
 
 
@@ -46,8 +57,8 @@ def run_line(run: dict) -> str:
 def as_text(rows: Sequence[dict]) -> str:
     """The tables for a reader: accuracy at every stop, other measures at the last epoch."""
     first = rows[0]
-    seeds = sorted({seed for row in rows for seed in row["seeds"]})
-    spread = "mean ± half of the 95% t-interval over seeds"
+    seeds = sorted({seed for row in rows for seed in row["seeds"]}, key=str)
+    spread = f"mean ± half of the 95% t-interval over {first['varies']}"
     title = (
         f"{first['noise']} noise, {100 * first['rate']:.4g}% wrong labels, {first['network']}, "
         f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}): "
@@ -91,6 +102,35 @@ def measure_tables(rows: Sequence[dict]) -> dict[str, Table]:
         measure = row["measure"] + (" (%)" if row["measure"] in PERCENT else "")
         tables.setdefault(head, {}).setdefault(measure, {})[row["loss"]] = row
     return tables
+
+
+def answer_text(rows: Sequence[dict]) -> str:
+    """The answer for a reader: a table a loss, a line a quantity, a column a noise."""
+    lines = []
+    for loss in dict.fromkeys(row["loss"] for row in rows):
+        table: Table = {}
+        for row in rows:
+            if row["loss"] == loss:
+                line = table.setdefault(row["quantity"], {})
+                line[row["noise"]] = row | {"measure": "share", "minus_loss": "cross-entropy"}
+                if "(share)" not in row["quantity"]:
+                    line[row["noise"]]["measure"] = "test_accuracy"
+        lines += format_table(f"{loss} minus cross-entropy, points unless said", table)
+    varies = "; ".join(dict.fromkeys(row["varies"] for row in rows))
+    counts = ", ".join(dict.fromkeys(f"{row['noise']}: n = {row['n']}" for row in rows))
+    holm = ", ".join(
+        f"{row['noise']} {row['loss']} {row['p_holm']:.2g}"
+        for row in rows
+        if row["p_holm"] is not None
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"95% t-intervals over {varies}; {counts}",
+            f"Holm over the noises, primary quantity: p = {holm or 'none (n = 1)'}",
+        ]
+    )
 
 
 def baseline(rows: Sequence[dict]) -> str | None:

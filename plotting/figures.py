@@ -15,14 +15,16 @@ from common.errors import UserError
 from plotting.frequency_figures import (
     convergence_figure,
     frequency_figure,
-    learned_parts_figure,
     spectrum_figure,
 )
+from plotting.overview_figure import overview_figure
+from plotting.parts_figure import learned_parts_figure
 from plotting.rate_figure import rate_figure
 from plotting.style import save
 from plotting.training_figures import accuracy_figure, loss_figure, memorization_figure
 
 FIGURES: dict[str, Callable[[dict, dict, float | None], Figure]] = {
+    "overview": lambda history, groups, delta: overview_figure([history]),
     "accuracy": accuracy_figure,
     "loss": loss_figure,
     "memorization": memorization_figure,
@@ -51,11 +53,14 @@ def draw_study(history: dict, delta: float | None, folder: Path) -> dict[str, li
     return missing
 
 
-def draw_rates(histories: Sequence[dict], folder: Path) -> None:
-    """Draw accuracy against the noise rate, and print the path.
+def draw_comparison(histories: Sequence[dict], folder: Path) -> None:
+    """Draw several studies beside each other, and print the path.
 
-    Raises UserError unless the histories differ in their noise rate only.
+    Studies of different noises give overview.png; studies that differ in their noise rate only give
+    rate.png. Raises UserError if they fit neither.
     """
-    path = folder / "rate.png"
-    save(lambda: rate_figure(histories), path)
+    noises = {history["data"]["noise"] for history in histories}
+    name, figure = ("rate", rate_figure) if len(noises) == 1 else ("overview", overview_figure)
+    path = folder / f"{name}.png"
+    save(lambda: figure(histories), path)
     print(path)

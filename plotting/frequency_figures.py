@@ -7,27 +7,18 @@ from analysis.curves import (
     delta_index,
     frequency_curve,
     frequency_section,
-    middle_delta,
     stack,
 )
 from plotting.style import (
-    DASHED,
     add_caption_and_legend,
     caption,
-    draw,
     draw_difference,
     draw_losses,
     label_axes,
     subplots,
 )
 
-# What is learned of the labels: the color tells clean labels from noise, the line style the band.
-PART_STYLES = {
-    "true_low": ("clean labels, low", {"color": "#009E73", "linestyle": "-"}),
-    "true_high": ("clean labels, high", {"color": "#009E73", "linestyle": DASHED}),
-    "noise_low": ("noise, low", {"color": "#CC79A7", "linestyle": "-"}),
-    "noise_high": ("noise, high", {"color": "#CC79A7", "linestyle": DASHED}),
-}
+ENOUGH_MASS = 2  # below this median kernel mass a filtered value is an image's own
 
 
 def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure:
@@ -69,26 +60,10 @@ def convergence_figure(history: dict, groups: dict, delta: float | None = None) 
     return add_caption_and_legend(figure, history, groups, axes[0, 0])
 
 
-def learned_parts_figure(history: dict, groups: dict, delta: float | None) -> Figure:
-    """How much of the clean labels and of the noise is learned, by band; a panel for each loss."""
-    probe = frequency_section(history, "probe", [f"learned_{part}" for part in PART_STYLES])
-    column = delta_index(probe["delta"], delta, default=middle_delta(probe["delta"]))
-    figure, (axes,) = subplots(
-        1, len(groups), figsize=(4.8 * len(groups), 5), sharex=True, sharey=True
-    )
-    title = f"{probe['n']} training images, $\\delta$ = {probe['delta'][column]:g}"
-    for panel, (loss, seeds) in zip(axes, groups.items(), strict=True):
-        for part, (label, style) in PART_STYLES.items():
-            curve = frequency_curve("probe", f"learned_{part}", column)
-            draw(panel, stack([curve(run) for run in seeds.values()]), label=label, **style)
-        label_axes(panel, "share learned (least-squares coefficient)", f"{loss}\n{title}")
-    return add_caption_and_legend(figure, history, groups, axes[0])
-
-
 def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> Figure:
     """Excess low-frequency ratio over epoch and delta by loss, and minus the first loss's."""
-    deltas = frequency_section(history, "test", ["excess"])["delta"]
-    curves = [frequency_curve("test", "excess", column) for column in range(len(deltas))]
+    section = frequency_section(history, "test", ["excess"])
+    curves = [frequency_curve("test", "excess", k) for k in range(len(section["delta"]))]
     means = {
         loss: np.stack([stack([curve(run) for run in runs.values()]).mean(0) for curve in curves])
         for loss, runs in groups.items()
@@ -98,24 +73,35 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
     first, *others = means
     differences = {f"{loss}\nminus {first}": means[loss] - means[first] for loss in others}
     rows = 2 if others else 1
-    figure, axes = subplots(rows, len(means), figsize=(4.6 * len(means), 4.2 * rows))
-    highest = max(values.max() for values in means.values())
-    draw_maps(figure, axes[0], means, deltas, cmap="viridis", vmin=0, vmax=highest)
+    figure, axes = subplots(
+        rows, len(means), figsize=(4.2 * len(means), 3.6 * rows), sharex=True, sharey=True
+    )
+    usable = [mass >= ENOUGH_MASS for mass in section["weight"]]
+    highest = max(values[usable].max() for values in means.values())
+    draw_maps(figure, axes[0], means, section, cmap="viridis", vmin=0, vmax=highest)
     if others:
         axes[1][0].axis("off")
-        largest = max(np.abs(values).max() for values in differences.values()) or 1
+        largest = max(np.abs(values[usable]).max() for values in differences.values()) or 1
         limits = {"vmin": -largest, "vmax": largest}
-        draw_maps(figure, axes[1][1:], differences, deltas, cmap="PuOr", **limits)
-    figure.suptitle(caption(history, groups, "mean over seeds"), fontsize=9)
+        draw_maps(figure, axes[1][1:], differences, section, cmap="PuOr", **limits)
+    axes[0][0].set_ylabel("$\\delta$ (squared normalized pixels)")
+    figure.suptitle(caption(history, groups, "mean over draws"), fontsize=9)
     return figure
 
 
-def draw_maps(figure: Figure, axes: np.ndarray, maps: dict, deltas: list, **style) -> None:
-    """A row of maps (deltas, epochs), each with its title and a color bar."""
+def draw_maps(figure: Figure, axes: np.ndarray, maps: dict, section: dict, **style) -> None:
+    """A row of maps (deltas, epochs) with one color bar.
+
+    Deltas at which the filter reaches hardly any other image are hidden.
+    """
+    deltas = section["delta"]
+    hidden = np.array([mass < ENOUGH_MASS for mass in section["weight"]])
     for panel, (title, values) in zip(axes, maps.items(), strict=True):
         edges = np.arange(values.shape[1] + 1) + 0.5, np.arange(len(deltas) + 1) - 0.5
-        image = panel.pcolormesh(*edges, values, **style)
+        shown = np.where(hidden[:, None], np.nan, values)
+        image = panel.pcolormesh(*edges, shown, **style)
         panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
+        panel.set_ylim(hidden.sum() - 0.5, len(deltas) - 0.5)
         panel.grid(False)
-        label_axes(panel, "$\\delta$ (squared normalized pixels)", title)
-        figure.colorbar(image, ax=panel, label="excess low-frequency ratio, test images")
+        label_axes(panel, "", title)
+    figure.colorbar(image, ax=list(axes), label="excess low-frequency ratio")

@@ -24,16 +24,23 @@ PARAMETERS = {
     "lines.linewidth": 1.6,
 }
 DASHED = (0, (4, 1.2))
-# Colors that colorblind readers tell apart and that differ in gray; line styles differ as well.
+# The color means the same loss in every figure. Colorblind readers tell the colors apart; in gray
+# the first three are black, middle and light; line styles differ as well.
 STYLES = {
-    "cross-entropy": {"color": "#D55E00", "linestyle": DASHED, "marker": "o", "zorder": 4},
+    "cross-entropy": {"color": "#222222", "linestyle": DASHED, "marker": "o", "zorder": 4},
     "self-distillation": {"color": "#0072B2", "linestyle": "-", "marker": "s", "zorder": 2},
+    "self-distillation, previous epoch": {
+        "color": "#E69F00",
+        "linestyle": (0, (6, 1, 1, 1)),
+        "marker": "^",
+        "zorder": 3,
+    },
 }
 OTHER_STYLES = (
-    {"color": "#CC79A7", "linestyle": (0, (6, 1, 1, 1)), "marker": "^", "zorder": 3},
-    {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "v", "zorder": 3},
+    {"color": "#CC79A7", "linestyle": (0, (1, 1)), "marker": "v", "zorder": 3},
     {"color": "#009E73", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D", "zorder": 3},
-    {"color": "#E69F00", "linestyle": (0, (8, 2)), "marker": "P", "zorder": 3},
+    {"color": "#56B4E9", "linestyle": (0, (8, 2)), "marker": "P", "zorder": 3},
+    {"color": "#D55E00", "linestyle": (0, (2, 2)), "marker": "X", "zorder": 3},
 )
 
 
@@ -105,10 +112,10 @@ def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None
         draw(axes, stack([pair[1] - pair[0] for pair in pairs]), **loss_styles(groups)[loss])
 
 
-def caption(history: dict, groups: dict, several: str = "band: lowest to highest seed") -> str:
+def caption(history: dict, groups: dict, several: str = "band: lowest to highest") -> str:
     """What the figure shows: data, noise, network, sizes, seeds, and how seeds are combined."""
     data, network = history["data"], history["runs"][0]["network"]
-    seeds = {loss: ", ".join(map(str, sorted(runs))) for loss, runs in groups.items()}
+    seeds = {loss: ", ".join(map(str, sorted(runs, key=str))) for loss, runs in groups.items()}
     if len(set(seeds.values())) == 1:
         seeds_text = f"seeds {next(iter(seeds.values()))}"
     else:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves import history_curve
+from analysis.curves import has_memorization, history_curve, memorization_curve
 from analysis.statistics import stopping_epochs
 from common.errors import UserError
 from plotting.style import (
@@ -64,12 +64,28 @@ def loss_figure(history: dict, groups: dict, delta: float | None = None) -> Figu
 
 
 def memorization_figure(history: dict, groups: dict, delta: float | None = None) -> Figure:
-    """Wrong labels predicted as such, and accuracy on the clean labels of the training images."""
-    panels = (
+    """Wrong labels predicted as such; memorization gap and detection of wrong labels, if measured.
+
+    Raises UserError if no label of the data set is wrong.
+    """
+    panels = [
         ("memorized", "predicted as their wrong label (%)", "training images with a wrong label"),
-        ("train_clean_accuracy", "accuracy (%)", "training images, clean labels"),
+    ]
+    if not has_memorization(history):
+        clean = ("train_clean_accuracy", "accuracy (%)", "training images, clean labels")
+        return history_figure(history, groups, [*panels, clean])
+    figure, (axes,) = subplots(1, 3, figsize=(12.6, 4.2))
+    draw_losses(axes[0], groups, history_curve("memorized"), *panels[0][1:])
+    draw_losses(
+        *(axes[1], groups, memorization_curve("gap"), "memorization gap (points)"),
+        title="accuracy on clean labels,\nrightly minus wrongly labeled images",
     )
-    return history_figure(history, groups, panels)
+    draw_losses(
+        *(axes[2], groups, memorization_curve("auc"), "area under the ROC curve"),
+        title="finding the wrong labels by their loss",
+    )
+    axes[2].axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+    return add_caption_and_legend(figure, history, groups, axes[0])
 
 
 def history_figure(history: dict, groups: dict, panels: Sequence[tuple[str, str, str]]) -> Figure:
