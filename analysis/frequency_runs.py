@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from analysis.run_groups import Group, group_runs, read_outputs
 from common import run_folder
 from common.errors import UserError
 from dataset.batches import normalize
-from dataset.data_file import DataSet, read_dataset
+from dataset.data_file import DRAWN, DataSet, read_dataset
 
 PRODUCTS = ("mean", "total", "low", "high", "low_self", "high_self", "low_high", "low_sum")
 
@@ -35,10 +35,13 @@ class FilterSettings:
 
 
 def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSettings) -> None:
-    """Write frequency.json of every run. data: the data set, if config.json's path is outdated.
+    """Write frequency.json and memorization.json of every run.
 
-    Raises UserError if a run is incomplete or of another data set.
+    data: the data set, if config.json's path is outdated. Draws of one data set share the deltas
+    that are fitted to the first of them. Raises UserError if a run is incomplete or of another data
+    set.
     """
+    fitted: dict[str, Sequence[float]] = {}
     for group in group_runs(runs, data):
         dataset = read_dataset(group.data)
         if dataset.sha256 != group.digest:
@@ -46,21 +49,24 @@ def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSetting
                 f"{group.runs[0]} is of another data set than {group.data}; name its own with "
                 "--data"
             )
-        filter_group(group, dataset, settings)
+        shared = str({name: value for name, value in dataset.meta.items() if name not in DRAWN})
+        if shared not in fitted:
+            points = as_points(dataset.test_images, settings.device)
+            fitted[shared] = settings.deltas or default_deltas(points)
+        filter_group(group, dataset, replace(settings, deltas=fitted[shared]))
 
 
 def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> None:
     """Write frequency.json of runs on one data set, from one pass a section; memorization.json."""
-    deltas = settings.deltas or default_deltas(as_points(dataset.test_images, settings.device))
     sections = {
-        "test": filter_test(group.runs, dataset, deltas, settings),
-        "probe": filter_sample(group.runs, dataset, deltas, settings),
+        "test": filter_test(group.runs, dataset, settings),
+        "probe": filter_sample(group.runs, dataset, settings),
     }
     for k, run in enumerate(group.runs):
         content = {"values": settings.values, "digest": dataset.sha256}
         path = write_frequency(run, content | {name: s[k] for name, s in sections.items()})
         epochs = len(sections["test"][k]["outputs"]["lfr"])
-        print(f"{path}: {epochs} epochs, {len(deltas)} deltas", flush=True)
+        print(f"{path}: {epochs} epochs, {len(settings.deltas)} deltas", flush=True)
         remembered = measure_memorization(
             dataset,
             index=run_folder.read_sample_indices(run),
@@ -70,9 +76,7 @@ def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> No
         print(write_memorization(run, remembered), flush=True)
 
 
-def filter_test(
-    runs: Sequence[Path], dataset: DataSet, deltas: Sequence[float], settings: FilterSettings
-) -> list[dict]:
+def filter_test(runs: Sequence[Path], dataset: DataSet, settings: FilterSettings) -> list[dict]:
     """The section of the test images of each run's frequency.json, from one pass."""
     clean, classes = dataset.test_labels, dataset.num_classes
     transition = label_parts.transition_matrix(dataset.clean_labels, dataset.train_labels, classes)
@@ -80,15 +84,16 @@ def filter_test(
     if settings.values == "softmax":
         labels["ideal"] = label_parts.ideal_predictor(clean, transition)
     logits = [read_outputs(run / run_folder.TEST_LOGITS) for run in runs]
-    sums, outputs = filter_outputs(dataset.test_images, labels, 1, logits, deltas, settings)
+    sums, outputs = filter_outputs(dataset.test_images, labels, 1, logits, settings)
     errors = (measures.relative_errors, measures.centered_errors)
     output_measures = errors if settings.values == "softmax" else ()
-    return [as_section(sums, labels, rows, deltas, output_measures) for rows in outputs["outputs"]]
+    return [
+        as_section(sums, labels, rows, settings.deltas, output_measures)
+        for rows in outputs["outputs"]
+    ]
 
 
-def filter_sample(
-    runs: Sequence[Path], dataset: DataSet, deltas: Sequence[float], settings: FilterSettings
-) -> list[dict]:
+def filter_sample(runs: Sequence[Path], dataset: DataSet, settings: FilterSettings) -> list[dict]:
     """The section of the sample of training images of each run's frequency.json, from one pass."""
     classes = dataset.num_classes
     index = run_folder.read_sample_indices(runs[0])
@@ -97,22 +102,22 @@ def filter_sample(
     parts = label_parts.label_parts(clean, noisy, transition)
     labels = {
         "true": parts["clean"],
-        "noise": parts["transition"] + parts["individual"],
+        "noise": label_parts.one_hot(noisy, classes) - parts["clean"],
         "transition": parts["transition"],
         "individual": parts["individual"],
         "given": label_parts.one_hot(noisy, classes),
         "ideal": label_parts.ideal_predictor(clean, transition),
     }
     logits = [read_outputs(run / run_folder.SAMPLE_LOGITS) for run in runs]
-    sums, outputs = filter_outputs(dataset.train_images[index], labels, 3, logits, deltas, settings)
+    sums, outputs = filter_outputs(dataset.train_images[index], labels, 3, logits, settings)
     if settings.values == "logits":
-        return [as_section(sums, labels, rows, deltas, ()) for rows in outputs["outputs"]]
+        return [as_section(sums, labels, rows, settings.deltas, ()) for rows in outputs["outputs"]]
     dropped = label_parts.transition_is_collinear(dataset.clean_labels, transition)
     part_shares = partial(measures.part_shares, transition_dropped=dropped)
     sections = []
     for rows, one_hot_rows in zip(outputs["outputs"], outputs["one_hot"], strict=True):
         both = (measures.learned_shares, part_shares)
-        section = as_section(sums, labels, rows, deltas, both)
+        section = as_section(sums, labels, rows, settings.deltas, both)
         equal_confidence = measures.measure(
             sums.select(label_rows(labels, one_hot_rows)), [part_shares]
         )
@@ -127,7 +132,6 @@ def filter_outputs(
     labels: dict[str, np.ndarray],
     references: int,
     logits: Sequence[np.ndarray],
-    deltas: Sequence[float],
     settings: FilterSettings,
 ) -> tuple[FilterSums, dict[str, list[range]]]:
     """Filter labels and the outputs of all runs in one pass.
@@ -157,8 +161,10 @@ def filter_outputs(
             rows[kind].append(range(start, start + len(run_logits)))
             start += len(run_logits)
     values = torch.cat((label_values[references:], *kinds.values()))
-    sums = filter_sums(as_points(images, device), label_values[:references], values, deltas)
-    warn_if_identity(sums, deltas)
+    sums = filter_sums(
+        as_points(images, device), label_values[:references], values, settings.deltas
+    )
+    warn_if_identity(sums, settings.deltas)
     return sums, rows
 
 

@@ -20,9 +20,10 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from common.flags import recorded
 from common.run_folder import find_runs, read_config, read_history
+from dataset.data_file import DRAWN
 
-# What draws of one data set differ in.
-DRAWN = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
+# What `data` of draws of one data set differs in.
+DRAWN_DATA = ("name", "digest", *DRAWN)
 
 
 def collect(sources: Sequence[Path]) -> tuple[dict, list[str]]:
@@ -78,7 +79,7 @@ def common_data(data_sets: Sequence[dict]) -> dict:
     """
     first = data_sets[0]
     for other in data_sets[1:]:
-        for name in (set(first) | set(other)) - {*DRAWN, "seeds"}:
+        for name in (set(first) | set(other)) - {*DRAWN_DATA, "seeds"}:
             if first.get(name) != other.get(name):
                 raise UserError(
                     f"{first['name']} and {other['name']} differ in {name}: {first.get(name)}, "
@@ -86,7 +87,7 @@ def common_data(data_sets: Sequence[dict]) -> dict:
                 )
     if len(data_sets) == 1:
         return first
-    shared = {name: value for name, value in first.items() if name not in DRAWN}
+    shared = {name: value for name, value in first.items() if name not in DRAWN_DATA}
     rates = [data["rate_found"] for data in data_sets]
     return {
         "name": _common_start([data["name"] for data in data_sets]),

@@ -37,6 +37,8 @@ SPLITS = {
     "test_images": ("test_labels",),
 }
 ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *labels))
+# What draws of one data set, made with different seeds, differ in.
+DRAWN = ("seed", "sha256", "transitions", "rate_found", "val_rate_found")
 REMEDY = "make it with generate.py"
 
 

@@ -9,6 +9,7 @@ from analysis.curves import (
     frequency_section,
     stack,
 )
+from common.errors import UserError
 from plotting.style import (
     add_caption_and_legend,
     caption,
@@ -73,10 +74,12 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
     first, *others = means
     differences = {f"{loss}\nminus {first}": means[loss] - means[first] for loss in others}
     rows = 2 if others else 1
+    usable = [mass >= ENOUGH_MASS for mass in section["weight"]]
+    if not any(usable):
+        raise UserError("no delta averages over other images: run frequency.py with larger --delta")
     figure, axes = subplots(
         rows, len(means), figsize=(4.2 * len(means), 3.6 * rows), sharex=True, sharey=True
     )
-    usable = [mass >= ENOUGH_MASS for mass in section["weight"]]
     highest = max(values[usable].max() for values in means.values())
     draw_maps(figure, axes[0], means, section, cmap="viridis", vmin=0, vmax=highest)
     if others:
