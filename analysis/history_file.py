@@ -79,8 +79,8 @@ def common_data(data_sets: Sequence[dict]) -> dict:
     """
     first = data_sets[0]
     for other in data_sets[1:]:
-        for name in (set(first) | set(other)) - {*DRAWN_DATA, "seeds"}:
-            if first.get(name) != other.get(name):
+        for name in dict.fromkeys((*first, *other)):
+            if name not in (*DRAWN_DATA, "seeds") and first.get(name) != other.get(name):
                 raise UserError(
                     f"{first['name']} and {other['name']} differ in {name}: {first.get(name)}, "
                     f"{other.get(name)}; name runs of data sets that differ in their seed only"

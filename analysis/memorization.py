@@ -9,9 +9,10 @@ def memorization_gap(predictions: np.ndarray, clean: np.ndarray, noisy: np.ndarr
     """Accuracy on rightly labeled minus that on wrongly labeled images, percent points (epochs,).
 
     predictions: classes (epochs, n) on training images; clean, noisy: labels (n,). Both accuracies
-    are on the clean labels. Where noise does not depend on the image the gap is 0 without
-    memorization, up to gap_standard_error. Images that people label wrongly are harder, so human
-    noise starts above 0. NaN where all labels are right, or all wrong.
+    are on the clean labels. Where the noise depends on neither the class nor the image, the gap is 0
+    without memorization, up to gap_standard_error. Human noise starts above 0: people confuse some
+    classes, and within a class the images, that are harder for a network too. NaN where all labels
+    are right, or all wrong.
     """
     correct, wrong = predictions == clean, clean != noisy
     if wrong.all() or not wrong.any():
@@ -57,7 +58,8 @@ def best_before_memorization(
     """The epoch's index and value of the best test accuracy before the gap exceeds `threshold`.
 
     accuracy, gap: curves (epochs,); threshold: percent points, one or (epochs,). Two of
-    gap_standard_error is the choice: a gap beyond it is memorization and no chance. All epochs
+    gap_standard_error are the noise threshold: chance alone exceeds it in about one epoch of 40. A
+    fixed level compares runs at an equal gap, with less jitter than accuracy_at_gap. All epochs
     count where the gap never exceeds the threshold; None where it does in the first.
     """
     exceeds = np.flatnonzero(np.asarray(gap) > threshold)
