@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from analysis.curves import delta_index, group_by_loss, has_memorization, middle_delta
-from analysis.memorization import accuracy_at_gap, best_before_memorization
+from analysis.memorization import SMALL_GAP, accuracy_at_gap, best_before_memorization
 from analysis.statistics import interval, stopping_epochs, what_varies
 from common.errors import UserError
 from losses import CROSS_ENTROPY
@@ -31,9 +31,9 @@ def curves(run: dict) -> dict[str, list]:
 
 
 def before_memorization(run: dict) -> float | None:
-    """Best test accuracy before the memorization gap exceeds two standard errors; None if never."""
-    gap, error = (np.array(curves(run)[name]) for name in ("gap", "gap_error"))
-    best = best_before_memorization(np.array(run["history"]["test_accuracy"]), gap, 2 * error)
+    """Best test accuracy while the memorization gap is under SMALL_GAP; None if it never is."""
+    accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
+    best = best_before_memorization(accuracy, gap, SMALL_GAP)
     return None if best is None else best[1]
 
 
@@ -80,7 +80,7 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "cross-entropy: last epoch - early stopping": lambda d, p: difference(
         accuracy_at(p, "last"), accuracy_at(p, "early")
     ),
-    "best before memorization": lambda d, p: difference(
+    f"best test epoch with a gap under {SMALL_GAP} points": lambda d, p: difference(
         before_memorization(d), before_memorization(p)
     ),
     "last epoch - cross-entropy at equal memorization gap": lambda d, p: difference(

@@ -13,11 +13,10 @@ from analysis.curves import (
     memorization_curve,
     stack,
 )
+from analysis.memorization import SMALL_GAP
 from analysis.statistics import STOPS, interval, values_at_stop, what_varies
 from common.errors import UserError
 from plotting.style import draw, loss_styles, subplots
-
-SMALL_GAP = 10  # points, of the shaded epochs
 
 
 def overview_figure(histories: Sequence[dict]) -> Figure:
