@@ -1,0 +1,175 @@
+"""Write the tables of README.md and results/README.md from the studies' summaries.
+
+    python results/tables.py            rewrite every block between <!-- table NAME --> marks
+    python results/tables.py --check    exit with status 1 if a block is not up to date
+
+Every number in these tables comes from results/<study>/answer.json and
+results/<study>/<noise>/summary.json, which collect_history.py wrote.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
+MAIN = ROOT / "results" / "main"
+NOISES = {
+    "pair40": "pair flip",
+    "symmetric40": "symmetric",
+    "human": "human (CIFAR-10N, worse labels)",
+}
+PRIMARY = "last epoch - cross-entropy stopped early"
+PLAIN, DISTILLED = "cross-entropy", "self-distillation"
+PREVIOUS = "self-distillation, previous epoch"
+
+
+def rows_of(study: Path, noise: str) -> list[dict]:
+    """The rows of a study's summary.json."""
+    return json.loads((study / noise / "summary.json").read_text("utf-8"))["rows"]
+
+
+def answers(study: Path) -> dict[tuple[str, str, str], dict]:
+    """(noise, loss, quantity) -> row of answer.json; the noise by its folder's name."""
+    names = {}
+    for noise in NOISES:
+        history = json.loads((study / noise / "summary.json").read_text("utf-8"))["data"]
+        names[history["noise"]] = noise
+    rows = json.loads((study / "answer.json").read_text("utf-8"))["rows"]
+    return {(names[row["noise"]], row["loss"], row["quantity"]): row for row in rows}
+
+
+def number(row: dict | None, digits: int = 1, sign: bool = False) -> str:
+    """Mean ± half of the 95% interval; the mean alone for one draw; nothing if there is no row."""
+    if row is None:
+        return ""
+    style = f"{'+' if sign else ''}.{digits}f"
+    text = f"{row['mean']:{style}}"
+    if row["low"] is None:
+        return text
+    return f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+
+
+def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
+    """The row of a loss's own mean."""
+    for row in rows:
+        name = row["measure"].split(" at delta")[0]
+        key = (row["loss"], row["stop"], name, row["minus_loss"])
+        if key == (loss, stop, measure, None):
+            return row
+    return None
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def answer_table() -> str:
+    """The README's answer: accuracy where one stops, and the primary contrast."""
+    contrast = answers(MAIN)
+    lines = []
+    for noise, title in NOISES.items():
+        rows = rows_of(MAIN, noise)
+        primary = contrast[noise, DISTILLED, PRIMARY]
+        p = "" if primary["p_holm"] is None else f" (p = {primary['p_holm']:.2g})"
+        lines.append(
+            [
+                f"{title}, n = {primary['n']}",
+                number(find(rows, PLAIN, "early", "test_accuracy")),
+                number(find(rows, DISTILLED, "last", "test_accuracy")),
+                f"**{number(primary, sign=True)}**{p}",
+                number(contrast[noise, DISTILLED, "both stopped early"], sign=True),
+            ]
+        )
+    head = ["40% wrong labels", "cross-entropy, stopped early", "distillation, last epoch"]
+    return markdown([*head, "difference (Holm)", "both stopped early"], lines)
+
+
+def accuracy_table() -> str:
+    """Test accuracy wherever a run is stopped, and the memorization gap at the end."""
+    lines = []
+    for noise, title in NOISES.items():
+        rows = rows_of(MAIN, noise)
+        for loss in (PLAIN, DISTILLED, PREVIOUS):
+            stops = [
+                number(find(rows, loss, s, "test_accuracy")) for s in ("last", "early", "oracle")
+            ]
+            gap = number(find(rows, loss, "last", "gap"))
+            lines.append([title, loss, *stops, gap])
+    head = ["noise", "loss", "last epoch", "early stopping", "best test epoch (oracle)"]
+    return markdown([*head, "memorization gap, last epoch"], lines)
+
+
+def contrast_table(loss: str) -> str:
+    """Every quantity of the answer for one distillation, a column a noise."""
+    contrast = answers(MAIN)
+    quantities = dict.fromkeys(quantity for _, other, quantity in contrast if other == loss)
+    lines = []
+    for quantity in quantities:
+        digits = 3 if "(share)" in quantity else 1
+        cells = [
+            number(contrast.get((noise, loss, quantity)), digits, sign=True) for noise in NOISES
+        ]
+        lines.append([quantity, *cells])
+    return markdown([f"{loss} minus cross-entropy", *NOISES.values()], lines)
+
+
+def parts_table() -> str:
+    """Learned shares of the three parts at the last epoch; the individual part also by band."""
+    lines = []
+    for noise, title in NOISES.items():
+        rows = rows_of(MAIN, noise)
+        for loss in (PLAIN, DISTILLED, PREVIOUS):
+            cells = [
+                number(find(rows, loss, "last", f"softmax_{part}"), 3)
+                for part in ("clean", "transition", "individual")
+            ]
+            cells.append(number(find(rows, loss, "last", "one_hot_individual"), 3))
+            cells += [
+                number(find(rows, loss, "last", f"individual_{band}"), 3)
+                for band in ("low", "high")
+            ]
+            lines.append([title, loss, *cells])
+    head = ["noise", "loss", "clean", "transition", "individual", "individual, one-hot"]
+    return markdown([*head, "individual, low", "individual, high"], lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "answer": answer_table,
+    "accuracy": accuracy_table,
+    "contrasts": lambda: contrast_table(DISTILLED),
+    "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
+    "parts": parts_table,
+}
+
+
+def updated(text: str) -> str:
+    """The text with every table block written anew. Raises KeyError for an unknown name."""
+
+    def block(match: re.Match) -> str:
+        return f"<!-- table {match[1]} -->\n{TABLES[match[1]]()}\n<!-- /table -->"
+
+    return re.sub(r"<!-- table ([\w-]+) -->\n.*?<!-- /table -->", block, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    outdated = [
+        path for path in TEXTS if path.read_text("utf-8") != updated(path.read_text("utf-8"))
+    ]
+    for path in outdated:
+        print(f"{path.relative_to(ROOT)}: {'outdated' if check else 'updated'}")
+        if not check:
+            path.write_text(updated(path.read_text("utf-8")), "utf-8")
+    return int(check and bool(outdated))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
