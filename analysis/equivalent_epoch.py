@@ -9,6 +9,9 @@ A profile has a level, its weighted mean, and a shape, what is left of it withou
 
     distance^2 = (difference of levels)^2 + (distance of shapes)^2
 
+A flat profile of the same level is the trivial reading: a reference whose shape means something is
+nearer than that.
+
 Self-distillation was related to early stopping through the kernel's spectrum by Dong et al. (arXiv
 1910.01255).
 """
@@ -25,6 +28,7 @@ class EpochPath:
     nearest: np.ndarray  # int64 (E,)    by the whole profile
     distance: np.ndarray  # (E,)         there
     shape_distance: np.ndarray  # (E,)   the part of it that is not the level's
+    flat_distance: np.ndarray  # (E,)    from a flat profile of the epoch's own level
     resolution: np.ndarray  # (E,)       from that epoch to the nearer of its neighbors
     by_level: np.ndarray  # int64 (E,)   nearest by the level only
     distance_by_level: np.ndarray  # (E,)  of the whole profiles there
@@ -66,6 +70,7 @@ def epoch_path(profiles: np.ndarray, reference: np.ndarray, energy: np.ndarray) 
         nearest,
         whole[epochs, nearest],
         of_shapes[epochs, nearest],
+        np.sqrt(shapes**2 @ weights),
         neighbor_distances(reference, weights)[nearest],
         by_level,
         whole[epochs, by_level],

@@ -11,10 +11,10 @@ from common.errors import UserError
 
 REFERENCE = "cross-entropy"
 COMPARISON_LINE = (
-    "{run}: {kernel}, {values}: epoch {own} is like epoch {nearest} of {reference} (distance "
-    "{distance:.3f}, one step there {resolution:.3f}; by its level alone epoch {by_level}, "
-    "{distance_by_level:.3f}); test accuracy {accuracy:.2f}% and {reference_accuracy:.2f}%; clean "
-    "labels learned {excess:+.3f}"
+    "{run}: {kernel}, {values}: epoch {own} is like epoch {nearest} of {reference}, distance "
+    "{distance:.3f} (of the shapes {shape:.3f}, from a flat one {flat:.3f}, one step there "
+    "{resolution:.3f}; by its level alone epoch {by_level}, {distance_by_level:.3f}); test "
+    "accuracy {accuracy:.2f}% and {reference_accuracy:.2f}%; clean labels learned {excess:+.3f}"
 )
 
 
@@ -72,6 +72,8 @@ def comparison_lines(run: Path) -> list[str]:
             nearest=nearest + 1,
             reference=REFERENCE,
             distance=path.distance[-1],
+            shape=path.shape_distance[-1],
+            flat=path.flat_distance[-1],
             resolution=path.resolution[-1],
             by_level=path.by_level[-1] + 1,
             distance_by_level=path.distance_by_level[-1],

@@ -50,6 +50,8 @@ def test_against_a_double_loop(seed):
         assert path.distance[epoch] == pytest.approx(whole[k])
         assert path.distance_by_level[epoch] == pytest.approx(whole[level])
         assert path.gain[epoch] == pytest.approx(whole[level] - whole[k])
+        flat = np.full(BANDS, weights @ profile)
+        assert path.flat_distance[epoch] == pytest.approx(np.sqrt(weights @ (profile - flat) ** 2))
         assert path.shape_distance[epoch] ** 2 == pytest.approx(whole[k] ** 2 - levels[k] ** 2)
         assert path.resolution[epoch] == pytest.approx(min(steps[max(k - 1, 0) : k + 1]))
 
@@ -67,7 +69,7 @@ def test_flat_profiles_are_told_apart_by_level_only():
     path = epoch_path(np.full((1, BANDS), 0.55), reference, random_run()[1])
     assert path.nearest[0] == path.by_level[0] == 2
     assert path.distance[0] == pytest.approx(0.05)
-    assert path.shape_distance[0] == pytest.approx(0, abs=1e-12)
+    assert path.shape_distance[0] == path.flat_distance[0] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_band_weighs_by_its_energy():

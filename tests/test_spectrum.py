@@ -11,7 +11,6 @@ import pytest
 import torch
 from helpers import ROOT, make_dataset
 
-from analysis import spectrum_file
 from analysis.equivalent_epoch import epoch_path
 from analysis.kernel_spectrum import gaussian_kernel, label_spectrum, learned_shares
 from analysis.label_parts import (
@@ -21,6 +20,7 @@ from analysis.label_parts import (
     transition_is_collinear,
     transition_matrix,
 )
+from analysis.spectrum_file import as_array, as_numbers, read_spectrum
 from analysis.spectrum_runs import initial_model
 from analysis.tangent_kernel import tangent_kernel
 from common.logits import read_logits
@@ -31,10 +31,6 @@ from training import checkpoint
 from training.settings import RunSettings
 
 PLAIN, DISTILLED = (Path(f"runs/small/dis{dis}-small_cnn-seed0") for dis in (0, 1))
-
-
-def spectrum_of(run):
-    return spectrum_file.read_spectrum(run)
 
 
 def sample_of(run):
@@ -58,7 +54,7 @@ def assert_is(entry, kernel, run):
     for name, values in outputs.items():
         expected = learned_shares(spectrum, values, dropped)
         for part, of_part in zip(PARTS, expected, strict=True):
-            written = spectrum_file.as_array(entry["shares"][name][part])
+            written = as_array(entry["shares"][name][part])
             np.testing.assert_allclose(written, of_part, rtol=2e-4, atol=1e-5)
     for part, energies in zip(PARTS, spectrum.energies, strict=True):
         np.testing.assert_allclose(entry["energies"][part], energies / energies.sum(), rtol=1e-4)
@@ -70,7 +66,7 @@ def test_gaussian_kernels_of_every_run(study, script):
     assert (status, err) == (0, "")
     assert out.count("spectrum.json: 3 epochs, 60 images") == 4
     for run in Path("runs/small").iterdir():
-        content = spectrum_of(run)
+        content = read_spectrum(run)
         assert content["digest"] == read_config(run)["data"]["digest"]
         assert (content["n"], content["epochs"]) == (60, 3)
         for delta, entry in zip((100, 400), content["kernels"], strict=True):
@@ -83,7 +79,7 @@ def test_tangent_kernels_at_the_start_and_at_the_checkpoint(study, script):
     dataset = read_dataset(Path("data/small.npz"))
     for run in (PLAIN, DISTILLED):
         images = sample_of(run)[0]
-        final, initial = spectrum_of(run)["kernels"]
+        final, initial = read_spectrum(run)["kernels"]
         assert (initial["kernel"], initial["epoch"]) == ("ntk-initial", 0)
         assert (final["kernel"], final["epoch"]) == ("ntk-final", 3)
         assert final["vectors"] == "4 unit vectors"
@@ -109,28 +105,25 @@ def test_the_initial_network_is_the_one_that_training_starts_from(study, script)
 
 def test_kernels_of_an_earlier_call_stay(study, script):
     assert script("spectrum", PLAIN, "--delta", 100)[0] == 0
-    first = spectrum_of(PLAIN)["kernels"][0]
+    first = read_spectrum(PLAIN)["kernels"][0]
     assert script("spectrum", PLAIN, "--delta", 400)[0] == 0
     assert script("spectrum", PLAIN, "--kernel", "ntk-initial")[0] == 0
-    entries = spectrum_of(PLAIN)["kernels"]
-    assert [(e["kernel"], e["delta"]) for e in entries] == [
-        ("gaussian", 100),
-        ("gaussian", 400),
-        ("ntk-initial", None),
-    ]
+    entries = read_spectrum(PLAIN)["kernels"]
+    names = [(entry["kernel"], entry["delta"]) for entry in entries]
+    assert names == [("gaussian", 100), ("gaussian", 400), ("ntk-initial", None)]
     assert entries[0] == first
     # Of another number of images, nothing stays.
     assert script("spectrum", PLAIN, "--delta", 400, "--size", 40)[0] == 0
-    assert len(spectrum_of(PLAIN)["kernels"]) == 1
+    assert len(read_spectrum(PLAIN)["kernels"]) == 1
     # A damaged file is replaced.
     (PLAIN / "spectrum.json").write_text("{")
     assert script("spectrum", PLAIN, "--delta", 400)[0] == 0
-    assert len(spectrum_of(PLAIN)["kernels"]) == 1
+    assert len(read_spectrum(PLAIN)["kernels"]) == 1
 
 
 def test_a_smaller_size_takes_images_evenly_from_the_sample(study, script):
     assert script("spectrum", PLAIN, "--delta", 100, "--size", 30)[0] == 0
-    content = spectrum_of(PLAIN)
+    content = read_spectrum(PLAIN)
     assert content["n"] == 30 and content["kernels"][0]["bands"][-1] == 30
     images, parts, _ = sample_of(PLAIN)
     every_other = {name: part[::2] for name, part in parts.items()}
@@ -152,9 +145,9 @@ def test_symmetric_noise_has_no_transition_share(tmp_path, monkeypatch, script):
     assert script("train", *flags, "--epochs", 1)[0] == 0
     assert script("spectrum", "--delta", 100)[0] == 0
     (run,) = Path("runs/small").iterdir()
-    shares = spectrum_of(run)["kernels"][0]["shares"]["softmax"]
-    assert np.isnan(spectrum_file.as_array(shares["transition"])).all()
-    assert np.isfinite(spectrum_file.as_array(shares["clean"])[:, 3:]).all()
+    shares = read_spectrum(run)["kernels"][0]["shares"]["softmax"]
+    assert np.isnan(as_array(shares["transition"])).all()
+    assert np.isfinite(as_array(shares["clean"])[:, 3:]).all()
 
 
 def test_comparison_with_the_cross_entropy_run_beside_it(study, script):
@@ -163,11 +156,9 @@ def test_comparison_with_the_cross_entropy_run_beside_it(study, script):
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert len(lines) == 2
-    own, other = (spectrum_of(run)["kernels"][0] for run in (DISTILLED, PLAIN))
-    profiles, reference = (
-        spectrum_file.as_array(e["shares"]["softmax"]["individual"]) for e in (own, other)
-    )
-    energy = spectrum_file.as_array(own["energies"]["individual"])
+    own, other = (read_spectrum(run)["kernels"][0] for run in (DISTILLED, PLAIN))
+    profiles, reference = (as_array(e["shares"]["softmax"]["individual"]) for e in (own, other))
+    energy = as_array(own["energies"]["individual"])
     nearest = epoch_path(profiles, reference, energy).nearest[-1]
     assert f"gaussian, delta 100, n 60, softmax: epoch 3 is like epoch {nearest + 1} of" in lines[0]
     accuracy = [read_history(run)[0] for run in (DISTILLED, PLAIN)]
@@ -242,14 +233,14 @@ def test_labels_without_noise_cannot_be_compared(tmp_path, monkeypatch, script, 
     for dis in (0, 1):
         assert script("train", *flags, f"--dis={dis}")[0] == 0
     assert script("spectrum", "--delta", 100)[0] == 0
-    assert spectrum_of(PLAIN)["kernels"][0]["energies"]["individual"] is None
+    assert read_spectrum(PLAIN)["kernels"][0]["energies"]["individual"] is None
     assert "no label is wrong" in refused("spectrum", "--compare")
 
 
 def test_numbers_have_five_digits_and_nan_is_null():
     values = np.array([[0.123456789, np.nan], [1.0, -12345678.0]])
-    assert spectrum_file.as_numbers(values) == [[0.12346, None], [1.0, -12346000.0]]
-    back = spectrum_file.as_array(spectrum_file.as_numbers(values))
+    assert as_numbers(values) == [[0.12346, None], [1.0, -12346000.0]]
+    back = as_array(as_numbers(values))
     assert np.isnan(back[0, 1]) and back[0, 0] == 0.12346
 
 
