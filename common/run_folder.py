@@ -8,9 +8,8 @@
     checkpoint.pt        what --resume needs: training/checkpoint.py
     lock                 held by the process that trains the run
     frequency.json       measures in the frequency domain: analysis/frequency_file.py
-FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
-FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES)
-FILES += (FREQUENCY, MEMORIZATION, SPECTRUM)
+    memorization.json    what is remembered of the noisy labels: analysis/memorization_file.py
+    spectrum.json        measures along a kernel's eigenvectors: analysis/spectrum_file.py
 
 A run exists if it has a config.json.
 """
@@ -32,13 +31,9 @@ from common.logits import logits_length, truncate_logits
 
 TEST_LOGITS, SAMPLE_LOGITS, SAMPLE_INDICES = "logits.npy", "probe_logits.npy", "probe_indices.npy"
 LOGITS = (TEST_LOGITS, SAMPLE_LOGITS)
-<<<<<<< HEAD
-FREQUENCY, MEMORIZATION = "frequency.json", "memorization.json"
-FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, FREQUENCY, MEMORIZATION)
-=======
-FREQUENCY, SPECTRUM = "frequency.json", "spectrum.json"
-FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, FREQUENCY, SPECTRUM)
->>>>>>> 3f51148 (Add spectrum.py: learned shares along eigenvectors for every run, comparison of runs)
+FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
+FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES)
+FILES += (FREQUENCY, MEMORIZATION, SPECTRUM)
 FILES += ("checkpoint.pt", "checkpoint.prev.pt")
 # What the system says of a lock on a file system without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
