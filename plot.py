@@ -4,8 +4,8 @@
     python plot.py runs/cifar10-pair40    these runs only
     python plot.py history.json           what collect_history.py collected
     python plot.py --delta 800            another variance of the filter where a figure shows one
-    python plot.py a.json b.json          several studies: overview.png over their noises, or
-                                          rate.png if they differ in the noise rate only
+    python plot.py a.json b.json          several studies: over their noises, or, if they
+                                          differ in the noise rate only, over the rate
 
 accuracy, loss and memorization are over epochs; frequency, convergence, learned_parts and spectrum
 show what frequency.py measured. Several seeds of one loss become their mean, with a band from the
@@ -58,9 +58,10 @@ def plot(args: Namespace) -> None:
 
     histories = read_sources(args.source or [args.runs])
     if len(histories) > 1:
-        draw_comparison(histories, args.out)
-        return
-    for reason, names in draw_study(histories[0], args.delta, args.out).items():
+        missing = draw_comparison(histories, args.out)
+    else:
+        missing = draw_study(histories[0], args.delta, args.out)
+    for reason, names in missing.items():
         print(f"plot.py: not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
 
 

@@ -12,10 +12,13 @@ import numpy as np
 
 from analysis.curves import delta_index, group_by_loss, has_memorization, middle_delta
 from analysis.memorization import SMALL_GAP, accuracy_at_gap, best_before_memorization
+from analysis.run_comparison import compare_entries
+from analysis.spectrum_file import as_array
 from analysis.statistics import interval, stopping_epochs, what_varies
 from common.errors import UserError
 from losses import CROSS_ENTROPY
 
+SPECTRUM_KERNEL = ("gaussian", 1600.0)  # of the equivalent epoch
 PRIMARY = "last epoch - cross-entropy stopped early"
 
 
@@ -52,6 +55,47 @@ def band_difference(run: dict, outputs: str) -> float | None:
     column = delta_index(section["delta"], None, default=middle_delta(section["delta"]))
     low, high = (section[outputs][f"individual_{band}"][-1][column] for band in ("low", "high"))
     return None if low is None or high is None else low - high
+
+
+def like_epoch(distilled: dict, plain: dict) -> dict[str, float] | None:
+    """Distillation's last epoch beside the epoch of cross-entropy with the nearest profile.
+
+    Profiles are the shares of the individual part along the eigenvectors of SPECTRUM_KERNEL. None
+    where a run has no spectrum.json with this kernel.
+    """
+    entries = [spectrum_entry(run) for run in (distilled, plain)]
+    if None in entries:
+        return None
+    path, excess = compare_entries(*entries, "softmax")
+    nearest = int(path.nearest[-1])
+    energy = as_array(entries[0]["energies"]["clean"])
+    return {
+        "epoch": nearest + 1,
+        "distance": float(path.distance[-1]),
+        "distance by level": float(path.distance_by_level[-1]),
+        "epoch by level": int(path.by_level[-1]) + 1,
+        "step": float(path.resolution[-1]),
+        "excess": float(np.nansum(excess[-1] * energy)),
+        "accuracy": difference(
+            accuracy_at(distilled, "last"), plain["history"]["test_accuracy"][nearest]
+        ),
+    }
+
+
+def spectrum_entry(run: dict) -> dict | None:
+    """The run's entry of spectrum.json for SPECTRUM_KERNEL; None if there is none."""
+    entries = (run.get("spectrum") or {"kernels": []})["kernels"]
+    return next((e for e in entries if (e["kernel"], e["delta"]) == SPECTRUM_KERNEL), None)
+
+
+def like(name: str) -> Callable[[dict, dict], float | None]:
+    """The quantity: an entry of like_epoch."""
+
+    def quantity(distilled: dict, plain: dict) -> float | None:
+        values = like_epoch(distilled, plain)
+        return None if values is None else values[name]
+
+    return quantity
 
 
 def difference(first: float | None, second: float | None) -> float | None:
@@ -99,6 +143,13 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     ),
     "confidence on test images": last_difference("test_confidence"),
     "calibration error on test images": last_difference("test_calibration_error"),
+    "equivalent epoch of cross-entropy (epoch)": like("epoch"),
+    "equivalent epoch by the level only (epoch)": like("epoch by level"),
+    "distance to the equivalent epoch (share)": like("distance"),
+    "distance to the epoch of the same level (share)": like("distance by level"),
+    "step of cross-entropy at the equivalent epoch (share)": like("step"),
+    "clean labels held beyond the equivalent epoch (share)": like("excess"),
+    "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
 }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from analysis.frequency_file import read_frequency
 from analysis.memorization_file import read_memorization
+from analysis.spectrum_file import read_spectrum
 from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from common.flags import recorded
@@ -58,6 +59,7 @@ def _run_of_folder(folder: Path) -> tuple[dict, str]:
         "history": {key: [record[key] for record in records] for key in records[0]},
         "frequency": read_frequency(folder),
         "memorization": read_memorization(folder),
+        "spectrum": read_spectrum(folder),
         "_data_set": config["data"],
     }
     return run, note

@@ -49,7 +49,7 @@ def compare_run(run: Path) -> list[dict]:
     comparisons = []
     for title in shared:
         for values in own[title]["shares"]:
-            path, more = _compare(own[title], other[title], values)
+            path, more = compare_entries(own[title], other[title], values)
             energy = as_array(own[title]["energies"]["clean"])
             fields = {"kernel": title, "values": values, "reference": reference}
             comparisons.append(fields | {"path": path, "excess": more, "energy": energy})
@@ -85,8 +85,12 @@ def comparison_lines(run: Path) -> list[str]:
     return lines
 
 
-def _compare(own: dict, other: dict, values: str) -> tuple[EpochPath, np.ndarray]:
-    """Path and excess of an entry of spectrum.json against the reference's. Raises UserError."""
+def compare_entries(own: dict, other: dict, values: str) -> tuple[EpochPath, np.ndarray]:
+    """Compare an entry of a run's spectrum.json with its reference's, of the same kernel.
+
+    values: softmax or one_hot. Returns the path of E epochs, and the excess (E, bands) of the clean
+    labels. Raises UserError if no label is wrong.
+    """
     shares, reference = own["shares"][values], other["shares"][values]
     if own["energies"]["individual"] is None:
         raise UserError("no label is wrong: there is no individual noise to compare runs by")

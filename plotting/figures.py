@@ -6,12 +6,14 @@ matplotlib Figure, or raises UserError that says what is missing.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from analysis.curves import group_by_loss
 from common.errors import UserError
+from plotting.filter_figures import filter_figure, kernel_figure
 from plotting.frequency_figures import (
     convergence_figure,
     frequency_figure,
@@ -32,6 +34,14 @@ FIGURES: dict[str, Callable[[dict, dict, float | None], Figure]] = {
     "convergence": convergence_figure,
     "learned_parts": learned_parts_figure,
     "spectrum": spectrum_figure,
+    "filter": lambda history, groups, delta: filter_figure([history]),
+    "kernels": lambda history, groups, delta: kernel_figure([history]),
+}
+# Figures of several studies that differ in their noise.
+COMPARISONS: dict[str, Callable[[Sequence[dict]], Figure]] = {
+    "overview": overview_figure,
+    "filter": filter_figure,
+    "kernels": kernel_figure,
 }
 
 
@@ -42,25 +52,34 @@ def draw_study(history: dict, delta: float | None, folder: Path) -> dict[str, li
     common mean, OSError if a file cannot be written.
     """
     groups = group_by_loss(history)
+    makers = {name: partial(figure, history, groups, delta) for name, figure in FIGURES.items()}
+    return _draw_all(makers, folder)
+
+
+def draw_comparison(histories: Sequence[dict], folder: Path) -> dict[str, list[str]]:
+    """Draw several studies beside each other into the folder, and print the paths.
+
+    Studies of different noises give COMPARISONS; studies that differ in their noise rate only give
+    rate.png. Returns what could not be drawn: reason -> names of files. Raises UserError if the
+    studies fit neither.
+    """
+    if len({history["data"]["noise"] for history in histories}) == 1:
+        return _draw_all({"rate": lambda: rate_figure(histories)}, folder, strict=True)
+    makers = {name: partial(figure, histories) for name, figure in COMPARISONS.items()}
+    return _draw_all(makers, folder)
+
+
+def _draw_all(
+    makers: dict[str, Callable[[], Figure]], folder: Path, strict: bool = False
+) -> dict[str, list[str]]:
     missing: dict[str, list[str]] = {}
-    for name, figure in FIGURES.items():
+    for name, make in makers.items():
         path = folder / f"{name}.png"
         try:
-            save(lambda figure=figure: figure(history, groups, delta), path)
+            save(make, path)
             print(path)
         except UserError as error:
+            if strict:
+                raise
             missing.setdefault(str(error), []).append(path.name)
     return missing
-
-
-def draw_comparison(histories: Sequence[dict], folder: Path) -> None:
-    """Draw several studies beside each other, and print the path.
-
-    Studies of different noises give overview.png; studies that differ in their noise rate only give
-    rate.png. Raises UserError if they fit neither.
-    """
-    noises = {history["data"]["noise"] for history in histories}
-    name, figure = ("rate", rate_figure) if len(noises) == 1 else ("overview", overview_figure)
-    path = folder / f"{name}.png"
-    save(lambda: figure(histories), path)
-    print(path)
