@@ -1,80 +1,101 @@
-"""Noisy labels that other projects made, read from a file."""
+"""Noisy labels that other projects made, read from a file, and those made here, written to one."""
 
 import json
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 
 from common.errors import UserError
+from common.files import write_text
+from dataset.label_formats import read_content
+from dataset.noise import chance_agreement
 
-# The names under which label files keep the clean labels: CIFAR-10N's.
-CLEAN_NAMES = ("clean_label",)
+# The names under which label files keep the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
+CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
+NOT_NOISE = (*CLEAN_NAMES, "clean_coarse_label")
+SHOWN_NAMES = 6  # in an error
+STANDARD_ERRORS = 4
 
 
 def read_labels(path: Path, name: str | None, clean: np.ndarray, num_classes: int) -> np.ndarray:
     """Labels int64 (N,) made elsewhere, in the order of the clean labels `clean` (N,).
 
-    path: a JSON list of integers (DivideMix and its heirs), an integer .npy, or a .pt as of
-    CIFAR-10N (arXiv 2110.12088), a dict of arrays of which `name` is read, without running code.
-    A dict may bring clean labels too; they are compared with `clean` one by one.
+    path: a JSON list of integers (DivideMix and its heirs), a JSON object from file names with an
+    index in front to integers (confident learning), a CSV, an integer .npy, or a .pt as of CIFAR-N
+    (arXiv 2110.12088), read without running code. name: which of several lists to read. Clean
+    labels beside the noisy ones are compared with `clean` one by one.
 
     Raises UserError that says what does not fit.
     """
-    readers = {".json": _read_json, ".npy": _read_npy, ".pt": _read_pt, ".pth": _read_pt}
-    read = readers.get(path.suffix, _read_json)
-    try:
-        content = read(path)
-    except (OSError, EOFError, ValueError, RuntimeError, UnpicklingError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else "damaged"
-        raise UserError(f"--noise {path}: cannot be read ({reason}); see docs/usage.md") from None
-    if isinstance(content, dict):
-        named = [key for key in content if key not in CLEAN_NAMES]
-        if name not in named:
-            asked = f"no labels {name!r} in it" if name else "it holds several labels"
-            raise UserError(f"--noise {path}: {asked}; use --labels with one of {', '.join(named)}")
-        noisy = _as_labels(path, name, content[name], clean, num_classes)
-        for key in set(CLEAN_NAMES) & set(content):
-            listed = _as_labels(path, key, content[key], clean, num_classes)
-            if differ := int((listed != clean).sum()):
-                raise UserError(
-                    f"--noise {path}: its clean labels differ from the data set's in {differ} of "
-                    f"{len(clean)} places; it is of other images or of another order"
-                )
-        return noisy
-    if name:
-        raise UserError(f"--labels {name}: {path} holds one list of labels; leave the flag out")
-    return _as_labels(path, "labels", content, clean, num_classes)
+    content = read_content(path, len(clean))
+    if not isinstance(content, dict):
+        if name:
+            raise UserError(f"--labels {name}: {path} holds one list of labels; leave the flag out")
+        return _as_labels(path, "its list", content, clean, num_classes)
+    lists = {str(key): values for key, values in content.items()}
+    clean_names, noisy_names = _split_names(lists)
+    name = _choose(path, name, noisy_names)
+    noisy = _as_labels(path, name, lists[name], clean, num_classes)
+    for key in clean_names:
+        listed = _as_labels(path, key, lists[key], clean, num_classes)
+        if differ := int((listed != clean).sum()):
+            raise UserError(
+                f"--noise {path}: its clean labels differ from the data set's in {differ} of "
+                f"{len(clean)} places; it is of other images or of another order"
+            )
+    return noisy
 
 
-def _read_json(path: Path):
-    return json.loads(path.read_text("utf-8"))
+def check_agreement(path: Path, noisy: np.ndarray, clean: np.ndarray, num_classes: int) -> None:
+    """Refuse labels that agree with the clean ones no better than chance: of another order.
+
+    noisy, clean: int64 (N,). Raises UserError unless the number of images whose labels agree is
+    over that of permuted labels by more than STANDARD_ERRORS of it.
+    """
+    mean, deviation = chance_agreement(clean, noisy, num_classes)
+    agree = int((noisy == clean).sum())
+    if agree <= mean + STANDARD_ERRORS * deviation:
+        raise UserError(
+            f"--noise {path}: its labels agree with the clean ones in {agree} of {len(clean)} "
+            f"places, no better than chance ({mean:.0f}): it is of other images or of another "
+            "order; if you mean it, add --accept-chance-labels"
+        )
 
 
-def _read_npy(path: Path):
-    return np.load(path, allow_pickle=False)
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write labels int64 (N,) as a JSON list of integers, whole or not at all. Raises OSError."""
+    write_text(path, json.dumps(labels.tolist()) + "\n")
 
 
-def _read_pt(path: Path):
-    """A dict of arrays or tensors, or one of them; of foreign names only numpy's array types."""
-    import torch
+def _split_names(lists: dict) -> tuple[list[str], list[str]]:
+    """The names of the clean and of the noisy labels; a `label` beside noisy ones is clean."""
+    clean = [name for name in lists if name in CLEAN_NAMES]
+    noisy = [name for name in lists if name not in NOT_NOISE]
+    if not clean and "label" in noisy and len(noisy) > 1:
+        noisy.remove("label")
+        clean = ["label"]
+    return clean, noisy
 
-    allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "bhilqBHILQfd")]
-    # numpy 2 moved what an array is rebuilt with; files hold the name of either place.
-    core = np._core if hasattr(np, "_core") else np.core
-    rebuild = core.multiarray._reconstruct
-    allowed += [(rebuild, f"numpy.{place}.multiarray._reconstruct") for place in ("core", "_core")]
-    scalar = core.multiarray.scalar
-    allowed += [(scalar, f"numpy.{place}.multiarray.scalar") for place in ("core", "_core")]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location="cpu", weights_only=True)
+
+def _choose(path: Path, name: str | None, names: list[str]) -> str:
+    """`name` if it is one of `names`, or the only one. Raises UserError."""
+    if name is None and len(names) == 1:
+        return names[0]
+    if name in names:
+        return name
+    if not names:
+        raise UserError(f"--noise {path}: it holds no noisy labels; see docs/labels.md")
+    asked = f"no noisy labels {name!r} in it" if name else f"it holds {len(names)} lists of labels"
+    shown = ", ".join(word[:30] for word in names[:SHOWN_NAMES])
+    more = ", ..." if len(names) > SHOWN_NAMES else ""
+    raise UserError(f"--noise {path}: {asked}; use --labels with one of {shown}{more}")
 
 
 def _as_labels(path: Path, name: str, values, clean: np.ndarray, num_classes: int) -> np.ndarray:
     """int64 (N,) of `values`. Raises UserError unless they are as many integers in range."""
     try:
         labels = np.asarray(values)
-    except ValueError:
+    except (ValueError, TypeError, RuntimeError):
         labels = np.empty(0)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         what = f"{labels.dtype} {labels.shape}"

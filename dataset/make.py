@@ -1,5 +1,6 @@
 """Make a data set: choose images, make or read noisy labels, and say what was made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,10 +8,13 @@ import numpy as np
 
 from common.errors import UserError
 from dataset.data_file import DataSet, array_digests, read_meta
-from dataset.label_files import read_labels
-from dataset.noise import NOISES, flip_labels, transition_counts
-from dataset.sources import load_source, source_name
+from dataset.label_files import check_agreement, read_labels, write_labels
+from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
+from dataset.sources import Source, load_source, source_name
 from dataset.subsets import balanced_subset
+
+NOT_CHOSEN = -1  # the label of a source's image that is not in the data set
+SHOWN_CLASSES = 20  # with more, a table of class pairs does not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,8 @@ class DataSettings:
     dataset: str = "cifar10"  # a name of SOURCES, or a folder
     noise: str = "pair"  # a name of NOISES, or a file of labels
     labels: str | None = None  # which labels of the file
+    matched: bool = False  # only the file's class transitions, independent of the image
+    accept_chance_labels: bool = False  # also a file that agrees with the clean labels by chance
     rate: float | None = 0.4  # share of the labels that are flipped; None: the file's
     seed: int = 0
     train_size: int | None = None  # images to choose, in equal classes; None: all
@@ -30,10 +36,11 @@ class DataSettings:
 
     @property
     def noise_name(self) -> str:
-        """The noise model, or the label file's name and the labels chosen in it."""
+        """The noise model, or the label file's name, the labels chosen in it, "matched"."""
         if self.noise in NOISES:
             return self.noise
-        return Path(self.noise).stem + (f"-{self.labels}" if self.labels else "")
+        words = [Path(self.noise).stem, self.labels, "matched" if self.matched else None]
+        return "-".join(word for word in words if word)
 
     @property
     def default_path(self) -> Path:
@@ -42,20 +49,21 @@ class DataSettings:
         return Path(f"data/{source_name(self.dataset)}-{self.noise_name}{percent}.npz")
 
 
-def make_dataset(settings: DataSettings) -> DataSet:
-    """The data set that the settings describe. Raises UserError that says what does not fit."""
+def make_dataset(settings: DataSettings, export: Path | None = None) -> DataSet:
+    """The data set that the settings describe.
+
+    export: a file to write the noisy labels of all training images to, in the order of their
+    source. Raises UserError that says what does not fit, OSError if `export` cannot be written.
+    """
     source = load_source(settings)
-    classes, seed, clean = len(source.class_names), settings.seed, source.train_labels
+    classes, clean = len(source.class_names), source.train_labels
     train, val, test = choose_images(source, settings)
-    if settings.noise in NOISES:
-        # Each split is flipped by itself, so that each has the rate asked for.
-        train_labels, val_labels = (
-            flip_labels(clean[split], settings.noise, settings.rate, source.class_names, seed)
-            for split in (train, val)
-        )
-    else:
-        noisy = read_labels(Path(settings.noise), settings.labels, clean, classes)
-        train_labels, val_labels = noisy[train], noisy[val]
+    noisy = make_labels(source, (train, val), settings)
+    if export and (noisy == NOT_CHOSEN).any():
+        raise UserError("--export writes the labels of all images; leave --train-size out")
+    if export:
+        write_labels(export, noisy)
+    train_labels, val_labels = noisy[train], noisy[val]
     meta = {
         "source": source_name(settings.dataset),
         "title": settings.title or source_name(settings.dataset),
@@ -64,7 +72,7 @@ def make_dataset(settings: DataSettings) -> DataSet:
         "rate_found": float(np.mean(train_labels != clean[train])),
         "val_rate_found": float(np.mean(val_labels != clean[val])) if len(val) else None,
         "transitions": transition_counts(clean[train], train_labels, classes).tolist(),
-        "seed": seed,
+        "seed": settings.seed,
     }
     return DataSet(
         train_images=source.train_images[train],
@@ -79,7 +87,33 @@ def make_dataset(settings: DataSettings) -> DataSet:
     )
 
 
-def choose_images(source, settings: DataSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_labels(source: Source, splits: Sequence[np.ndarray], settings: DataSettings) -> np.ndarray:
+    """Noisy labels int64 (N,) of the source's training images, NOT_CHOSEN outside the splits.
+
+    splits: indices of the training and of the validation images. Each split is flipped by itself,
+    so that each has the rate asked for, or of a file matched by itself. Raises UserError if a file
+    of labels does not fit.
+    """
+    clean, classes, seed = source.train_labels, source.class_names, settings.seed
+    noisy = np.full(len(clean), NOT_CHOSEN)
+    if settings.noise in NOISES:
+        for split in splits:
+            noisy[split] = flip_labels(clean[split], settings.noise, settings.rate, classes, seed)
+        return noisy
+    path = Path(settings.noise)
+    labels = read_labels(path, settings.labels, clean, len(classes))
+    if not settings.accept_chance_labels:
+        check_agreement(path, labels, clean, len(classes))
+    for split in splits:
+        noisy[split] = labels[split]
+        if settings.matched:
+            noisy[split] = match_transitions(labels[split], clean[split], seed)
+    return noisy
+
+
+def choose_images(
+    source: Source, settings: DataSettings
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted indices of the training, validation and test images, all in equal classes.
 
     Raises UserError if there are too few images.
@@ -127,19 +161,16 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
 
 def describe(dataset: DataSet) -> str:
     """What was made, for the user: sizes, noise rate, clean against noisy labels, digests."""
-    classes, count = dataset.num_classes, len(dataset.train_labels)
-    counts = transition_counts(dataset.clean_labels, dataset.train_labels, classes)
+    count = len(dataset.train_labels)
+    counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
     height, width = dataset.image_size
     lines = [
-        f"{classes} classes, {count} training, {len(dataset.val_labels)} validation and "
-        f"{len(dataset.test_labels)} test images of {width}x{height} pixels",
+        f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
+        f"and {len(dataset.test_labels)} test images of {width}x{height} pixels",
         f"noise {dataset.meta['noise']}: {count - np.trace(counts)} of {count} training labels are "
         f"wrong, noise rate {dataset.meta['rate_found']:.6g}",
-        "clean class (row) against noisy label (column):",
-        " " * 21 + "".join(f"{label:6}" for label in range(classes)),
+        *describe_transitions(counts, dataset.class_names),
     ]
-    for label, name in enumerate(dataset.class_names):
-        lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
     if dataset.meta["noise"] == "asymmetric":
         lines.append(
             f"asymmetric: the rate asked, {dataset.meta['rate_asked']:g}, is the rate among the "
@@ -147,3 +178,21 @@ def describe(dataset: DataSet) -> str:
         )
     digests = array_digests(dataset)
     return "\n".join(lines + [f"sha256 of {n}: {digests[n]}" for n in digests if "labels" in n])
+
+
+def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str]:
+    """Lines of a table of counts (C, C), clean class by noisy label, or of its largest errors."""
+    classes = len(class_names)
+    if classes <= SHOWN_CLASSES:
+        lines = ["clean class (row) against noisy label (column):"]
+        lines.append(" " * 21 + "".join(f"{label:6}" for label in range(classes)))
+        for label, name in enumerate(class_names):
+            lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
+        return lines
+    wrong = counts * (1 - np.eye(classes, dtype=int))
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:10]
+    return [f"the most frequent of {np.count_nonzero(wrong)} class pairs that are confused:"] + [
+        f"{wrong[k, j]:6} {class_names[k]} -> {class_names[j]}"
+        for k, j in zip(*np.unravel_index(largest, wrong.shape), strict=True)
+        if wrong[k, j]
+    ]

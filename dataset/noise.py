@@ -78,6 +78,34 @@ def flip_labels(
     return noisy
 
 
+def match_transitions(noisy: np.ndarray, clean: np.ndarray, seed: int) -> np.ndarray:
+    """Labels int64 (N,) with the class transitions of `noisy`, but independent of the image.
+
+    noisy, clean: int64 (N,). Within each clean class the noisy labels are permuted, so that their
+    `transition_counts` are the same: a control that tells "which image" from "which class".
+    """
+    random = np.random.default_rng([seed, 5])
+    matched = noisy.copy()
+    for label in np.unique(clean):
+        members = np.flatnonzero(clean == label)
+        matched[members] = random.permutation(noisy[members])
+    return matched
+
+
+def chance_agreement(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> tuple[float, float]:
+    """Mean and standard deviation of the number of equal labels if `noisy` is randomly permuted.
+
+    clean, noisy: int64 (N,). The moments of a permutation statistic by Hoeffding ("A combinatorial
+    central limit theorem", 1951) for the matrix [clean_i = noisy_j].
+    """
+    n = len(clean)
+    k, m = (np.bincount(labels, minlength=num_classes).astype(float) for labels in (clean, noisy))
+    pairs = k @ m  # ones in the matrix
+    # Its squares, summed, after its row and column means are taken out.
+    squares = pairs - (k @ m**2 + k**2 @ m) / n + (pairs / n) ** 2
+    return pairs / n, float(np.sqrt(max(squares, 0) / max(n - 1, 1)))
+
+
 def transition_counts(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts int64 (C, C) of images by clean class (row) and noisy label (column)."""
     pairs = np.bincount(clean * num_classes + noisy, minlength=num_classes**2)

@@ -1,10 +1,11 @@
-"""Where images come from: CIFAR-10, the built-in shapes, or a folder of images.
+"""Where images come from: CIFAR-10, CIFAR-100, the built-in shapes, or a folder of images.
 
 A source returns a Source; SOURCES lists those that have a name.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from common.errors import UserError
 from dataset.shapes import SHAPES, draw_shapes
 
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
+CIFAR100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
 LARGEST = 64  # pixels a side of a folder's images
 
 
@@ -28,26 +30,37 @@ class Source:
 
 
 def load_cifar10(settings) -> Source:
-    """CIFAR-10 through torchvision, which fetches it if absent and checks the md5 of what it reads.
+    """CIFAR-10: 60,000 images of 10 classes. Raises UserError as load_cifar does."""
+    return load_cifar("CIFAR-10", "CIFAR10", CIFAR10_MD5, Path(settings.data_dir))
 
-    settings.data_dir: the folder of the archive. Raises UserError if torchvision does not import
-    or the archive is not available.
+
+def load_cifar100(settings) -> Source:
+    """CIFAR-100: 60,000 images of 100 (fine) classes. Raises UserError as load_cifar does."""
+    return load_cifar("CIFAR-100", "CIFAR100", CIFAR100_MD5, Path(settings.data_dir))
+
+
+def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
+    """CIFAR through torchvision, which fetches it if absent and checks the md5 of what it reads.
+
+    name: of torchvision's data set; md5: of its archive in `folder`. Raises UserError if
+    torchvision does not import or the archive is not available.
     """
     try:
-        from torchvision.datasets import CIFAR10
+        cifar = getattr(import_module("torchvision.datasets"), name)
     except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"--dataset cifar10 needs torchvision, which does not import here ({error}); install "
-            "the pair of torch and torchvision that fit each other, or use a folder of images"
+            f"--dataset {name.lower()} needs torchvision, which does not import here ({error}); "
+            "install the pair of torch and torchvision that fit each other, or use a folder of "
+            "images"
         ) from error
-    folder = Path(settings.data_dir)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        train, test = (CIFAR10(str(folder), train=train, download=True) for train in (True, False))
+        train, test = (cifar(str(folder), train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
+        archive = f"{title.lower()}-python.tar.gz"
         raise UserError(
-            f"CIFAR-10 cannot be fetched ({error}); put cifar-10-python.tar.gz (md5 {CIFAR10_MD5}) "
-            f"into {folder.resolve()} and run this again"
+            f"{title} cannot be fetched ({error}); put {archive} (md5 {md5}) into "
+            f"{folder.resolve()} and run this again"
         ) from error
     return Source(
         train_images=train.data,
@@ -69,7 +82,11 @@ def load_shapes(settings) -> Source:
     return Source(*train, *test, class_names=list(SHAPES))
 
 
-SOURCES: dict[str, Callable[..., Source]] = {"cifar10": load_cifar10, "shapes": load_shapes}
+SOURCES: dict[str, Callable[..., Source]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "shapes": load_shapes,
+}
 
 
 def load_source(settings) -> Source:
