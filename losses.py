@@ -74,15 +74,16 @@ def self_distillation(
 
 
 CROSS_ENTROPY, SELF_DISTILLATION = "cross-entropy", "self-distillation"
+AVERAGED = "previous-epochs"  # the teacher that needs a momentum
 LOSSES: dict[str, Callable[..., Tensor]] = {
     CROSS_ENTROPY: cross_entropy,
     SELF_DISTILLATION: self_distillation,
 }
 
 
-# A teacher takes the network's own prediction for the batch, and what it predicted for the same
-# images in the epoch before (None in the first epoch); it returns the prediction to learn from,
-# (N,) or (N, C), or None if there is none yet.
+# A teacher takes the network's own prediction for the batch, and what Loss.remember kept of those
+# for the same images in earlier epochs (None in the first epoch); it returns the prediction to
+# learn from, (N,) or (N, C), or None if there is none yet.
 
 
 def batch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
@@ -100,9 +101,15 @@ def uniform_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Ten
     return logits.new_full(logits.shape, 1 / logits.shape[1])
 
 
+def previous_epochs_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
+    """The moving average of the network's predictions for the image in all epochs before."""
+    return previous
+
+
 TEACHERS: dict[str, Callable[..., Tensor | None]] = {
     "batch": batch_teacher,
     "previous-epoch": previous_epoch_teacher,
+    AVERAGED: previous_epochs_teacher,
     "uniform": uniform_teacher,
 }
 
@@ -115,13 +122,19 @@ class Loss:
     teacher: str = "batch"
     soft: bool = False  # the teacher's distribution instead of its largest class
     weight: float | None = None  # fixed lambda; None: the agreement within the batch
+    momentum: float | None = None  # of the averaged teacher: the weight of earlier epochs
 
     def __post_init__(self):
-        options = (self.teacher, self.soft, self.weight)
-        if self.name != SELF_DISTILLATION and options != ("batch", False, None):
+        options = (self.teacher, self.soft, self.weight, self.momentum)
+        if self.name != SELF_DISTILLATION and options != ("batch", False, None, None):
             raise UserError(
-                "--teacher, --soft and --weight belong to self-distillation; add --dis=1"
+                "--teacher, --soft, --weight and --momentum belong to self-distillation; add "
+                "--dis=1"
             )
+        if self.teacher == AVERAGED and (self.momentum is None or self.momentum == 1):
+            raise UserError(f"--teacher {AVERAGED} needs --momentum below 1, such as 0.9")
+        if self.teacher != AVERAGED and self.momentum is not None:
+            raise UserError(f"--momentum belongs to the averaged teacher; add --teacher {AVERAGED}")
         if self.teacher == "uniform" and (self.weight is None or self.soft):
             raise UserError("--teacher uniform is label smoothing: add --weight, drop --soft")
 
@@ -134,13 +147,15 @@ class Loss:
     ) -> tuple[Tensor, Tensor | None]:
         """The objective of a batch, and lambda if a teacher has been asked.
 
-        logits: (N, C) float32; labels: (N,) int64; previous: predictions for these images in the
-        epoch before, or None; average: turns a mean over this process's images into the mean over
-        the whole batch. Returns scalars; nothing waits for the device.
+        logits: (N, C) float32; labels: (N,) int64; previous: the rows for these images of what
+        `remember` returned, or None; average: turns a mean over this process's images into the
+        mean over the whole batch. Returns scalars; nothing waits for the device.
         """
         if self.name != SELF_DISTILLATION:
             return LOSSES[self.name](logits, labels), None
         outputs = logits.detach()
+        if previous is not None and not self.soft:
+            previous = most_likely(previous)
         prediction = TEACHERS[self.teacher](self.predict(outputs), previous, outputs)
         if prediction is None:
             return cross_entropy(logits, labels), None
@@ -149,13 +164,30 @@ class Loss:
         return self_distillation(logits, labels, prediction, weight), agreed
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Predictions of outputs (N, C): classes (N,) int64; if soft, distributions (N, C)."""
-        return outputs.softmax(dim=1) if self.soft else outputs.argmax(dim=1)
+        """Predictions of outputs (N, C): classes (N,) int64, or distributions (N, C) float32.
 
-    @property
-    def needs_previous(self) -> bool:
-        """Whether the next epoch needs this epoch's predictions."""
-        return self.teacher == "previous-epoch"
+        Distributions if the loss is soft, and for the averaged teacher, whose classes are those of
+        the average.
+        """
+        if self.soft or self.teacher == AVERAGED:
+            return outputs.softmax(dim=1)
+        return outputs.argmax(dim=1)
+
+    def remember(self, previous: Tensor | None, predictions: Tensor, epoch: int) -> Tensor | None:
+        """What the next epoch needs of the predictions of this and earlier epochs, or None.
+
+        previous: what the epoch before returned here; predictions: those of all N training images
+        in this epoch, counted from 1. For the averaged teacher, with momentum m and z_e the
+        distributions (N, C) predicted in epoch e, temporal ensembling's average (Laine, Aila,
+        arXiv 1610.02242) corrected for its start from 0:
+
+            Z_t / (1 - m^t),    Z_t = m Z_(t-1) + (1 - m) z_t,    Z_0 = 0
+        """
+        if self.teacher not in ("previous-epoch", AVERAGED):
+            return None
+        if self.teacher != AVERAGED or previous is None:
+            return predictions
+        return previous.lerp(predictions, (1 - self.momentum) / (1 - self.momentum**epoch))
 
     @property
     def title(self) -> str:
@@ -166,6 +198,7 @@ class Loss:
         title = {
             "batch": "bootstrapping" if fixed else SELF_DISTILLATION,
             "previous-epoch": f"{SELF_DISTILLATION}, previous epoch",
+            AVERAGED: f"{SELF_DISTILLATION}, previous epochs, momentum {self.momentum or 0:g}",
             "uniform": "label smoothing",
         }[self.teacher]
         return (
@@ -179,6 +212,8 @@ class Loss:
         words = [short.get(self.name, self.name)]
         if self.teacher != "batch":
             words.append(self.teacher)
+        if self.momentum is not None:
+            words.append(f"momentum{self.momentum:g}")
         if self.soft:
             words.append("soft")
         if self.weight is not None:

@@ -5,6 +5,7 @@
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
     python train.py --dis=1 --teacher previous-epoch            another teacher
+    python train.py --dis=1 --teacher previous-epochs --momentum 0.9
     python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
@@ -68,6 +69,11 @@ def add_loss_arguments(parser: Parser) -> None:
         "--weight",
         type=fraction,
         help="fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
+    )
+    loss.add_argument(
+        "--momentum",
+        type=fraction,
+        help="weight of earlier epochs in the average of --teacher previous-epochs, such as 0.9",
     )
 
 

@@ -34,9 +34,9 @@ def save(
 ) -> None:
     """Replace the run's checkpoint by that of `epoch`, in one step, and keep the one before.
 
-    settings: plain values that a resumed run has to share; previous: a tensor or None, the
-    predictions of this epoch that the next one needs. Raises OSError if it cannot be written; the
-    old one then stays.
+    settings: plain values that a resumed run has to share; previous: a tensor or None, what
+    Loss.remember kept for the next epoch. Raises OSError if it cannot be written; the old one then
+    stays.
     """
     content = {"format": FORMAT, "epoch": epoch, "settings": settings, "previous": previous}
     content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}

@@ -59,11 +59,11 @@ def train_epoch(
     """Train one epoch, counted from 1.
 
     train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device.
-    previous: the predictions that the epoch before returned, for a teacher that needs them.
+    previous: what Loss.remember kept of earlier epochs, for a teacher that needs it.
 
     Returns the statistics of the training set as seen in this epoch (every image once, augmented,
     in training mode, by the network as it was at that step), and the prediction for each image:
-    classes (N,) int64, or with settings.soft distributions (N, C) float32. Nothing waits for the
+    classes (N,) int64, or distributions (N, C) float32: see Loss.predict. Nothing waits for the
     device before the last step. Raises NonFiniteLossError with epoch and step.
     """
     images, labels, clean_labels = train_set

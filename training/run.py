@@ -97,7 +97,7 @@ def train_epochs(
 ) -> None:
     """Train the epochs after `done`; after each one, measure it and write what is known.
 
-    fixed: the settings that a resumed run has to share; previous: the predictions of epoch `done`.
+    fixed: the settings that a resumed run has to share; previous: what Loss.remember kept.
     """
     parallel_model = distributed.wrap_ddp(model, data.train[0].device)
     for epoch in range(done + 1, settings.epochs + 1):
@@ -105,7 +105,7 @@ def train_epochs(
         statistics, predictions = train_epoch(
             parallel_model, optimizer, data.train, settings, epoch, previous
         )
-        previous = predictions if settings.loss_function.needs_previous else None
+        previous = settings.loss_function.remember(previous, predictions, epoch)
         training_seconds = time.perf_counter() - start
         distributed.broadcast_buffers(model)
         measured, logits = measure(model, data, epoch)

@@ -17,6 +17,7 @@ class RunSettings:
     teacher: str = "batch"
     soft: bool = False
     weight: float | None = None
+    momentum: float | None = None  # of the averaged teacher
     data: Path = Path("data/cifar10-pair40.npz")
     model: str = "shake_resnet"
     depth: int = 26
@@ -40,7 +41,7 @@ class RunSettings:
     @property
     def loss_function(self) -> Loss:
         """The loss. Raises UserError if its flags do not fit each other."""
-        return Loss(self.loss, self.teacher, self.soft, self.weight)
+        return Loss(self.loss, self.teacher, self.soft, self.weight, self.momentum)
 
     @property
     def network(self) -> str:
