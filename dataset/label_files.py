@@ -95,10 +95,10 @@ def _as_labels(path: Path, name: str, values, clean: np.ndarray, num_classes: in
     """int64 (N,) of `values`. Raises UserError unless they are as many integers in range."""
     try:
         labels = np.asarray(values)
+        what = f"{str(labels.dtype)[:40]} {labels.shape}"
     except (ValueError, TypeError, RuntimeError):
-        labels = np.empty(0)
+        labels, what = np.empty(0), "not rectangular"
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        what = f"{labels.dtype} {labels.shape}"
         raise UserError(f"--noise {path}: {name} is {what}, not a list of integers")
     if len(labels) != len(clean):
         raise UserError(

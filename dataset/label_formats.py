@@ -34,8 +34,8 @@ def read_content(path: Path, num_images: int):
     # Bytes that others wrote can make a reader fail in any way, also by memory and recursion.
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["damaged"])[0][:120]
-        if isinstance(error, UnpicklingError):
-            reason = "it is damaged, or holds more than arrays, which is never executed"
+        if isinstance(error, UnpicklingError) or "pickle" in reason:
+            reason = "it is damaged, or holds pickled objects, which are never executed"
         elif isinstance(error, UnicodeDecodeError):
             reason = "it is no text; use .json, .csv, .npy or .pt"
         raise UserError(f"--noise {path}: cannot be read ({reason}); see docs/labels.md") from None
@@ -57,7 +57,9 @@ def _by_file_name(content: dict[str, int]) -> dict:
     """
     names = [FILE_NAME.fullmatch(key) for key in content]
     if not all(names):
-        raise ValueError("its keys are neither names of lists nor file names as 10008_airplane.png")
+        raise ValueError(
+            "its keys are neither names of lists nor file names like 10008_airplane.png"
+        )
     index = np.array([int(name[1]) for name in names])
     order = np.argsort(index)
     if not np.array_equal(index[order], np.arange(len(index))):
