@@ -15,7 +15,8 @@ from torch import Tensor
 from analysis import label_parts, measures
 from analysis.frequency_file import write_frequency
 from analysis.gaussian_filter import FilterSums, default_deltas, filter_sums
-from analysis.memorization_file import measure_memorization, write_memorization
+from analysis.memorization_file import write_memorization
+from analysis.memorization_runs import measure_memorization
 from analysis.run_groups import Group, group_runs, read_outputs
 from common import run_folder
 from common.errors import UserError
@@ -58,32 +59,35 @@ def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSetting
 
 def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> None:
     """Write frequency.json of runs on one data set, from one pass a section; memorization.json."""
+    test_logits, sample_logits = (
+        [read_outputs(run / name) for run in group.runs] for name in run_folder.LOGITS
+    )
+    index = run_folder.read_sample_indices(group.runs[0])
     sections = {
-        "test": filter_test(group.runs, dataset, settings),
-        "probe": filter_sample(group.runs, dataset, settings),
+        "test": filter_test(test_logits, dataset, settings),
+        "probe": filter_sample(sample_logits, index, dataset, settings),
     }
     for k, run in enumerate(group.runs):
         content = {"values": settings.values, "digest": dataset.sha256}
         path = write_frequency(run, content | {name: s[k] for name, s in sections.items()})
         epochs = len(sections["test"][k]["outputs"]["lfr"])
         print(f"{path}: {epochs} epochs, {len(settings.deltas)} deltas", flush=True)
-        remembered = measure_memorization(
-            dataset,
-            index=run_folder.read_sample_indices(run),
-            sample_logits=read_outputs(run / run_folder.SAMPLE_LOGITS),
-            test_logits=read_outputs(run / run_folder.TEST_LOGITS),
-        )
+        remembered = measure_memorization(dataset, index, sample_logits[k], test_logits[k])
         print(write_memorization(run, remembered), flush=True)
 
 
-def filter_test(runs: Sequence[Path], dataset: DataSet, settings: FilterSettings) -> list[dict]:
-    """The section of the test images of each run's frequency.json, from one pass."""
+def filter_test(
+    logits: Sequence[np.ndarray], dataset: DataSet, settings: FilterSettings
+) -> list[dict]:
+    """The section of the test images of each run's frequency.json, from one pass.
+
+    logits: (epochs, M, C) of each run.
+    """
     clean, classes = dataset.test_labels, dataset.num_classes
     transition = label_parts.transition_matrix(dataset.clean_labels, dataset.train_labels, classes)
     labels = {"true": label_parts.one_hot(clean, classes)}
     if settings.values == "softmax":
         labels["ideal"] = label_parts.ideal_predictor(clean, transition)
-    logits = [read_outputs(run / run_folder.TEST_LOGITS) for run in runs]
     sums, outputs = filter_outputs(dataset.test_images, labels, 1, logits, settings)
     errors = (measures.relative_errors, measures.centered_errors)
     output_measures = errors if settings.values == "softmax" else ()
@@ -93,10 +97,14 @@ def filter_test(runs: Sequence[Path], dataset: DataSet, settings: FilterSettings
     ]
 
 
-def filter_sample(runs: Sequence[Path], dataset: DataSet, settings: FilterSettings) -> list[dict]:
-    """The section of the sample of training images of each run's frequency.json, from one pass."""
+def filter_sample(
+    logits: Sequence[np.ndarray], index: np.ndarray, dataset: DataSet, settings: FilterSettings
+) -> list[dict]:
+    """The section of the sample of training images of each run's frequency.json, from one pass.
+
+    logits: (epochs, n, C) of each run; index: int64 (n,), the sample.
+    """
     classes = dataset.num_classes
-    index = run_folder.read_sample_indices(runs[0])
     transition = label_parts.transition_matrix(dataset.clean_labels, dataset.train_labels, classes)
     clean, noisy = dataset.clean_labels[index], dataset.train_labels[index]
     parts = label_parts.label_parts(clean, noisy, transition)
@@ -108,7 +116,6 @@ def filter_sample(runs: Sequence[Path], dataset: DataSet, settings: FilterSettin
         "given": label_parts.one_hot(noisy, classes),
         "ideal": label_parts.ideal_predictor(clean, transition),
     }
-    logits = [read_outputs(run / run_folder.SAMPLE_LOGITS) for run in runs]
     sums, outputs = filter_outputs(dataset.train_images[index], labels, 3, logits, settings)
     if settings.values == "logits":
         return [as_section(sums, labels, rows, settings.deltas, ()) for rows in outputs["outputs"]]

@@ -104,13 +104,13 @@ def test_a_refusal_keeps_the_old_file(study_outputs, script, refused, name):
 
 def test_runs_of_two_data_sets_are_refused(study_outputs, refused):
     config = read_config(RUNS / "dis1-small_cnn-seed1")
-    config["data"]["digest"] = "0" * 64
+    config["data"] |= {"digest": "0" * 64, "noise": "symmetric", "name": "other"}
     other = Path("runs/other/dis1-small_cnn-seed1")
     write_json(other / "config.json", config)
     append_history(other, {"epoch": 1, "test_accuracy": 1.0})
     for name in ("collect_history", "plot"):
         message = refused(name)
-        assert "two data sets" in message and "runs/other" in message
+        assert "differ in noise" in message and "other" in message
     assert not list(Path().rglob("history.json")) and not Path("figures").exists()
 
 

@@ -6,13 +6,13 @@ from helpers import panel_lines
 
 from analysis.curves import group_by_loss
 from plotting.frequency_figures import (
-    PART_STYLES,
     convergence_figure,
     frequency_figure,
-    learned_parts_figure,
     spectrum_figure,
 )
-from plotting.style import STYLES
+from plotting.parts_figure import learned_parts_figure
+
+STYLES = ("cross-entropy", "self-distillation")
 
 
 def mean_over_seeds(history, loss, section, measure):
@@ -51,14 +51,16 @@ def test_the_convergence_figure_has_both_bands_at_each_delta(study_history):
 
 
 @pytest.mark.parametrize(("delta", "column"), [(100, 0), (None, 1)])
-def test_the_learned_parts_figure_has_a_panel_for_each_loss(study_history, delta, column):
-    figure = learned_parts_figure(study_history, group_by_loss(study_history), delta)
-    for panel, loss in zip(figure.axes, STYLES, strict=True):
-        assert loss in panel.get_title() and f"= {(100, 400)[column]}" in panel.get_title()
-        assert set(panel_lines(panel)) == {label for label, _ in PART_STYLES.values()}
-        for part, (label, _) in PART_STYLES.items():
-            mean = mean_over_seeds(study_history, loss, "probe", f"learned_{part}")[:, column]
-            np.testing.assert_allclose(panel_lines(panel)[label], mean)
+def test_the_learned_parts_figure_has_a_panel_for_each_part(study_history, delta, column):
+    groups = group_by_loss(study_history)
+    figure = learned_parts_figure(study_history, groups, delta)
+    assert f"= {(100, 400)[column]}" in figure.get_suptitle()
+    for panel, part in zip(figure.axes, ("clean", "individual"), strict=True):
+        lines = [line.get_ydata() for line in panel.get_lines()]
+        for loss in STYLES:
+            for band in ("low", "high"):
+                mean = mean_over_seeds(study_history, loss, "probe", f"{part}_{band}")[:, column]
+                assert any(np.array_equal(line, mean) for line in lines)
 
 
 def test_the_spectrum_figure_has_a_map_for_each_loss_and_their_difference(study_history):

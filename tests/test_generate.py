@@ -78,7 +78,9 @@ def test_labels_from_a_file_follow_their_images(script, workplace):
     assert script("generate", *flags, "--noise", "none", "--out", "whole.npz")[0] == 0
     labels = np.random.default_rng(0).integers(0, 10, 60)
     np.save("other.npy", labels)
-    status, out, _ = script("generate", *flags, "--noise", "other.npy", "--val-size", 20)
+    status, out, _ = script(
+        "generate", *flags, "--noise", "other.npy", "--val-size", 20, "--accept-chance-labels"
+    )
     dataset = read_dataset("data/shapes-other.npz")
     expected = labels_by_image(read_dataset("whole.npz"), labels)
     for images, noisy in (
@@ -97,7 +99,16 @@ def test_labels_from_a_file_follow_their_images(script, workplace):
 def test_labels_of_a_name_are_in_the_name_of_the_file(script, workplace):
     labels = {"worse": [1] * 60, "better": [2] * 60}
     (workplace / "human.json").write_text(json.dumps(labels))
-    flags = [*SHAPES, "--train-size", 60, "--noise", "human.json", "--labels", "better"]
+    flags = [
+        *SHAPES,
+        "--train-size",
+        60,
+        "--noise",
+        "human.json",
+        "--labels",
+        "better",
+        "--accept-chance-labels",
+    ]
     assert script("generate", *flags)[0] == 0
     assert read_dataset("data/shapes-human-better.npz").train_labels.tolist() == [2] * 60
 

@@ -21,6 +21,12 @@ from dataset.batches import normalize
 from dataset.shapes import draw_shapes
 
 
+def make_section(sums, names, deltas, output_measures):
+    """A section of all outputs in `sums`, whose first values are the labels `names`."""
+    rows = range(len(names), len(sums.total))
+    return as_section(sums, dict.fromkeys(names), rows, deltas, output_measures)
+
+
 def random_case(count=60, width=7, classes=5, epochs=3, seed=0, offset=0.0):
     """Points, clean and noisy one-hot labels, softmax outputs; a fifth of the labels is wrong."""
     random = np.random.default_rng(seed)
@@ -50,8 +56,8 @@ def make_sections(points, clean, noisy, outputs, deltas):
     values = torch.cat((stacked[2:], outputs))
     probe = filter_sums(torch.from_numpy(points.copy()), stacked[:2], values, deltas)
     return {
-        "test": as_section(test, ["true"], deltas, [measures.relative_errors]),
-        "probe": as_section(probe, list(labels), deltas, [measures.learned_shares]),
+        "test": make_section(test, ["true"], deltas, [measures.relative_errors]),
+        "probe": make_section(probe, list(labels), deltas, [measures.learned_shares]),
     }
 
 
@@ -186,7 +192,17 @@ def test_a_section_has_the_documented_shape_and_no_nan():
     sections = make_sections(*random_case(), [1e-9, 1, 1e9])
     json.dumps(sections, allow_nan=False)
     for section in sections.values():
-        keys = {"n", "delta", "weight", "null", "shuffled", "labels", "outputs", "products"}
+        keys = {
+            "n",
+            "delta",
+            "weight",
+            "alone",
+            "null",
+            "shuffled",
+            "labels",
+            "outputs",
+            "products",
+        }
         assert set(section) == keys
         assert all(np.shape(values) == (3, 3) for values in section["outputs"].values())
         assert set(section["products"]) == set(PRODUCTS)

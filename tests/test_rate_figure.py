@@ -8,7 +8,8 @@ from helpers import panel_lines
 
 from common.files import write_json
 from plotting.rate_figure import rate_figure
-from plotting.style import STYLES
+
+STYLES = ("cross-entropy", "self-distillation")
 
 
 def at_rate(history, rate, shift):
@@ -55,12 +56,12 @@ def test_without_validation_images_early_stopping_has_no_line(study_history):
     ]
 
 
-def test_studies_of_two_noises_are_refused(study_history, refused):
+def test_studies_of_two_data_sets_are_refused(study_history, refused):
     write_json(Path("a.json"), study_history)
     other = at_rate(study_history, 0.5, 0)
-    other["data"]["noise"] = "symmetric"
+    other["data"]["title"] = "another"
     write_json(Path("b.json"), other)
-    assert "differ in noise" in refused("plot", "a.json", "b.json")
+    assert "differ in title" in refused("plot", "a.json", "b.json")
     assert not Path("figures").exists()
 
 

@@ -199,7 +199,11 @@ def test_names_of_runs_and_losses(changes, folder, title):
 def test_nothing_on_disk_is_a_pickle(trained_study):
     for run in run_folder.find_runs([trained_study / "runs"]):
         names = {path.name for path in run.iterdir()}
-        assert names == {*run_folder.FILES, "lock"} - {"frequency.json"}
+        assert names == {*run_folder.FILES, "lock"} - {
+            "frequency.json",
+            "memorization.json",
+            "spectrum.json",
+        }
         json.loads((run / "config.json").read_text())
         for name in (*run_folder.LOGITS, run_folder.SAMPLE_INDICES):
             np.load(run / name, allow_pickle=False)

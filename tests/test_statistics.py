@@ -120,7 +120,7 @@ def test_frequencies_are_at_the_middle_delta(study_history):
     names = {row["measure"] for row in rows}
     learned = {f"learned_{part}_{band}" for part in ("true", "noise") for band in ("low", "high")}
     expected = {f"{name} at delta 400" for name in {"e_low", "e_high"} | learned}
-    assert names == {"test_accuracy", "memorized"} | expected
+    assert names >= {"test_accuracy", "memorized"} | expected
     row = find_row(
         rows, measure="e_low at delta 400", loss="cross-entropy", stop="last", minus_loss=None
     )
@@ -165,4 +165,5 @@ def test_the_committed_results_have_the_numbers_of_their_summary(noise):
         assert missing == {name for name, value in computed.items() if value is None}
         for name in numbers.keys() - missing:
             assert computed[name] == pytest.approx(numbers[name], rel=1e-9, abs=1e-9)
+        assert "one draw" in row.pop("varies")
         assert row == {name: value for name, value in before.items() if name not in numbers}
