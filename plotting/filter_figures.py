@@ -17,6 +17,7 @@ from losses import CROSS_ENTROPY, SELF_DISTILLATION
 from plotting.style import DASHED, loss_styles, subplots
 
 ROWS = {"clean": "clean labels", "individual": "individual noise"}
+FIRST_INDEX = 5  # bands of fewer eigenvectors before it scatter too much to be read
 PLAIN_EPOCHS = 5  # epochs of cross-entropy that are shown, from light to dark
 PART_STYLES = {
     "clean": {"color": "#222222", "linestyle": "-"},
@@ -80,6 +81,8 @@ def draw_shares(axes: Axes, runs: dict, part: str, epoch: int, band: bool = Fals
     entries = [spectrum_entry(run) for run in runs.values()]
     shares = np.stack([as_array(entry["shares"]["softmax"][part])[epoch] for entry in entries])
     middle = band_middles(entries[0]["bands"])
+    shown = middle >= FIRST_INDEX
+    middle, shares = middle[shown], shares[:, shown]
     axes.plot(middle, shares.mean(0), **style)
     if band and len(shares) > 1:
         limits = shares.min(0), shares.max(0)

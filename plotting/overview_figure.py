@@ -33,7 +33,7 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
     styles = loss_styles(all_losses)
     for history, (curves, stops, gaps) in zip(histories, axes, strict=True):
         groups = group_by_loss(history)
-        noise = f"{history['data']['noise']}, {100 * history['data']['rate_found']:.3g}% wrong"
+        noise = f"{history['data']['noise']}\n{100 * history['data']['rate_found']:.3g}% wrong"
         end = draw_curves(curves, groups, styles, history_curve("test_accuracy"))
         draw_stops(stops, groups, styles)
         stops.sharey(curves)
