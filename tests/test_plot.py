@@ -206,7 +206,8 @@ def three_losses(study_history):
 def test_three_losses_are_drawn(three_losses, script):
     write_json(Path("three.json"), three_losses)
     status, out, err = script("plot", "three.json")
-    assert (status, err) == (0, "") and set(out.split()) == {f"figures/{n}" for n in ALL}
+    assert status == 0 and "run spectrum.py" in err and err.count("\n") == 1
+    assert set(out.split()) == {f"figures/{n}" for n in ALL | {"overview.png"}}
 
 
 def test_three_losses_have_three_lines_and_two_differences(three_losses):
