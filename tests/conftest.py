@@ -92,11 +92,25 @@ def study_outputs(trained_study, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(scope="session")
+def collected_study(trained_study, tmp_path_factory):
+    """`trained_study` without checkpoints, with frequencies at two deltas and a history.json."""
+    folder = tmp_path_factory.mktemp("collected") / "study"
+    shutil.copytree(trained_study, folder, ignore=shutil.ignore_patterns("checkpoint*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        frequency, collect_history = map(importlib.import_module, ("frequency", "collect_history"))
+        assert frequency.main(["--delta", "100", "400"]) == 0
+        assert collect_history.main(["--out", "history.json"]) == 0
+    return folder
+
+
 @pytest.fixture
-def study_history(study_outputs, script):
-    """The history.json of the four runs of `study_outputs`, with frequencies at two deltas."""
-    assert script("frequency", "--delta", 100, 400)[0] == 0
-    assert script("collect_history", "--out", "history.json")[0] == 0
+def study_history(collected_study, tmp_path, monkeypatch):
+    """The history.json of a copy of `collected_study` to work in and to damage."""
+    folder = tmp_path / "study"
+    shutil.copytree(collected_study, folder)
+    monkeypatch.chdir(folder)
     yield json.loads(Path("history.json").read_text())
     import matplotlib.pyplot as plt
 
