@@ -15,13 +15,9 @@ from plotting.style import caption, plt
 from plotting.training_figures import accuracy_figure, loss_figure, memorization_figure
 
 STYLES = ("cross-entropy", "self-distillation")
-FROM_HISTORY = {"accuracy.png", "loss.png", "memorization.png"}
-FROM_FREQUENCY = {"frequency.png", "convergence.png", "learned_parts.png", "spectrum.png"}
+FROM_HISTORY = ["accuracy", "loss", "memorization"]
+FROM_FREQUENCY = ["frequency", "convergence", "learned_parts", "spectrum"]
 DISTILLED_BEFORE = "self-distillation, previous epoch"
-
-
-ALL = FROM_HISTORY | FROM_FREQUENCY
-
 # What a history.json without memorization.json and the parts of the labels has.
 OLD_FIGURES = ("accuracy", "loss", "memorization", "frequency", "convergence", "spectrum")
 
@@ -75,9 +71,7 @@ def test_the_loss_figure_keeps_the_objectives_apart(study_history):
 
 def test_the_memorization_figure(study_history):
     for run in study_history["runs"]:
-        run["memorization"] = (
-            None  # as in a history that was collected before there was such a file
-        )
+        run["memorization"] = None  # as in a history of before there was such a file
     names = ("memorized", "train_clean_accuracy")
     for panel, name in zip(draw(memorization_figure, study_history).axes, names, strict=True):
         for loss, values in values_by_loss(study_history, name).items():
@@ -138,10 +132,15 @@ def test_the_source_by_default_is_every_run(study_history, monkeypatch, flags):
 
 def test_without_frequencies_the_other_figures_are_drawn(study_outputs, script):
     status, out, err = script("plot")
-    assert status == 0 and "Traceback" not in err
-    assert all(name in err for name in FROM_FREQUENCY) and "run frequency.py" in err
-    assert {path.name for path in Path("figures").iterdir()} == FROM_HISTORY
-    assert out.count("figures/") == 3
+    lines = [line.removeprefix("plot.py: not drawn: ").split(": ") for line in err.splitlines()]
+    reasons = {name: reason for names, *reason in lines for name in names.split(", ")}
+    assert status == 0 and out.split() == [f"figures/{name}.png" for name in FROM_HISTORY]
+    assert {path.stem for path in Path("figures").iterdir()} == set(FROM_HISTORY)
+    # Every other figure is named once, with the command that it needs.
+    assert {f"{name}.png" for name in FIGURES} == {*reasons, *(f"{n}.png" for n in FROM_HISTORY)}
+    for name in FROM_FREQUENCY:
+        assert reasons[f"{name}.png"][-1] == "run frequency.py"
+    assert all(reason[-1].startswith("run ") for reason in reasons.values())
 
 
 def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study_outputs, script, only):
@@ -207,7 +206,9 @@ def test_three_losses_are_drawn(three_losses, script):
     write_json(Path("three.json"), three_losses)
     status, out, err = script("plot", "three.json")
     assert status == 0 and "run spectrum.py" in err and err.count("\n") == 1
-    assert set(out.split()) == {f"figures/{n}" for n in ALL | {"overview.png"}}
+    assert set(out.split()) == {
+        f"figures/{name}.png" for name in ("overview", *FROM_HISTORY, *FROM_FREQUENCY)
+    }
 
 
 def test_three_losses_have_three_lines_and_two_differences(three_losses):
