@@ -13,6 +13,7 @@ from dataset.data_file import DataSet
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ROOT / "tests" / "programs"
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "losses")
 # Wall-clock times are all that may differ between two equal runs.
 TIMES = ("seconds", "images_per_second")
 SMALL_RUN = ["--data", "data/small.npz", "--model", "small_cnn", "--device", "cpu"]

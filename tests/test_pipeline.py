@@ -1,18 +1,13 @@
-"""The scripts in order, as a user runs them, and what README and docs promise of them."""
+"""The scripts in order, as a user runs them; their modules and their help."""
 
-import importlib
 import re
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, environment
+from helpers import PROGRAMS, ROOT, SCRIPTS, run_python
 
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "results/README.md"]
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "losses")
 FROM_HISTORY = {"accuracy.png", "loss.png", "memorization.png"}
 FROM_FREQUENCY = {"frequency.png", "convergence.png", "learned_parts.png", "spectrum.png"}
 SMALL = ["--depth=8", "--width=4", "--epochs=2", "--batch-size=20", "--lr=0.1", "--device=cpu"]
@@ -20,8 +15,7 @@ SMALL = ["--depth=8", "--width=4", "--epochs=2", "--batch-size=20", "--lr=0.1", 
 
 def run(name, *flags):
     """Run a script from the working folder in a process of its own; it must succeed."""
-    command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, flags)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_python(ROOT / f"{name}.py", *flags)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -78,72 +72,45 @@ def test_two_equal_runs_are_equal_bit_for_bit(orders):
         np.testing.assert_array_equal(np.load(logits), np.load(other))
 
 
-def test_importing_a_script_does_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {', '.join(SCRIPTS)}"],
-        cwd=tmp_path,
-        env=environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
+def test_importing_a_module_does_nothing(tmp_path):
+    packages = sorted(path.parent for path in ROOT.glob("*/__init__.py"))
+    modules = [f"{p.name}.{path.stem}" for p in packages for path in sorted(p.glob("[!_]*.py"))]
+    assert len(modules) > 30
+    done = run_python("-B", PROGRAMS / "import_modules.py", *SCRIPTS, *modules, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_help_needs_no_torch(name):
-    code = f"import sys, {name}\ntry:\n    {name}.parse_args(['--help'])\nexcept SystemExit:\n    "
-    code += "print(sorted({'torch', 'scipy', 'matplotlib'} & set(sys.modules)))"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]" and "usage:" in done.stdout
+def test_help_tells_every_flag_and_needs_no_torch(name):
+    forbidden = "torch,torchvision,scipy,matplotlib"
+    done = run_python(PROGRAMS / "forbid_imports.py", forbidden, f"{name}.py", "--help")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: ")
+    # An entry starts after two spaces; its text follows after more, or on the next line.
+    entries = [
+        re.split(r"\s{2,}", entry, maxsplit=1)
+        for entry in re.findall(r"^  (-.*(?:\n {10,}.*)*)", done.stdout, re.MULTILINE)
+    ]
+    assert all(len(entry) == 2 and entry[1] for entry in entries)
+    described = {flag for names, _ in entries for flag in re.findall(r"--[a-z][a-z-]*", names)}
+    added = r'\b(?:add|add_argument)\(\s*(?:\*\()?"(--[a-z][a-z-]*)"'
+    flags = set(re.findall(added, (ROOT / f"{name}.py").read_text()))
+    assert flags and flags <= described
 
 
-def documented_commands():
-    """Every `python <script> ...` line of the texts: (text, script, flags)."""
-    pattern = r"^\s*(?:\$ )?python (\w+)\.py\b(.*?)(?:\s{2,}.*|#.*)?$"
-    for path in TEXTS:
-        text = path.read_text("utf-8").replace("\\\n", " ")
-        for name, flags in re.findall(pattern, text, re.MULTILINE):
-            yield path.name, name, flags
+def test_collecting_needs_no_torch(study_history):
+    Path("history.json").unlink()
+    collect = "collect_history.py", "--out", "history.json"
+    done = run_python(PROGRAMS / "forbid_imports.py", "torch,matplotlib", *collect)
+    assert (done.returncode, done.stderr) == (0, "") and Path("history.json").exists()
+    done = run_python(PROGRAMS / "forbid_imports.py", "numpy", *collect)
+    assert done.returncode != 0 and "numpy is forbidden" in done.stderr
 
 
-def test_every_documented_command_parses(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    for name in ("labels.json", "labels.npy", "labels.csv", "CIFAR-10_human.pt"):
-        Path(name).touch()  # files that the commands name
-    commands = list(documented_commands())
-    assert {"generate", "train", "study", "plot"} <= {name for _, name, _ in commands}
-    for text, name, flags in commands:
-        try:
-            importlib.import_module(name).parse_args(shlex.split(re.split(r"[;&|>]", flags)[0]))
-        except SystemExit as stop:
-            pytest.fail(f"{text}: python {name}.py{flags}: exit {stop.code}")
-
-
-def test_every_documented_flag_exists(capsys):
-    known = {"--help", "--list"}
-    for name in SCRIPTS:
-        with pytest.raises(SystemExit):
-            importlib.import_module(name).parse_args(["--help"])
-        known |= set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
-    scripts = "|".join(SCRIPTS)
-    for path in TEXTS:
-        text = path.read_text("utf-8")
-        for flags in re.findall(rf"`(?:python )?(?:{scripts})\.py ([^`\n]*)`", text):
-            assert set(re.findall(r"--[a-z][a-z-]*", flags)) <= known, f"{path.name}: {flags}"
-
-
-def test_every_file_that_the_texts_link_exists():
-    for path in TEXTS:
-        links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text("utf-8"))
-        for link in links:
-            if "://" not in link:
-                assert (path.parent / link).exists(), f"{path.name}: {link}"
-
-
-def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 1100
+@pytest.mark.slow
+def test_plotting_needs_no_torch(study_history):
+    done = run_python(PROGRAMS / "forbid_imports.py", "torch", "plot.py", "history.json")
+    assert done.returncode == 0 and "figures/accuracy.png" in done.stdout
 
 
 def test_make_uses_another_python_as_it_is():
