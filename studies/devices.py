@@ -30,6 +30,7 @@ def usable_cores() -> int:
 
 
 def default_jobs(gpus: Sequence[str], cores: int) -> int:
+    """Runs side by side: one on each GPU, or at most two on a CPU."""
     return len(gpus) or min(2, cores)
 
 

@@ -227,6 +227,7 @@ def explain(status: int, text: str) -> str:
 
 
 def last_line(text: str) -> str:
+    """The last line of a text without the spaces around it, empty if there is none."""
     return (text.strip().splitlines() or [""])[-1].strip()
 
 

@@ -176,27 +176,33 @@ def data_sets(settings: Sequence[PlannedSetting]) -> tuple[PlannedData, ...]:
 
 
 def all_runs(settings: Sequence[PlannedSetting]) -> tuple[PlannedRun, ...]:
+    """The runs of all settings, in their order."""
     return tuple(run for setting in settings for run in setting.runs)
 
 
 def generate_command(data: PlannedData) -> Command:
+    """The command that makes a data set, unless it exists already."""
     return ("generate.py", *data.flags, "--if-missing")
 
 
 def train_command(run: PlannedRun) -> Command:
+    """The command that trains a run."""
     return ("train.py", *run.flags)
 
 
 def frequency_command(folders: Sequence[Path]) -> Command:
+    """The command that filters the outputs of the runs in these folders."""
     return ("frequency.py", *map(str, folders))
 
 
 def collect_command(setting: PlannedSetting, folders: Sequence[Path]) -> Command:
+    """The command that collects a setting's runs and writes its table."""
     flags = ("--out", str(setting.history), "--summary", "summary")
     return ("collect_history.py", *map(str, folders), *flags)
 
 
 def plot_command(histories: Sequence[Path], figures: Path) -> Command:
+    """The command that draws the figures of these histories."""
     return ("plot.py", *map(str, histories), "--out", str(figures))
 
 

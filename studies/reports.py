@@ -31,6 +31,7 @@ def measure(
 
 
 def measured(runs: Sequence[Path]) -> bool:
+    """Whether the frequencies of every run are measured."""
     return all(complete.frequency_complete(run) for run in runs)
 
 
