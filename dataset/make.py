@@ -10,7 +10,7 @@ from common.errors import UserError
 from dataset.data_file import DataSet, array_digests, read_meta
 from dataset.label_files import check_agreement, read_labels, write_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import Source, load_source, source_name
+from dataset.sources import SIZES, Source, load_source, source_name
 from dataset.subsets import balanced_subset
 
 NOT_CHOSEN = -1  # the label of a source's image that is not in the data set
@@ -146,10 +146,12 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "seed": settings.seed,
         "val_size": settings.val_size,
     }
-    if settings.train_size:
-        wanted["train_size"] = settings.train_size - settings.val_size
-    if settings.test_size:
-        wanted["test_size"] = settings.test_size
+    # A folder's images are not counted: it may be gone by now.
+    train_size, test_size = SIZES.get(settings.dataset, (None, None))
+    if train_size := settings.train_size or train_size:
+        wanted["train_size"] = train_size - settings.val_size
+    if test_size := settings.test_size or test_size:
+        wanted["test_size"] = test_size
     for name, value in wanted.items():
         if meta.get(name) != value:
             raise UserError(

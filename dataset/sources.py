@@ -77,11 +77,14 @@ def load_shapes(settings) -> Source:
     settings.train_size and settings.test_size change these numbers.
     """
     train_random, test_random = (np.random.default_rng([settings.seed, k]) for k in (3, 4))
-    train = draw_shapes(settings.train_size or 2000, train_random)
-    test = draw_shapes(settings.test_size or 1000, test_random)
+    train_size, test_size = SIZES["shapes"]
+    train = draw_shapes(settings.train_size or train_size, train_random)
+    test = draw_shapes(settings.test_size or test_size, test_random)
     return Source(*train, *test, class_names=list(SHAPES))
 
 
+# How many training and test images a source of a name has unless fewer are asked for.
+SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}
 SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
