@@ -15,6 +15,7 @@ from dataset.noise import CIFAR10_CLASSES, transition_counts
 from dataset.sources import Source
 
 SHAPES = ["--dataset", "shapes"]
+TINY = [*SHAPES, "--train-size", 20, "--test-size", 10]
 FEW = [*SHAPES, "--train-size", 40, "--test-size", 20, "--val-size", 10]
 
 
@@ -49,7 +50,7 @@ def test_transitions_are_counted_and_printed(script, workplace):
 
 
 def test_no_noise_has_a_name_of_its_own(script, workplace):
-    assert script("generate", *SHAPES, "--noise", "none", "--train-size", 20)[0] == 0
+    assert script("generate", *TINY, "--noise", "none")[0] == 0
     dataset = read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
     assert dataset.meta["rate_asked"] == dataset.meta["rate_found"] == 0
@@ -75,7 +76,7 @@ def test_validation_images_are_held_out_with_noisy_labels(script, workplace):
 
 
 def test_labels_from_a_file_follow_their_images(script, workplace):
-    flags = [*SHAPES, "--train-size", 60]
+    flags = [*TINY, "--train-size", 60]
     assert script("generate", *flags, "--noise", "none", "--out", "whole.npz")[0] == 0
     labels = np.random.default_rng(0).integers(0, 10, 60)
     np.save("other.npy", labels)
@@ -101,7 +102,7 @@ def test_labels_of_a_name_are_in_the_name_of_the_file(script, workplace):
     labels = {"worse": [1] * 60, "better": [2] * 60}
     (workplace / "human.json").write_text(json.dumps(labels))
     flags = ["--train-size", 60, "--noise", "human.json", "--labels", "better"]
-    assert script("generate", *SHAPES, *flags, "--accept-chance-labels")[0] == 0
+    assert script("generate", *TINY, *flags, "--accept-chance-labels")[0] == 0
     assert read_dataset("data/shapes-human-better.npz").train_labels.tolist() == [2] * 60
 
 
@@ -139,7 +140,7 @@ def test_wrong_flags_are_refused(refused, workplace, flags, words):
 
 
 def test_a_good_file_survives_a_refusal(script, refused, workplace):
-    assert script("generate", *SHAPES, "--train-size", 20, "--out", "a.npz")[0] == 0
+    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
     before = (workplace / "a.npz").read_bytes()
     refused("generate", "--dataset", "nowhere", "--out", "a.npz")
     assert (workplace / "a.npz").read_bytes() == before
@@ -148,12 +149,13 @@ def test_a_good_file_survives_a_refusal(script, refused, workplace):
 # --- --if-missing ---
 
 
-def test_if_missing_makes_a_file_once(script, workplace):
-    status, out, _ = script("generate", *FEW, "--if-missing")
+@pytest.mark.parametrize("flags", [FEW, SHAPES])
+def test_if_missing_makes_a_file_once(script, workplace, flags):
+    status, out, _ = script("generate", *flags, "--if-missing")
     path = workplace / "data/shapes-pair40.npz"
     assert status == 0 and "written: data/shapes-pair40.npz" in out
     before = path.stat()
-    status, out, err = script("generate", *FEW, "--if-missing")
+    status, out, err = script("generate", *flags, "--if-missing")
     assert (status, out, err) == (0, "exists: data/shapes-pair40.npz\n", "")
     after = path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -185,6 +187,20 @@ def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, 
     message = refused("generate", *FEW, *flags, "--out", "a.npz", "--if-missing")
     assert f"a.npz exists with {words}" in message and "--out" in message
     assert (workplace / "a.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([*SHAPES, "--test-size", 20], "train_size = 30, not 1990"),
+        ([*SHAPES, "--train-size", 40], "test_size = 20, not 1000"),
+        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
+    ],
+)
+def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace, flags, words):
+    assert script("generate", *FEW, "--out", "a.npz")[0] == 0
+    flags = [*flags, "--val-size", 10, "--out", "a.npz", "--if-missing"]
+    assert words in refused("generate", *flags)
 
 
 def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
