@@ -7,9 +7,9 @@
     python plot.py a.json b.json          several studies: over their noises, or, if they
                                           differ in the noise rate only, over the rate
 
-accuracy, loss and memorization are over epochs; frequency, convergence, learned_parts and spectrum
-show what frequency.py measured. Several seeds of one loss become their mean, with a band from the
-lowest to the highest seed.
+accuracy and loss need the runs only. overview, memorization, frequency, convergence, learned_parts
+and spectrum show what frequency.py measured, filter and kernels what spectrum.py measured. Several
+seeds of one loss become their mean, with a band from the lowest to the highest seed.
 """
 
 import sys

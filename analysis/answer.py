@@ -79,6 +79,7 @@ def like_epoch(distilled: dict, plain: dict) -> dict[str, float] | None:
         "accuracy": difference(
             accuracy_at(distilled, "last"), plain["history"]["test_accuracy"][nearest]
         ),
+        "gap": curves(distilled)["gap"][-1] - curves(plain)["gap"][nearest],
     }
 
 
@@ -150,6 +151,7 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "step of cross-entropy at the equivalent epoch (share)": like("step"),
     "clean labels held beyond the equivalent epoch (share)": like("excess"),
     "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
+    "memorization gap: last epoch - cross-entropy at the equivalent epoch": like("gap"),
 }
 
 

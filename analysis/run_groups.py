@@ -49,5 +49,5 @@ def read_outputs(path: Path) -> np.ndarray:
     if not len(logits):
         raise UserError(f"{path}: no whole epoch in it; train the run further")
     if note:
-        print(f"frequency.py: {note}", file=sys.stderr)
+        print(note, file=sys.stderr)
     return logits

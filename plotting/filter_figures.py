@@ -11,7 +11,6 @@ from analysis.answer import like_epoch, spectrum_entry
 from analysis.curves import group_by_loss
 from analysis.label_parts import PARTS
 from analysis.spectrum_file import as_array, kernel_title
-from analysis.statistics import what_varies
 from common.errors import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
 from plotting.style import DASHED, loss_styles, subplots
@@ -35,7 +34,7 @@ def filter_figure(histories: Sequence[dict]) -> Figure:
     check_spectra(histories)
     columns = len(histories)
     figure, axes = subplots(
-        2, columns, figsize=(1.2 + 3.5 * columns, 6.4), sharex=True, sharey="row"
+        2, columns, figsize=(1.6 + 3.6 * columns, 6.6), sharex=True, sharey="row"
     )
     for panels, history in zip(axes.T, histories, strict=True):
         groups = group_by_loss(history)
@@ -110,9 +109,9 @@ def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]
     data, first = histories[0]["data"], histories[0]["runs"][0]
     draws = {len(runs) for history in histories for runs in group_by_loss(history).values()}
     figure.suptitle(
-        f"{data['title']}, {first['network']}, {first['spectrum']['n']} training images, kernel: "
-        f"{kernel_title(spectrum_entry(first))}; n = {'/'.join(map(str, sorted(draws)))} "
-        f"({what_varies(histories[0])})",
+        f"{data['title']}, {first['network']}, {first['spectrum']['n']} training images\n"
+        f"kernel: {kernel_title(spectrum_entry(first))}; n = {'/'.join(map(str, sorted(draws)))} "
+        f"draws; band: lowest to highest",
         fontsize=9,
     )
     shades = np.linspace(0.78, 0, len(epochs))
@@ -125,7 +124,8 @@ def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]
     color = loss_styles([SELF_DISTILLATION])[SELF_DISTILLATION]["color"]
     label = "self-distillation, last epoch"
     handles.append(Line2D([], [], color=color, linewidth=2.4, label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
+    columns = min(3, 1 + len(histories))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def kernel_figure(histories: Sequence[dict]) -> Figure:
@@ -134,7 +134,7 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
     Shuffled labels, which no kernel favors, are dotted. Raises UserError without spectrum.json.
     """
     check_spectra(histories)
-    kernels = [e for e in histories[0]["runs"][0]["spectrum"]["kernels"]]
+    kernels = histories[0]["runs"][0]["spectrum"]["kernels"]
     titles = list(dict.fromkeys(kernel_title(entry) for entry in kernels))
     rows, columns = len(histories), len(titles)
     size = (1.0 + 3.2 * columns, 1.0 + 2.6 * rows)
@@ -153,9 +153,13 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
         panel.set_title(title, fontsize=9)
     for panel in axes[-1]:
         panel.set_xlabel("index of the eigenvector")
+    data, first = histories[0]["data"], histories[0]["runs"][0]
+    figure.suptitle(f"{data['title']}, {first['spectrum']['n']} training images", fontsize=9)
     handles = [Line2D([], [], label=part, **PART_STYLES[part]) for part in PARTS]
     handles.append(Line2D([], [], color="black", linestyle=":", label="shuffled labels"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=2 if columns == 1 else 4, frameon=False
+    )
     return figure
 
 

@@ -61,4 +61,4 @@ def add_legend(figure: Figure, groups: dict) -> None:
     for band, linestyle in BANDS.items():
         handles.append(Line2D([], [], color="gray", linestyle=linestyle, label=f"{band} frequency"))
     handles.append(Line2D([], [], color="black", linestyle=":", label="ideal predictor"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
