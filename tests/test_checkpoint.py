@@ -131,7 +131,7 @@ def test_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, dama
     message = str(error.value)
     assert str(path) in message and "\n" not in message and not (run / "executed").exists()
     # The one before it is offered, and what is offered works.
-    assert f"epoch 1 with: mv {run / checkpoint.PREVIOUS} {path}, then --resume" in message
+    assert "epoch 1, rename checkpoint.prev.pt to checkpoint.pt, then --resume" in message
     os.replace(run / checkpoint.PREVIOUS, path)
     assert checkpoint.read(run, "cpu")["epoch"] == 1
     replace_content(path, damage)

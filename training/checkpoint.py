@@ -85,7 +85,8 @@ def read(run: Path, device, name: str = NAME) -> dict:
     if name == NAME and (run / PREVIOUS).exists():
         with suppress(UserError):
             epoch = read(run, "cpu", PREVIOUS)["epoch"]
-            remedy = f"go on from epoch {epoch} with: mv {run / PREVIOUS} {path}, then --resume"
+            # The folder's path stands in the message once: twice would not fit one line.
+            remedy = f"to go on from epoch {epoch}, rename {PREVIOUS} to {NAME}, then --resume"
     raise UserError(f"{path} {reason}; {remedy}")
 
 
