@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.answer import like_epoch, spectrum_entry
 from analysis.curves import group_by_loss
 from analysis.label_parts import PARTS
+from analysis.quantities import like_epoch, spectrum_entry
 from analysis.spectrum_file import as_array, kernel_title
 from common.errors import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION

@@ -8,7 +8,7 @@ import pytest
 from helpers import SMALL_RUN, make_dataset
 from scipy import stats
 
-from analysis import answer, history_file, statistics
+from analysis import answer, history_file, quantities, statistics
 from common.errors import UserError
 from dataset.data_file import write_dataset
 
@@ -23,7 +23,8 @@ def made_run(loss, seed, accuracy, validation, gap, individual=0.5):
         curves[name] = [individual] * epochs
     for name in ("test_confidence", "test_calibration_error", "confidence"):
         curves[name] = [50.0] * epochs
-    bands = {f"individual_{band}": [[v]] * epochs for band, v in (("low", 0.5), ("high", 0.25))}
+    levels = {"individual_low": 0.5, "individual_high": 0.25, "clean_low": 0.2, "clean_high": 0.2}
+    bands = {name: [[level]] * epochs for name, level in levels.items()}
     return {
         "run": f"{loss}-{seed}",
         "loss": loss,
@@ -58,7 +59,7 @@ def rows_by_quantity(rows, noise):
 
 def test_the_quantities_by_hand():
     rows = rows_by_quantity(answer.answer([made_history("pair", 2.0)]), "pair")
-    primary = rows[answer.PRIMARY]
+    primary = rows[quantities.PRIMARY]
     expected = stats.ttest_1samp([1.0, 2.0, 3.0], 0)
     bounds = expected.confidence_interval(0.95)
     assert primary["mean"] == 2 and primary["n"] == 3
@@ -79,10 +80,25 @@ def test_the_quantities_by_hand():
     assert "draws" in primary["varies"]
 
 
+def test_which_band_is_learned_first():
+    run = made_run("cross-entropy", 1, [40, 50, 45], None, [0, 1, 2])
+    assert quantities.epochs_ahead(run, "individual") == 0  # both reach it in the first epoch
+    assert quantities.epochs_ahead(run, "clean") is None  # neither reaches it
+    outputs = run["frequency"]["probe"]["outputs"]
+    outputs["individual_low"], outputs["individual_high"] = (
+        [[0.1], [0.3], [0.5]],
+        [[0], [0.2], [0.3]],
+    )
+    # 0.25 is reached 3/4 on the way from epoch 1 to 2, and half way from epoch 2 to 3.
+    assert quantities.epochs_ahead(run, "individual") == pytest.approx(2.5 - 1.75)
+    outputs["individual_low"] = [[None]] * 3
+    assert quantities.epochs_ahead(run, "individual") is None
+
+
 def test_holm_over_the_noises():
     histories = [made_history("pair", 2.0), made_history("symmetric", 9.0)]
     rows = answer.answer(histories)
-    pair, symmetric = (rows_by_quantity(rows, n)[answer.PRIMARY] for n in ("pair", "symmetric"))
+    pair, symmetric = (rows_by_quantity(rows, n)[quantities.PRIMARY] for n in ("pair", "symmetric"))
     assert symmetric["p_holm"] == pytest.approx(2 * symmetric["p"])
     assert pair["p_holm"] == pytest.approx(pair["p"])
     assert rows_by_quantity(rows, "pair")["both stopped early"]["p_holm"] is None
@@ -97,7 +113,7 @@ def test_holm_by_hand():
 def test_one_draw_has_no_interval():
     history = made_history("pair", 2.0)
     history["runs"] = history["runs"][:2]
-    row = rows_by_quantity(answer.answer([history]), "pair")[answer.PRIMARY]
+    row = rows_by_quantity(answer.answer([history]), "pair")[quantities.PRIMARY]
     assert (row["n"], row["low"], row["p"], row["p_holm"]) == (1, None, None, None)
 
 
