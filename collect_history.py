@@ -58,7 +58,7 @@ def collect_history(args: Namespace) -> None:
         print(f"no summary over seeds: {error}")
         return
     paths = table.write_summary(out.parent, args.summary, history["data"], rows)
-    print(table.as_text(rows))
+    print(table.as_text(rows), table.filter_line(history), sep="\n")
     print(f"written: {', '.join(map(str, paths))}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.curves import group_by_loss, has_memorization
-from analysis.quantities import PRIMARY, QUANTITIES
+from analysis.quantities import LEVELS, PRIMARY, QUANTITIES
 from analysis.statistics import interval, what_varies
 from common.errors import UserError
 from losses import CROSS_ENTROPY
@@ -19,9 +19,9 @@ from losses import CROSS_ENTROPY
 def answer(histories: Sequence[dict]) -> list[dict]:
     """Rows {noise, rate, loss, quantity, n, seeds, varies, mean, low, high, p, p_holm}.
 
-    One history.json a noise. p is that of a t-test of the differences; p_holm stands at the primary
-    quantity only, corrected over the noises for each loss. Raises UserError if a history has no
-    cross-entropy, no distillation, or no memorization.json.
+    One history.json a noise. p is that of a t-test of the differences, None for LEVELS; p_holm
+    stands at the primary quantity only, corrected over the noises for each loss. Raises UserError
+    if a history has no cross-entropy, no distillation, or no memorization.json.
     """
     rows = []
     for history in histories:
@@ -51,7 +51,7 @@ def contrast_rows(history: dict, loss: str, distilled: dict, plain: dict) -> lis
         if not values:
             continue
         sample = list(values.values())
-        varies = len(sample) > 1 and np.ptp(sample) > 0
+        testable = quantity not in LEVELS and len(sample) > 1 and np.ptp(sample) > 0
         rows.append(
             {
                 "noise": history["data"]["noise"],
@@ -61,7 +61,7 @@ def contrast_rows(history: dict, loss: str, distilled: dict, plain: dict) -> lis
                 "seeds": list(values),
                 "varies": what_varies(history),
                 **interval(sample),
-                "p": float(stats.ttest_1samp(sample, 0).pvalue) if varies else None,
+                "p": float(stats.ttest_1samp(sample, 0).pvalue) if testable else None,
                 "p_holm": None,
             }
         )

@@ -9,6 +9,7 @@ from common.errors import UserError
 from common.flags import fixed_in_study
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
 
+ENOUGH_MASS = 2  # below this median kernel mass a filtered value is an image's own
 Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
 
 

@@ -63,13 +63,13 @@ def epoch_path(profiles: np.ndarray, reference: np.ndarray, energy: np.ndarray) 
     whole = distances(profiles, reference, weights)
     level, reference_level = profiles @ weights, reference @ weights
     shapes, reference_shapes = profiles - level[:, None], reference - reference_level[:, None]
-    of_shapes = distances(shapes, reference_shapes, weights)
+    shape_distances = distances(shapes, reference_shapes, weights)
     nearest, by_level = whole.argmin(axis=1), nearest_values(level, reference_level)
     epochs = np.arange(len(profiles))
     return EpochPath(
         nearest,
         whole[epochs, nearest],
-        of_shapes[epochs, nearest],
+        shape_distances[epochs, nearest],
         np.sqrt(shapes**2 @ weights),
         neighbor_distances(reference, weights)[nearest],
         by_level,

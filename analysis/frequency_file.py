@@ -5,11 +5,16 @@ images, `test`, and one for the fixed sample of training images, `probe`, each w
 
     n, delta     number of images, list of deltas; what follows has a value for every delta
     weight       kernel mass: how many images a filtered value is a mean of (median)
+    alone        share of images whose kernel mass is under 3: mostly their own neighbors
     null         expected lfr of shuffled values
     shuffled     {measure: [delta]} the two ratios expected of shuffled clean labels
-    labels       {true, given, noise: {measure: [delta]}} of the one-hot clean labels, noisy labels,
-                 and noise = noisy - clean; given and noise in `probe` only
+    labels       {name: {measure: [delta]}} of the one-hot clean labels, `true`, and of the ideal
+                 predictor, `ideal`; in `probe` also of the noisy labels, `given`, of `noise` =
+                 noisy - clean, and of its parts `transition` and `individual`
     outputs      {measure: [epoch][delta]} of the network's outputs
+    one_hot      the measures of the last row below of one-hot predictions (`probe`)
+    ideal        {measure: [delta]} what `outputs` would hold for the ideal predictor
+    transition_dropped  whether the transition part is collinear and left out (`probe`)
     products     the inner products behind them, so that a new measure needs no new pass
 
 Measures; norms are over all images and classes, and `low` is y_low of y less its mean:
@@ -19,11 +24,14 @@ Measures; norms are over all images and classes, and `low` is y_low of y less it
     lfr           |low|^2 / |y - mean|^2; 1 for constant values
     excess        (lfr - null) / (1 - null): 0 for shuffled values, 1 for wholly low ones
     e_low, e_high |Y_low - h_low| / |Y_low| (and high) of outputs h against clean labels Y (`test`)
+    e_low_centered  e_low of values less their means: 1 for constant outputs (`test`)
     learned_true_low, learned_noise_low, learned_true_high, learned_noise_high
                   least-squares coefficients of the outputs' low (high) band on the low (high) band
                   of the clean labels and of the noise, means removed (`probe`)
+    clean_low, transition_low, individual_low, clean_high, transition_high, individual_high
+                  the same on the three parts of the noisy labels (`probe`)
 
-The last two rows are of softmax outputs only. A measure of an empty band (the high band where the
+The last four rows are of softmax outputs only. A measure of an empty band (the high band where the
 kernel is the identity, the noise where no label is wrong) is null. The filter and delta, a variance
 in squared normalized-pixel units, are defined in analysis/gaussian_filter.py.
 """
@@ -35,6 +43,7 @@ from common.files import read_json, write_json
 from common.run_folder import FREQUENCY
 
 SECTIONS = ("test", "probe")
+ALONE = 3  # a kernel mass under this: the filtered value is mostly the image's own
 
 
 def write_frequency(run: Path, content: dict) -> Path:

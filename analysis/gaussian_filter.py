@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.frequency_file import ALONE
+
 # Half octaves over which a filtered CIFAR-10 test value goes from one point to n / 10 points, for
 # its median squared distance; halves are exact, because they make the pass faster.
 GRID, GRID_DISTANCE = (100, 141, 200, 282, 400, 564, 800, 1128, 1600), 8375
@@ -24,7 +26,6 @@ TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it sh
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
 SMALLEST_KERNEL_VALUE = 2e-35  # about exp(SMALLEST_EXPONENT)
 SECONDS_BEFORE_PROGRESS = 2
-ALONE = 3  # a kernel mass under this: the filtered value is mostly the point's own value
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ share of E can be above 0 without memorization.
 import numpy as np
 
 PARTS = ("clean", "transition", "individual")
-EMPTY = 1e-20  # a part with less than this share of the energy is zero up to rounding
+NEGLIGIBLE = 1e-20  # a part with less than this share of the energy is zero up to rounding
 DEPENDENT = 1e-6  # smallest eigenvalue of the parts' correlations: above what float32 sums lose
 # Ratio of energies, see transition_evidence: at 10, sampling makes up at most a tenth of what
 # tells B from Y. Simulated symmetric noise of 3 to 100 classes and 1,000 to 50,000 images stays
@@ -75,7 +75,7 @@ def transition_evidence(clean: np.ndarray, transition: np.ndarray) -> float:
     weights = counts[:, None] / counts.sum()
     shift, label = transition - identity, identity - weights.T
     shift = shift - (weights * shift).sum(axis=0)
-    slope = (weights * shift * label).sum() / max((weights * label * label).sum(), EMPTY)
+    slope = (weights * shift * label).sum() / max((weights * label * label).sum(), NEGLIGIBLE)
     residual = (weights * (shift - slope * label) ** 2).sum()
     if residual <= 1e-12 * (weights * shift**2).sum():
         return 0.0
@@ -108,7 +108,7 @@ def learned_shares(
     gram = np.moveaxis(np.asarray(gram, np.float64), (0, 1), (-2, -1))
     products = np.moveaxis(np.asarray(products, np.float64), (0, 1), (-2, -1))
     energies = np.diagonal(gram, axis1=-2, axis2=-1)
-    present = energies > EMPTY * (energies.max() if total is None else total)
+    present = energies > NEGLIGIBLE * (energies.max() if total is None else total)
     present &= [True, not transition_dropped, True]
     norms = np.sqrt(np.where(present, energies, 1))[..., None]
     # A missing part becomes an equation of its own, so that one call solves all trailing axes.
@@ -153,7 +153,7 @@ def low_energy_shares(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """
     low, high = (np.moveaxis(np.diagonal(gram), -1, 0) for gram in (low, high))
     total = low + high
-    present = total > EMPTY * total.max()
+    present = total > NEGLIGIBLE * total.max()
     return np.where(present, low / np.where(present, total, 1), np.nan)
 
 

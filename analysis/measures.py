@@ -13,8 +13,8 @@ from torch import Tensor
 
 from analysis import label_parts
 from analysis.gaussian_filter import FilterSums
+from analysis.label_parts import NEGLIGIBLE
 
-NEGLIGIBLE = 1e-20  # a band with less than this share of the energy is empty up to rounding
 Measure = Callable[[FilterSums], dict[str, Tensor]]
 
 
@@ -148,4 +148,4 @@ def as_lists(values: Tensor) -> list:
 
 def as_rows(values: dict[str, Tensor], rows: int | slice) -> dict[str, list]:
     """Some of the V values of measures (V, D), as nested lists by the measure's name."""
-    return {name: as_lists(of_all[rows]) for name, of_all in values.items()}
+    return {name: as_lists(all_values[rows]) for name, all_values in values.items()}

@@ -186,3 +186,11 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
     "memorization gap: last epoch - cross-entropy at the equivalent epoch": like("gap"),
 }
+# Quantities that are not differences: whether they are 0 is no question, so they have no p-value.
+LEVELS = (
+    "equivalent epoch of cross-entropy (epoch)",
+    "equivalent epoch by the level only (epoch)",
+    "distance to the equivalent epoch (share)",
+    "distance to the epoch of the same level (share)",
+    "step of cross-entropy at the equivalent epoch (share)",
+)

@@ -25,8 +25,8 @@ def reference_run(run: Path) -> Path:
     """
     config = run_folder.read_config(run)
     for other in run_folder.find_runs([run.parent]):
-        of_other = run_folder.read_config(other)
-        if of_other["loss"] == REFERENCE and _draw(of_other) == _draw(config):
+        other_config = run_folder.read_config(other)
+        if other_config["loss"] == REFERENCE and _draw(other_config) == _draw(config):
             return other
     raise UserError(
         f"{run}: no cross-entropy run beside it with its data set, seed and settings; make one "

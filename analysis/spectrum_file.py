@@ -29,8 +29,8 @@ from common.files import read_json, write_text
 from common.run_folder import SPECTRUM
 
 REMEDY = "make it with spectrum.py"
-OF_RUN = ("digest", "n", "epochs")
-OF_KERNEL = ("kernel", "delta", "bands", "energies", "shares")
+RUN_FIELDS = ("digest", "n", "epochs")
+KERNEL_FIELDS = ("kernel", "delta", "bands", "energies", "shares")
 
 
 def write_spectrum(run: Path, content: dict) -> Path:
@@ -44,7 +44,7 @@ def write_spectrum(run: Path, content: dict) -> Path:
     except UserError:
         old = None
     kernels = {_key(entry): entry for entry in content["kernels"]}
-    if old and all(old[name] == content[name] for name in OF_RUN):
+    if old and all(old[name] == content[name] for name in RUN_FIELDS):
         kernels = {_key(entry): entry for entry in old["kernels"]} | kernels
     content = content | {"kernels": [kernels[key] for key in sorted(kernels)]}
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
@@ -59,9 +59,9 @@ def read_spectrum(run: Path) -> dict | None:
         return None
     content = read_json(path, "make it again with spectrum.py")
     entries = content.get("kernels")
-    missing = [name for name in OF_RUN if name not in content]
+    missing = [name for name in RUN_FIELDS if name not in content]
     if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):
-        missing += [name for entry in entries for name in OF_KERNEL if name not in entry]
+        missing += [name for entry in entries for name in KERNEL_FIELDS if name not in entry]
     else:
         missing.append("kernels")
     if missing:

@@ -92,10 +92,10 @@ def measure_group(runs: Sequence[Path], dataset: DataSet, settings: SpectrumSett
             shares = measure_shares(spectrum, logits[run], sample)
             entries[run].append(kernel.fields | as_entry(spectrum, shares))
         del spectrum  # before the next kernel needs its memory
-    for run, of_run in entries.items():
+    for run, run_entries in entries.items():
         head = {"digest": dataset.sha256, "n": len(sample.positions), "epochs": len(logits[run])}
-        path = spectrum_file.write_spectrum(run, head | {"kernels": of_run})
-        titles = "; ".join(spectrum_file.kernel_title(entry) for entry in of_run)
+        path = spectrum_file.write_spectrum(run, head | {"kernels": run_entries})
+        titles = "; ".join(spectrum_file.kernel_title(entry) for entry in run_entries)
         print(f"{path}: {head['epochs']} epochs, {head['n']} images, {titles}", flush=True)
 
 
@@ -212,7 +212,7 @@ def as_entry(spectrum: LabelSpectrum, shares: dict[str, np.ndarray]) -> dict:
     numbers = spectrum_file.as_numbers
     energies = spectrum.energies
     totals = energies.sum(axis=1)
-    present = totals > label_parts.EMPTY * totals[0]
+    present = totals > label_parts.NEGLIGIBLE * totals[0]
     return {
         "bands": spectrum.edges,
         "eigenvalues": numbers(spectrum.eigenvalues),

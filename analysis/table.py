@@ -5,6 +5,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.curves import ENOUGH_MASS, delta_index, middle_delta
+from analysis.frequency_file import ALONE
 from analysis.statistics import STOPS, stopping_epochs
 from common.files import write_json, write_text
 
@@ -69,6 +71,25 @@ def as_text(rows: Sequence[dict]) -> str:
     for head, table in tables.items():
         lines += format_table(head, table)
     return "\n".join(lines)
+
+
+def filter_line(history: dict) -> str:
+    """How far the filter of the tables reaches on the training sample; empty without frequencies.
+
+    A median kernel mass under ENOUGH_MASS is marked: such a filter leaves most images as they are.
+    """
+    frequency = history["runs"][0].get("frequency")
+    if frequency is None or "alone" not in frequency["probe"]:
+        return ""
+    section = frequency["probe"]
+    column = delta_index(section["delta"], None, default=middle_delta(section["delta"]))
+    mass = section["weight"][column]
+    mark = "" if mass >= ENOUGH_MASS else " (too few: this delta filters hardly anything)"
+    return (
+        f"\nat delta {section['delta'][column]:g} a filtered value is a mean of {mass:.3g} images "
+        f"in the median{mark}; {100 * section['alone'][column]:.2g}% of the images have a kernel "
+        f"mass under {ALONE}"
+    )
 
 
 def accuracy_tables(rows: Sequence[dict]) -> dict[str, Table]:

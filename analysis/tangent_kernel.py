@@ -104,7 +104,9 @@ def _linear_factors(
         torch.autograd.grad(logits, outputs, vector.expand_as(logits), retain_graph=True)
         for vector in vectors
     ]
-    gradients = [torch.cat(of_layer, dim=1) for of_layer in zip(*by_vector, strict=True)]
+    gradients = [
+        torch.cat(layer_gradients, dim=1) for layer_gradients in zip(*by_vector, strict=True)
+    ]
     names = zip(captured, gradients, strict=True)
     return {name: (captured[name][0], gradient) for name, gradient in names}
 
@@ -149,8 +151,8 @@ def _add_gradient_products(
     for vector, start in tqdm(tasks, "tangent kernel", disable=None, delay=SECONDS_BEFORE_PROGRESS):
         kept: list[tuple[slice, Tensor]] = []
         for columns in blocks[start:]:
-            of_columns = gradients(images[columns], vector)
+            column_gradients = gradients(images[columns], vector)
             if len(kept) < panel:
-                kept.append((columns, of_columns))
-            for rows, of_rows in kept:
-                kernel[rows, columns] += of_rows @ of_columns.T
+                kept.append((columns, column_gradients))
+            for rows, row_gradients in kept:
+                kernel[rows, columns] += row_gradients @ column_gradients.T

@@ -60,9 +60,9 @@ def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
         u, v = cosine * right + sine * down, cosine * down - sine * right  # (n, 32, 32), pixels
         cover = np.empty(u.shape)  # 1 inside, 0 outside, between them over one pixel
         for label, outline in enumerate(SHAPES.values()):
-            of_class = labels[some] == label
-            scale = size[some][of_class, None, None]
-            cover[of_class] = 0.5 - scale * outline(u[of_class] / scale, v[of_class] / scale)
+            in_class = labels[some] == label
+            scale = size[some][in_class, None, None]
+            cover[in_class] = 0.5 - scale * outline(u[in_class] / scale, v[in_class] / scale)
         cover = cover.clip(0, 1)[..., None]
         color = dark[some, None, None] * (1 - cover) + light[some, None, None] * cover
         color += random.normal(0, 0.08, color.shape)

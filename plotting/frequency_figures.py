@@ -4,6 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from analysis.curves import (
+    ENOUGH_MASS,
     delta_index,
     frequency_curve,
     frequency_section,
@@ -18,8 +19,6 @@ from plotting.style import (
     label_axes,
     subplots,
 )
-
-ENOUGH_MASS = 2  # below this median kernel mass a filtered value is an image's own
 
 
 def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure:

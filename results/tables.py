@@ -23,7 +23,7 @@ NOISES = {
     "human": "human (CIFAR-10N, worse labels)",
 }
 PRIMARY = "last epoch - cross-entropy stopped early"
-PLAIN, DISTILLED = "cross-entropy", "self-distillation"
+CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
 PREVIOUS = "self-distillation, previous epoch"
 
 
@@ -80,7 +80,7 @@ def answer_table() -> str:
         lines.append(
             [
                 f"{title}, n = {primary['n']}",
-                number(find(rows, PLAIN, "early", "test_accuracy")),
+                number(find(rows, CROSS_ENTROPY, "early", "test_accuracy")),
                 number(find(rows, DISTILLED, "last", "test_accuracy")),
                 f"**{number(primary, sign=True)}**{p}",
                 number(contrast[noise, DISTILLED, "both stopped early"], sign=True),
@@ -95,7 +95,7 @@ def accuracy_table() -> str:
     lines = []
     for noise, title in NOISES.items():
         rows = rows_of(MAIN, noise)
-        for loss in (PLAIN, DISTILLED, PREVIOUS):
+        for loss in (CROSS_ENTROPY, DISTILLED, PREVIOUS):
             stops = [
                 number(find(rows, loss, s, "test_accuracy")) for s in ("last", "early", "oracle")
             ]
@@ -124,7 +124,7 @@ def parts_table() -> str:
     lines = []
     for noise, title in NOISES.items():
         rows = rows_of(MAIN, noise)
-        for loss in (PLAIN, DISTILLED, PREVIOUS):
+        for loss in (CROSS_ENTROPY, DISTILLED, PREVIOUS):
             cells = [
                 number(find(rows, loss, "last", f"softmax_{part}"), 3)
                 for part in ("clean", "transition", "individual")

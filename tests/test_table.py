@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from histories import find_row, make_history, make_run, three_losses
 
+from analysis.history_file import read_history_file
 from analysis.statistics import STOPS, paired_difference, summarize
 from analysis.table import (
     COLUMNS,
     accuracy_tables,
     as_text,
+    filter_line,
     format_row,
     format_table,
     measure_tables,
@@ -150,3 +153,16 @@ def test_json_and_csv_hold_the_same_rows(study_history):
 def test_the_printed_table_is_that_of_the_runs(study_history, script):
     _, out, _ = script("collect_history")
     assert as_text(summarize(study_history)) in out
+
+
+def test_how_far_the_filter_reaches():
+    history = read_history_file(ROOT / "results/main/pair40/history.json")
+    section = history["runs"][0]["frequency"]["probe"]
+    column = section["delta"].index(564.0)
+    line = filter_line(history)
+    assert f"at delta 564 a filtered value is a mean of {section['weight'][column]:.3g} " in line
+    assert f"{100 * section['alone'][column]:.2g}% of the images" in line and "too few" not in line
+    section["weight"][column] = 1.9
+    assert "too few" in filter_line(history)
+    history["runs"][0]["frequency"] = None
+    assert filter_line(history) == ""
