@@ -13,7 +13,7 @@ from analysis.quantities import like_epoch, spectrum_entry
 from analysis.spectrum_file import as_array, kernel_title
 from common.errors import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
-from plotting.style import DASHED, loss_styles, subplots
+from plotting.style import DASHED, loss_styles, noise_title, subplots
 
 ROWS = {"clean": "clean labels", "individual": "individual noise"}
 FIRST_INDEX = 5  # bands of fewer eigenvectors before it scatter too much to be read
@@ -49,8 +49,7 @@ def filter_figure(histories: Sequence[dict]) -> Figure:
             draw_shares(panel, distilled, part, -1, band=True, color=color, linewidth=2.4)
             panel.set_xscale("log")
         panels[0].set_title(
-            f"{history['data']['noise']}, {100 * history['data']['rate_found']:.3g}% wrong\n"
-            f"{equivalent_text(distilled, plain)}",
+            f"{noise_title(history['data'])}\n{equivalent_text(distilled, plain)}",
             fontsize=9,
         )
         panels[-1].set_xlabel("index of the eigenvector (smooth first)")
@@ -148,7 +147,7 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
                 if kernel_title(entry) == title
             ]
             draw_energies(panel, entries)
-        panels[0].set_ylabel(f"{history['data']['noise']}\ncumulative share of energy")
+        panels[0].set_ylabel(f"{noise_title(history['data'])}\ncumulative share of energy")
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
     for panel in axes[-1]:

@@ -16,7 +16,7 @@ from analysis.curves import (
 from analysis.memorization import SMALL_GAP
 from analysis.statistics import STOPS, interval, values_at_stop, what_varies
 from common.errors import UserError
-from plotting.style import draw, loss_styles, subplots
+from plotting.style import draw, loss_styles, noise_title, subplots
 
 
 def overview_figure(histories: Sequence[dict]) -> Figure:
@@ -33,7 +33,6 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
     styles = loss_styles(all_losses)
     for history, (curves, stops, gaps) in zip(histories, axes, strict=True):
         groups = group_by_loss(history)
-        noise = f"{history['data']['noise']}\n{100 * history['data']['rate_found']:.3g}% wrong"
         end = draw_curves(curves, groups, styles, history_curve("test_accuracy"))
         draw_stops(stops, groups, styles)
         stops.sharey(curves)
@@ -42,7 +41,7 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
         for panel in (curves, gaps):
             panel.axvspan(1, onset, color="black", alpha=0.07, linewidth=0)
             panel.set_xlim(1, end)
-        curves.set_ylabel(f"{noise}\ntest accuracy (%)")
+        curves.set_ylabel(f"{noise_title(history['data'])}\ntest accuracy (%)")
         gaps.set_ylabel("memorization gap (points)")
         gaps.set_ylim(bottom=min(0, gaps.get_ylim()[0]))
     first = axes[0]

@@ -44,6 +44,20 @@ OTHER_STYLES = (
 )
 
 
+# What figures call the noise of a data set; other label files go by their own name.
+NOISE_TITLES = {
+    "pair": "pair flip",
+    "CIFAR-10_human-worse_label": "human (CIFAR-10N)",
+    "CIFAR-10_human-worse_label-matched": "human, matched",
+}
+
+
+def noise_title(data: dict) -> str:
+    """The noise of a history.json's `data` and its rate, as in: pair flip, 40% wrong."""
+    name = NOISE_TITLES.get(data["noise"], data["noise"])
+    return f"{name}, {100 * data['rate_found']:.3g}% wrong"
+
+
 def save(make: Callable[[], Figure], path: Path) -> None:
     """Make a figure in the project's style and write it, whole or not at all.
 
@@ -123,9 +137,8 @@ def caption(history: dict, groups: dict, several: str = "band: lowest to highest
     if any(len(runs) > 1 for runs in groups.values()):
         seeds_text += f"; {several}"
     return (
-        f"{data['title']}, {data['noise']} noise, {100 * data['rate_found']:.4g}% wrong labels, "
-        f"{network}\n{data['train_size']} training and {data['test_size']} test images, "
-        f"{seeds_text}"
+        f"{data['title']}, {noise_title(data)}, {network}\n"
+        f"{data['train_size']} training and {data['test_size']} test images, {seeds_text}"
     )
 
 

@@ -89,7 +89,7 @@ def test_the_memorization_figure_shows_gap_and_detection(study_history):
 
 def test_the_caption_says_what_is_shown(study_history):
     text = caption(study_history, group_by_loss(study_history))
-    for word in ("random", "pair noise", "25%", "small_cnn", "60 training", "40 test", "0, 1"):
+    for word in ("random", "pair flip, 25% wrong", "small_cnn", "60 training", "40 test", "0, 1"):
         assert word in text
     three = with_runs(study_history, study_history["runs"][:3])
     text = caption(three, group_by_loss(three))
