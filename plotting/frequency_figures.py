@@ -17,6 +17,7 @@ from plotting.style import (
     draw_difference,
     draw_losses,
     label_axes,
+    label_bottom_row,
     subplots,
 )
 
@@ -43,13 +44,19 @@ def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure
             style = {"color": "black", "linewidth": 1, "linestyle": linestyle, "label": name}
             upper.axhline(values_by_measure[measure][column], **style)
         draw_difference(lower, groups, curve, "difference")
+    label_bottom_row(axes)
     return add_caption_and_legend(figure, history, groups, axes[0, 0])
 
 
 def convergence_figure(history: dict, groups: dict, delta: float | None = None) -> Figure:
-    """Errors of the low and the high part against the clean labels, for three deltas."""
-    deltas = frequency_section(history, "test", ["e_low", "e_high"])["delta"]
-    columns = sorted({len(deltas) * k // 9 for k in (3, 5, 7)})
+    """Errors of the low and the high part against the clean labels, for three deltas.
+
+    Deltas at which the filter reaches hardly any other image are left out.
+    """
+    section = frequency_section(history, "test", ["e_low", "e_high"])
+    deltas = section["delta"]
+    shown = usable_deltas(section)
+    columns = sorted({shown[len(shown) * k // 6] for k in (0, 2, 4)})
     size = (4 * len(columns), 6.5)
     figure, axes = subplots(2, len(columns), figsize=size, sharex=True, sharey=True)
     for panels, column in zip(axes.T, columns, strict=True):
@@ -57,6 +64,9 @@ def convergence_figure(history: dict, groups: dict, delta: float | None = None) 
             curve = frequency_curve("test", f"e_{band}", column)
             title = f"{band} frequency, $\\delta$ = {deltas[column]:g}"
             draw_losses(panel, groups, curve, f"relative error $e_{{{band}}}$", title)
+            if panel not in axes[:, 0]:
+                panel.set_ylabel("")
+    label_bottom_row(axes)
     return add_caption_and_legend(figure, history, groups, axes[0, 0])
 
 
@@ -73,9 +83,7 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
     first, *others = means
     differences = {f"{loss}\nminus {first}": means[loss] - means[first] for loss in others}
     rows = 2 if others else 1
-    usable = [mass >= ENOUGH_MASS for mass in section["weight"]]
-    if not any(usable):
-        raise UserError("no delta averages over other images: run frequency.py with larger --delta")
+    usable = usable_deltas(section)
     figure, axes = subplots(
         rows, len(means), figsize=(4.2 * len(means), 3.6 * rows), sharex=True, sharey=True
     )
@@ -83,12 +91,26 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
     draw_maps(figure, axes[0], means, section, cmap="viridis", vmin=0, vmax=highest)
     if others:
         axes[1][0].axis("off")
+        label_bottom_row(axes[:, 1:])
+        axes[0][0].tick_params(labelbottom=True)
+        axes[1][1].tick_params(labelleft=True)
         largest = max(np.abs(values[usable]).max() for values in differences.values()) or 1
         limits = {"vmin": -largest, "vmax": largest}
         draw_maps(figure, axes[1][1:], differences, section, cmap="PuOr", **limits)
     axes[0][0].set_ylabel("$\\delta$ (squared normalized pixels)")
     figure.suptitle(caption(history, groups, "mean over draws"), fontsize=9)
     return figure
+
+
+def usable_deltas(section: dict) -> list[int]:
+    """Indices of the deltas at which the filter averages over other images.
+
+    section: of frequency.json. Raises UserError if there is none.
+    """
+    usable = [k for k, mass in enumerate(section["weight"]) if mass >= ENOUGH_MASS]
+    if not usable:
+        raise UserError("no delta averages over other images: run frequency.py with larger --delta")
+    return usable
 
 
 def draw_maps(figure: Figure, axes: np.ndarray, maps: dict, section: dict, **style) -> None:

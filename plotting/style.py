@@ -94,6 +94,12 @@ def label_axes(axes: Axes, ylabel: str, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def label_bottom_row(axes: np.ndarray) -> None:
+    """Leave the label of the x axis to the bottom row of axes (rows, columns) that share it."""
+    for panel in axes[:-1].flat:
+        panel.set_xlabel("")
+
+
 def loss_styles(losses) -> dict[str, dict]:
     """The style of each loss."""
     others = [loss for loss in losses if loss not in STYLES]

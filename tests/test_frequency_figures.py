@@ -39,7 +39,9 @@ def test_the_frequency_figure_shows_the_chosen_delta(study_history, delta, colum
 
 
 def test_the_convergence_figure_has_both_bands_at_each_delta(study_history):
-    figure = convergence_figure(study_history, group_by_loss(study_history))
+    section = study_history["runs"][0]["frequency"]["test"]
+    section["weight"], groups = [2.5, 9.0], group_by_loss(study_history)
+    figure = convergence_figure(study_history, groups)
     panels = np.array(figure.axes).reshape(2, -1)
     assert panels.shape == (2, 2)  # of two deltas there are no three
     for row, measure in zip(panels, ("e_low", "e_high"), strict=True):
@@ -48,6 +50,9 @@ def test_the_convergence_figure_has_both_bands_at_each_delta(study_history):
                 mean = mean_over_seeds(study_history, loss, "test", measure)[:, column]
                 np.testing.assert_allclose(panel_lines(panel)[loss], mean)
             assert f"= {(100, 400)[column]}" in panel.get_title()
+    section["weight"][0] = 1.9  # the first delta filters nothing: it is not shown
+    titles = [axes.get_title() for axes in convergence_figure(study_history, groups).axes]
+    assert len(titles) == 2 and all("= 400" in title for title in titles)
 
 
 @pytest.mark.parametrize(("delta", "column"), [(100, 0), (None, 1)])
