@@ -32,7 +32,7 @@ lint: $(SETUP)
 
 bench: $(SETUP)
 	$(PYTHON) benchmarks/shake_speed.py && $(PYTHON) benchmarks/training_speed.py && \
-	  $(PYTHON) benchmarks/frequency_speed.py --repeats 1
+	  $(PYTHON) benchmarks/frequency_speed.py --repeats 1 && $(PYTHON) benchmarks/tangent_kernel_speed.py
 
 paper: $(SETUP)
 	$(PYTHON) study.py --data cifar10 --noise pair --rate 0.4 --seeds 0 1 2 \
