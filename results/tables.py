@@ -22,6 +22,16 @@ NOISES = {
     "symmetric40": "symmetric",
     "human": "human (CIFAR-10N, worse labels)",
 }
+CONTROLS = ROOT / "results" / "controls"
+# The folders of the controls, and what their rows are called.
+CONTROL_SETTINGS = {
+    "pair40": "pair flip",
+    "pair40-lr0.02": "pair flip, learning rate 0.02",
+    "symmetric40": "symmetric",
+    "symmetric40-lr0.02": "symmetric, learning rate 0.02",
+    "human-matched": "human transitions, independent of the image",
+    "clean": "no noise",
+}
 PRIMARY = "last epoch - cross-entropy stopped early"
 CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
 PREVIOUS = "self-distillation, previous epoch"
@@ -105,6 +115,23 @@ def accuracy_table() -> str:
     return markdown([*head, "memorization gap, last epoch"], lines)
 
 
+def controls_table() -> str:
+    """The controls, as far as they have been run, with the number of draws."""
+    lines = []
+    for folder, title in CONTROL_SETTINGS.items():
+        if not (CONTROLS / folder).exists():
+            continue
+        rows = rows_of(CONTROLS, folder)
+        for loss in dict.fromkeys(row["loss"] for row in rows):
+            last = find(rows, loss, "last", "test_accuracy")
+            stops = [number(find(rows, loss, s, "test_accuracy")) for s in ("early", "oracle")]
+            gap = number(find(rows, loss, "last", "gap"))
+            individual = number(find(rows, loss, "last", "one_hot_individual"), 3)
+            lines.append([title, loss, str(last["n"]), number(last), *stops, gap, individual])
+    head = ["noise", "loss", "n", "last epoch", "early stopping", "best test epoch (oracle)"]
+    return markdown([*head, "memorization gap, last epoch", "individual, one-hot"], lines)
+
+
 def contrast_table(loss: str) -> str:
     """Every quantity of the answer for one distillation, a column a noise."""
     contrast = answers(MAIN)
@@ -145,6 +172,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contrasts": lambda: contrast_table(DISTILLED),
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
     "parts": parts_table,
+    "controls": controls_table,
 }
 
 
