@@ -91,7 +91,9 @@ def what_varies(history: dict) -> str:
     """What differs between the runs of one loss: what the intervals are about."""
     if len({run.get("data", {}).get("digest") for run in history["runs"]}) > 1:
         return "draws of images, labels, validation set, initialization and order"
-    return "initialization, order and crops; one draw of the labels"
+    if any(run["settings"].get("augment", True) for run in history["runs"]):
+        return "initialization, order and crops; one draw of the labels"
+    return "initialization and order; one draw of the labels"
 
 
 def interval(values: Sequence[float]) -> dict:

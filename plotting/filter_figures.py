@@ -107,10 +107,11 @@ def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]
     """What is shown, and the legend below."""
     data, first = histories[0]["data"], histories[0]["runs"][0]
     draws = {len(runs) for history in histories for runs in group_by_loss(history).values()}
+    numbers = " or ".join(map(str, sorted(draws)))
     figure.suptitle(
         f"{data['title']}, {first['network']}, {first['spectrum']['n']} training images\n"
-        f"kernel: {kernel_title(spectrum_entry(first))}; n = {'/'.join(map(str, sorted(draws)))} "
-        f"draws; band: lowest to highest",
+        f"kernel: {kernel_title(spectrum_entry(first))}; n = {numbers} draws; "
+        "band: lowest to highest",
         fontsize=9,
     )
     shades = np.linspace(0.78, 0, len(epochs))
@@ -121,7 +122,7 @@ def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]
         for epoch, shade in zip(epochs, shades, strict=True)
     ]
     color = loss_styles([SELF_DISTILLATION])[SELF_DISTILLATION]["color"]
-    label = "self-distillation, last epoch"
+    label = "self-distillation (teacher: batch), last epoch"
     handles.append(Line2D([], [], color=color, linewidth=2.4, label=label))
     columns = min(3, 1 + len(histories))
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
@@ -153,7 +154,12 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
     for panel in axes[-1]:
         panel.set_xlabel("index of the eigenvector")
     data, first = histories[0]["data"], histories[0]["runs"][0]
-    figure.suptitle(f"{data['title']}, {first['spectrum']['n']} training images", fontsize=9)
+    figure.suptitle(
+        f"{data['title']}, {first['spectrum']['n']} training images\n"
+        "lines that coincide hide each other; a transition part that is a multiple of the clean "
+        "labels is left out",
+        fontsize=9,
+    )
     handles = [Line2D([], [], label=part, **PART_STYLES[part]) for part in PARTS]
     handles.append(Line2D([], [], color="black", linestyle=":", label="shuffled labels"))
     figure.legend(
@@ -169,7 +175,9 @@ def draw_energies(axes: Axes, entries: Sequence[dict]) -> None:
     ends = np.array(entries[0]["bands"][1:]) - 1
     for part, style in PART_STYLES.items():
         energies = [entry["energies"][part] for entry in entries]
-        if None not in energies:
+        # A part that was dropped, as it is a multiple of the clean one, has no shares.
+        shares = {x for e in entries for row in e["shares"]["softmax"][part] for x in row}
+        if None not in energies and shares != {None}:
             axes.plot(ends, np.cumsum(as_array(energies).mean(0)), **style)
     axes.plot(ends, np.cumsum(entries[0]["shuffled"]), color="black", linestyle=":", linewidth=1)
     axes.set_xscale("log")

@@ -25,8 +25,8 @@ from plotting.style import (
 def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure:
     """The original's figure: both ratios at one delta, and what true and shuffled labels have."""
     panels = (
-        ("delta_norm", "$|y_{low}|\\,/\\,(|y_{low}|+|y_{high}|)$", "Delta by norms"),
-        ("energy_share", "$|y_{low}|^2/(|y_{low}|^2+|y_{high}|^2)$", "share of the energy"),
+        ("delta_norm", "$|y_{low}|\\,/\\,(|y_{low}|+|y_{high}|)$", "ratio of norms"),
+        ("energy_share", "$|y_{low}|^2/(|y_{low}|^2+|y_{high}|^2)$", "share of energy"),
     )
     test = frequency_section(history, "test", [measure for measure, _, _ in panels])
     column = delta_index(test["delta"], delta, default=400)
@@ -88,17 +88,20 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
         rows, len(means), figsize=(4.2 * len(means), 3.6 * rows), sharex=True, sharey=True
     )
     highest = max(values[usable].max() for values in means.values())
-    draw_maps(figure, axes[0], means, section, cmap="viridis", vmin=0, vmax=highest)
+    label = "excess low-frequency ratio"
+    draw_maps(figure, axes[0], means, section, label, cmap="viridis", vmin=0, vmax=highest)
     if others:
         axes[1][0].axis("off")
         label_bottom_row(axes[:, 1:])
         axes[0][0].tick_params(labelbottom=True)
         axes[1][1].tick_params(labelleft=True)
         largest = max(np.abs(values[usable]).max() for values in differences.values()) or 1
-        limits = {"vmin": -largest, "vmax": largest}
-        draw_maps(figure, axes[1][1:], differences, section, cmap="PuOr", **limits)
+        style = {"cmap": "PuOr", "vmin": -largest, "vmax": largest}
+        draw_maps(figure, axes[1][1:], differences, section, "difference of the ratio", **style)
     axes[0][0].set_ylabel("$\\delta$ (squared normalized pixels)")
-    figure.suptitle(caption(history, groups, "mean over draws"), fontsize=9)
+    hidden = len(section["weight"]) - len(usable)
+    note = f"; {hidden} deltas that filter hardly anything are left out" if hidden else ""
+    figure.suptitle(caption(history, groups, "mean over draws") + note, fontsize=9)
     return figure
 
 
@@ -113,8 +116,10 @@ def usable_deltas(section: dict) -> list[int]:
     return usable
 
 
-def draw_maps(figure: Figure, axes: np.ndarray, maps: dict, section: dict, **style) -> None:
-    """A row of maps (deltas, epochs) with one color bar.
+def draw_maps(
+    figure: Figure, axes: np.ndarray, maps: dict, section: dict, label: str, **style
+) -> None:
+    """A row of maps (deltas, epochs) with one color bar, which has the label.
 
     Deltas at which the filter reaches hardly any other image are hidden.
     """
@@ -128,4 +133,4 @@ def draw_maps(figure: Figure, axes: np.ndarray, maps: dict, section: dict, **sty
         panel.set_ylim(hidden.sum() - 0.5, len(deltas) - 0.5)
         panel.grid(False)
         label_axes(panel, "", title)
-    figure.colorbar(image, ax=list(axes), label="excess low-frequency ratio")
+    figure.colorbar(image, ax=list(axes), label=label)

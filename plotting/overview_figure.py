@@ -40,13 +40,15 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
         onset = memorization_onset(groups)
         for panel in (curves, gaps):
             panel.axvspan(1, onset, color="black", alpha=0.07, linewidth=0)
-            panel.set_xlim(1, end)
+            panel.set_xlim(1, max(end, 2))
         curves.set_ylabel(f"{noise_title(history['data'])}\ntest accuracy (%)")
         gaps.set_ylabel("memorization gap (points)")
         gaps.set_ylim(bottom=min(0, gaps.get_ylim()[0]))
     first = axes[0]
     first[0].set_title("test accuracy by epoch", fontsize=10)
     first[1].set_title("where one stops: draws, mean, 95% interval", fontsize=10)
+    for panel in axes[:, 1]:
+        panel.set_ylabel("test accuracy (%)")
     first[2].set_title("memorization gap by epoch", fontsize=10)
     for panel in (axes[-1][0], axes[-1][2]):
         panel.set_xlabel("epoch")
@@ -72,6 +74,10 @@ def draw_stops(axes: Axes, groups: dict, styles: dict) -> None:
         for place, stop in enumerate(STOPS):
             values = list(values_at_stop(runs, history_curve("test_accuracy"), stop).values())
             if not values:
+                if k == 0:
+                    note = {"ha": "center", "va": "center", "fontsize": 8}
+                    place_in_panel = axes.get_xaxis_transform()
+                    axes.text(place, 0.5, "no images\nheld out", transform=place_in_panel, **note)
                 continue
             x = place + 0.24 * (k - (count - 1) / 2)
             axes.scatter([x - 0.05] * len(values), values, s=9, alpha=0.5, linewidth=0, **style)
@@ -104,11 +110,11 @@ def add_legend(figure: Figure, axes: Axes, histories: Sequence[dict]) -> None:
     """Caption above, and the losses in a row below."""
     data, first = histories[0]["data"], histories[0]["runs"][0]
     draws = {len(runs) for history in histories for runs in group_by_loss(history).values()}
-    numbers = "/".join(map(str, sorted(draws)))
+    numbers = " or ".join(map(str, sorted(draws)))
     figure.suptitle(
         f"{data['title']}, {data['train_size']} training images, {first['network']}; n = {numbers} "
-        f"({what_varies(histories[0])})\nband: lowest to highest; shaded: epochs in which the "
-        f"memorization gap of cross-entropy is under {SMALL_GAP} points",
+        f"({what_varies(histories[0])})\nband: lowest to highest; shaded: before the memorization "
+        f"gap of cross-entropy first exceeds {SMALL_GAP} points",
         fontsize=9,
     )
     handles, labels = axes.get_legend_handles_labels()

@@ -137,7 +137,8 @@ def caption(history: dict, groups: dict, several: str = "band: lowest to highest
     data, network = history["data"], history["runs"][0]["network"]
     seeds = {loss: ", ".join(map(str, sorted(runs, key=str))) for loss, runs in groups.items()}
     if len(set(seeds.values())) == 1:
-        seeds_text = f"seeds {next(iter(seeds.values()))}"
+        text = next(iter(seeds.values()))
+        seeds_text = f"seeds {text}" if "," in text else f"seed {text}"
     else:
         seeds_text = "; ".join(f"{loss} seeds {seeds[loss]}" for loss in seeds)
     if any(len(runs) > 1 for runs in groups.values()):
