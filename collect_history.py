@@ -4,7 +4,7 @@
     python collect_history.py runs/cifar10-pair40        these runs only
     python collect_history.py runs/cifar10-pair40-seed*  several draws of one data set: one study
     python collect_history.py a/history.json runs/b      add runs to a study
-    python collect_history.py --answer a/history.json b/history.json    a study a noise: the answer
+    python collect_history.py --answer a/history.json b/history.json    one study per noise
 
 history.json has every epoch of every run; summary.json and summary.csv have the table: means over
 seeds, with intervals. They go into the folder of the runs, runs/<data set>/, or beside --out.
@@ -26,13 +26,17 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add = parser.add_argument
     add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
     add("--summary", default="summary", help="name of the table's files beside it")
-    add("--digits", type=integer(3), help="round to so many significant digits; by default none")
+    add(
+        "--digits",
+        type=integer(3),
+        help="round to this many significant digits; by default no rounding",
+    )
     add(
         "--answer",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="compare studies of several noises: a history.json each; writes answer.json to --out",
+        help="compare studies of several noises, one history.json each: answer.json, or --out",
     )
     return parser.parse_args(argv)
 

@@ -2,7 +2,7 @@
 
 A loss is a function of logits (N, C) float32 and noisy labels (N,) int64 that returns a scalar on
 their device. LOSSES lists the losses by the name that `train.py --loss` takes. Self-distillation
-needs a prediction besides: TEACHERS lists where it comes from.
+also needs a prediction: TEACHERS lists where it comes from.
 """
 
 # The names are needed by --help, which should not wait for torch: functions import it themselves.
@@ -120,7 +120,7 @@ class Loss:
 
     name: str = CROSS_ENTROPY
     teacher: str = "batch"
-    soft: bool = False  # the teacher's distribution instead of its largest class
+    soft: bool = False  # the teacher's distribution instead of its most likely class
     weight: float | None = None  # fixed lambda; None: the agreement within the batch
     momentum: float | None = None  # of the averaged teacher: the weight of earlier epochs
 

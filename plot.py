@@ -4,8 +4,8 @@
     python plot.py runs/cifar10-pair40    these runs only
     python plot.py history.json           what collect_history.py collected
     python plot.py --delta 800            another variance of the filter where a figure shows one
-    python plot.py a.json b.json          several studies: over their noises, or, if they
-                                          differ in the noise rate only, over the rate
+    python plot.py a.json b.json          several studies: by noise, or by noise rate if
+                                          only the rate differs
 
 accuracy and loss need the runs only. overview, memorization, frequency, convergence, learned_parts
 and spectrum show what frequency.py measured, filter and kernels what spectrum.py measured. Several

@@ -46,7 +46,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         type=integer(2),
         help="training images to measure on; by default 5000, or all that were evaluated if fewer",
     )
-    add("--compare", action="store_true", help="compare the runs' spectrum.json, compute none")
+    add(
+        "--compare",
+        action="store_true",
+        help="compare the spectrum.json that the runs have, without measuring",
+    )
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")
     return parser.parse_args(argv)

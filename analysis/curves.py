@@ -33,7 +33,7 @@ def group_by_loss(history: dict) -> dict[str, dict[int | str, dict]]:
             if value != expected:
                 raise UserError(
                     f"runs {first['run']} and {run['run']} differ in {name}: {expected}, {value}; "
-                    "name the runs of one setting"
+                    "name the folder of one setting, as in: plot.py runs/cifar10-pair40"
                 )
         key = draw_key(run) if draws else run["seed"]
         other = groups.setdefault(run["loss"], {}).setdefault(key, run)
@@ -102,7 +102,7 @@ def delta_index(deltas: Sequence[float], delta: float | None, default: float) ->
 def middle_delta(deltas: Sequence[float]) -> float:
     """The delta that tables and figures show unless another is asked for.
 
-    A filtered value is there a mean of tens of points, and both bands hold much of the labels.
+    There, a filtered value averages tens of points, and both bands hold much of the labels.
     """
     return deltas[len(deltas) * 5 // 9]
 

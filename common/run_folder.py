@@ -94,6 +94,8 @@ def write_config(run: Path, config: dict) -> None:
 
 def read_config(run: Path) -> dict:
     """Read config.json. Raises UserError if it is missing or damaged."""
+    if not run.is_dir():
+        raise UserError(f"{run}: no such run; make it with train.py, or check the path")
     return read_json(run / "config.json", "train the run again with --overwrite")
 
 

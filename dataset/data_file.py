@@ -67,7 +67,7 @@ class DataSet:
 
     @cached_property
     def sha256(self) -> str:
-        """One digest of all images and labels: two data sets are the same if it is the same."""
+        """One digest of all images and labels: equal digests mean equal data sets."""
         return hashlib.sha256("".join(array_digests(self).values()).encode()).hexdigest()
 
 
@@ -125,8 +125,11 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {REMEDY} again") from error
     except (ValueError, TypeError, AttributeError) as error:
-        pickled = "it holds pickled objects, which are never read"
-        reason = pickled if "pickle" in str(error) else error
+        reason = error
+        if not zipfile.is_zipfile(path):
+            reason = "no .npz file"
+        elif "pickle" in str(error):
+            reason = "it holds pickled objects, which are never read"
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error
 
 

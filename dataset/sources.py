@@ -83,7 +83,7 @@ def load_shapes(settings) -> Source:
     return Source(*train, *test, class_names=list(SHAPES))
 
 
-# How many training and test images a source of a name has unless fewer are asked for.
+# How many training and test images a source has by default.
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}
 SOURCES: dict[str, Callable[..., Source]] = {
     "cifar10": load_cifar10,
@@ -101,7 +101,10 @@ def load_source(settings) -> Source:
         return SOURCES[settings.dataset](settings)
     folder = Path(settings.dataset)
     if not folder.is_dir():
-        raise UserError(f"--dataset {settings.dataset}: not {', '.join(SOURCES)}, and no folder")
+        raise UserError(
+            f"--dataset {settings.dataset}: neither {', '.join(SOURCES)} nor a folder; check "
+            "the path"
+        )
     return load_folder(folder)
 
 
