@@ -28,6 +28,7 @@ from models import MODELS, check_size
 from training.settings import RunSettings
 
 DEFAULT = RunSettings()
+REMEDY = "go on with the same flags and --resume"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -121,21 +122,20 @@ def train(settings: RunSettings) -> None:
     """Train or evaluate the run that the settings describe."""
     from training import distributed
     from training import run as training_run
+    from training.together import together
 
-    try:
+    with together("train.py", REMEDY):
         if settings.evaluate:
             line = training_run.evaluate_run(settings.evaluate, settings.device)
         else:
             line = f"done: {training_run.train(settings)}"
-    finally:
-        distributed.destroy()
     if distributed.is_main():
         print(line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_args(argv).settings
-    return run_script("train.py", lambda: train(settings), "go on with the same flags and --resume")
+    return run_script("train.py", lambda: train(settings), REMEDY)
 
 
 if __name__ == "__main__":

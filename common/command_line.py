@@ -30,7 +30,9 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str):
-        print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
+        # All processes that torchrun starts on a machine have the same flags: one speaks.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -95,8 +97,12 @@ def run_script(name: str, work: Callable[[], int | None], interrupted: str = "")
     130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy. A reader that closes the pipe, such
     as `head`, ends the script quietly.
     """
-    # A batch system's SIGTERM ends a script as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        # A batch system's SIGTERM ends a script as Ctrl-C does.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    else:
+        # torchrun sends signals because one process has failed, and that one says why.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         status = work() or 0
         sys.stdout.flush()
@@ -112,6 +118,5 @@ def run_script(name: str, work: Callable[[], int | None], interrupted: str = "")
         line, status = str(UserError(f"{where}{error.strerror or error}")), 2
     except KeyboardInterrupt:
         line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
-    if os.environ.get("RANK", "0") == "0":  # of the ranks that torchrun starts, one speaks
-        print(f"{name}: {line}", file=sys.stderr)
+    print(f"{name}: {line}", file=sys.stderr)
     return status
