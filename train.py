@@ -122,9 +122,10 @@ def train(settings: RunSettings) -> None:
     """Train or evaluate the run that the settings describe."""
     from training import distributed
     from training import run as training_run
+    from training.prepare import explained_memory
     from training.together import together
 
-    with together("train.py", REMEDY):
+    with together("train.py", REMEDY), explained_memory():
         if settings.evaluate:
             line = training_run.evaluate_run(settings.evaluate, settings.device)
         else:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from helpers import PROGRAMS, ROOT, SMALL_RUN, history, make_dataset, run_python
 
 from common.logits import read_logits
@@ -105,9 +106,23 @@ def test_without_torchrun_nothing_changes():
     assert distributed.all_reduce_sum(tensor) is tensor and tensor.tolist() == [0, 1, 2]
     cpu = torch.device("cpu")
     assert distributed.wrap_ddp(model, cpu) is model
-    assert distributed.init(cpu) == cpu and distributed.share_of_batch(7) == 1
+    distributed.init(cpu)
+    assert not dist.is_initialized()
+    assert distributed.own_device(cpu) == cpu and distributed.share_of_batch(7) == 1
     distributed.barrier()
     distributed.destroy()
+
+
+@pytest.mark.slow  # DistributedDataParallel loads the compiler
+@pytest.mark.filterwarnings("error")
+def test_forward_passes_send_no_buffers(monkeypatch):
+    cpu, model = torch.device("cpu"), torch.nn.BatchNorm1d(2)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as far as wrap_ddp knows
+    try:
+        assert not distributed.wrap_ddp(model, cpu).will_sync_module_buffers()
+    finally:
+        distributed.destroy()
 
 
 @pytest.mark.parametrize(("rank", "share"), [(0, 3 / 7), (1, 2 / 7), (2, 2 / 7)])

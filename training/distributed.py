@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from common.errors import UserError
+
 TIMEOUT = timedelta(minutes=10)  # of one rank waiting for the others
 
 
@@ -30,21 +32,30 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def init(device: torch.device) -> torch.device:
-    """Join the other processes; returns the device of this one.
+def own_device(device: torch.device) -> torch.device:
+    """The device of this process; a GPU of its own, which becomes the current one.
 
-    Processes on GPUs use NCCL and one GPU each, processes on CPUs use gloo.
+    Raises UserError if torchrun started more processes than the machine has GPUs.
     """
-    if world_size() == 1:
+    if world_size() == 1 or device.type != "cuda":
         return device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    if not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        device_id = device if device.type == "cuda" else None
-        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device_id)
+    local_rank, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local_rank >= count:
+        raise UserError(
+            f"torchrun: process {local_rank + 1} of this machine has no GPU; use "
+            f"--nproc-per-node={count}, or --device cpu"
+        )
+    device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(device)
     return device
+
+
+def init(device: torch.device) -> None:
+    """Join the other processes, by NCCL if this process has a GPU, by gloo on CPUs."""
+    if world_size() > 1 and not dist.is_initialized():
+        gpu = device.type == "cuda"
+        backend, device_id = ("nccl", device) if gpu else ("gloo", None)
+        dist.init_process_group(backend, timeout=TIMEOUT, device_id=device_id)
 
 
 def destroy() -> None:
@@ -73,8 +84,11 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     device_ids = [device.index] if device.type == "cuda" else None
-    # Buffers are sent once an epoch, by broadcast_buffers, and not at every forward pass.
-    return nn.parallel.DistributedDataParallel(model, device_ids, broadcast_buffers=False)
+    parallel = nn.parallel.DistributedDataParallel(model, device_ids)
+    # Buffers are sent once an epoch, by broadcast_buffers, and not at every forward pass. The
+    # argument of the same name is deprecated in torch 2.14, and its successor is not in 2.11.
+    parallel.broadcast_buffers = False
+    return parallel
 
 
 def broadcast_buffers(model: nn.Module) -> None:

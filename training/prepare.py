@@ -1,6 +1,8 @@
 """The device of a run, its network and its optimizer."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -17,15 +19,32 @@ from training.settings import RunSettings
 MOMENTUM = 0.9
 
 
+@contextmanager
+def explained_memory() -> Iterator[None]:
+    """A block in which UserError names the remedy when the memory of the GPU does not suffice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "CUDA out of memory; use a lower --batch-size or --width, or a GPU that no other "
+            "process uses; the last good checkpoint stays"
+        ) from error
+
+
 def prepare_device(settings: RunSettings) -> tuple[torch.device, RunSettings, str]:
     """The device, the settings with `amp` decided for it, and its name for config.json.
 
-    Raises UserError if the device or --amp is asked for and not available.
+    Raises UserError if the device, --amp or --compile is asked for and not available.
     """
-    device = choose_device(settings.device)
+    device = distributed.own_device(choose_device(settings.device))
     ranks = distributed.world_size()
     processes = f", {ranks} processes" if ranks > 1 else ""
     if device.type == "cuda":
+        if settings.compile and ranks > 1:
+            raise UserError(
+                "--compile: not with several GPUs, which synchronize every BatchNorm; leave it "
+                "out, or train one run on each GPU without torchrun"
+            )
         torch.backends.cudnn.benchmark = True  # the shapes stay the same
         amp = True if settings.amp is None else settings.amp
         return device, replace(settings, amp=amp), torch.cuda.get_device_name() + processes

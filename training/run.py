@@ -51,7 +51,7 @@ def train(settings: RunSettings) -> Path:
     if settings.resume == "auto" and resume and is_complete(run, settings, fixed):
         return run
     sample = sample_indices(dataset, settings.sample_size)
-    device = distributed.init(device)
+    distributed.init(device)
     model, optimizer = prepare(settings, dataset, device)
     try:
         with ExitStack() as stack:
@@ -217,8 +217,10 @@ def write_epoch(run: Path, record: dict, logits: dict[str, np.ndarray]) -> None:
 def evaluate_run(run: Path, device: str) -> str:
     """Test accuracy and loss of a run's checkpoint, computed again; a line for the user.
 
-    Raises UserError if the run, its checkpoint or its data set cannot be used.
+    Raises UserError if the run, its checkpoint or its data set cannot be used, or in torchrun.
     """
+    if distributed.world_size() > 1:
+        raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")
     settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
     settings = replace(settings, device=device, amp=None, compile=False)
     torch_device, settings, _ = prepare_device(settings)
