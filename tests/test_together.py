@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,6 +69,32 @@ def test_a_run_exists_while_a_process_still_reads(existing_run):
     line = line_of_failure(FAILING, "read_slowly", *FLAGS)
     assert f"{RUN} exists; use --resume" in line
     assert folder_bytes(RUN) == existing_run
+
+
+@pytest.mark.slow
+def test_nobody_sends_a_signal(existing_run):
+    # torchrun on another machine does not: the processes have to see for themselves.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+    command = [sys.executable, FAILING, "read_slowly", *FLAGS]
+    pipe = subprocess.PIPE
+    waiting, failing = (
+        subprocess.Popen(
+            command,
+            env={**environment(), **address, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+        )
+        for rank in "01"
+    )
+    out, err = failing.communicate()
+    assert failing.returncode != 0 and out == "" and f"{RUN} exists" in err
+    try:
+        assert waiting.communicate(timeout=SECONDS) == ("", "")
+    finally:
+        waiting.kill()
+    assert waiting.returncode == 1 and folder_bytes(RUN) == existing_run
 
 
 @pytest.mark.slow
