@@ -20,6 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.command_line import Parser, fraction, integer, run_script
+from common.file_lock import making
 from dataset.data_file import write_dataset
 from dataset.make import DataSettings, describe, exists_already, make_dataset
 from dataset.noise import NOISES
@@ -69,10 +70,20 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 
 def generate(args: Namespace) -> None:
-    """Make the data set that the flags describe, and print what it is."""
-    if args.if_missing and exists_already(args.out, args.settings):
-        print(f"exists: {args.out}")
+    """Make the data set that the flags describe, with --if-missing only if no process has."""
+    if not args.if_missing:
+        make(args)
         return
+    if not exists_already(args.out, args.settings):
+        with making(args.out):
+            if not exists_already(args.out, args.settings):  # it may be there by now
+                make(args)
+                return
+    print(f"exists: {args.out}")
+
+
+def make(args: Namespace) -> None:
+    """Write the data set that the flags describe, and print what it is."""
     dataset = make_dataset(args.settings, args.export)
     write_dataset(args.out, dataset)
     print(f"{describe(dataset)}\nwritten: {args.out}")

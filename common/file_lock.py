@@ -1,0 +1,38 @@
+"""One process makes a file, the others wait for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from common.run_folder import NO_LOCKS
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock beside a file that is to be made; print a line if another process holds it.
+
+    Inside, look again whether the file is there: the other process may have made it. On a file
+    system without locks nothing is held. Raises OSError if the lock file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"waiting: another process makes {path}", flush=True)
+            lock.acquire(poll_interval=0.2)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        # A process that waits for the removed file gets it next, and a new one a file of its own:
+        # both then find the data set, or both try what has failed.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
