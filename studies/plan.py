@@ -91,6 +91,10 @@ class PlannedSetting:
     def history(self) -> Path:
         return self.figures / "history.json"
 
+    @property
+    def summary(self) -> Path:
+        return self.figures / "summary.json"
+
 
 def plan_study(request: Request) -> tuple[PlannedSetting, ...]:
     """The settings of a study, in the order of --noise and --rate.
@@ -197,7 +201,7 @@ def frequency_command(folders: Sequence[Path]) -> Command:
 
 def collect_command(setting: PlannedSetting, folders: Sequence[Path]) -> Command:
     """The command that collects a setting's runs and writes its table."""
-    flags = ("--out", str(setting.history), "--summary", "summary")
+    flags = ("--out", str(setting.history), "--summary", setting.summary.stem)
     return ("collect_history.py", *map(str, folders), *flags)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from common.files import write_text
 from studies import complete, plan
+from studies.closing import closing_lines
 from studies.display import Display
 from studies.execute import Job, errors_of, run_jobs
 from studies.plan import Command, PlannedSetting
@@ -44,8 +45,8 @@ def report(
 ) -> tuple[list[str], dict[str, str]]:
     """Collect and draw what is not up to date; returns a text a setting, and the errors by name.
 
-    name: the study's; the other arguments as for `measure`. A text has the setting's table and the
-    paths of its figures.
+    name: the study's; the other arguments as for `measure`. A text has the setting's table, the
+    paths of its figures, and what it has shown.
     """
     present = [setting for setting, folders in runs.items() if folders]
     stale = [s for s in present if not complete.report_complete(s.history, runs[s])]
@@ -71,7 +72,9 @@ def report(
                 write_text(setting.figures / complete.REPORT, text)
         elif setting in ready:
             text = (setting.figures / complete.REPORT).read_text("utf-8")
-        texts.append("\n".join([f"{setting.name}{left_out(setting, folders)}:", text.rstrip()]))
+        head = f"{setting.name}{left_out(setting, folders)}:"
+        lines = closing_lines(setting.summary, complete.pictures(text)) if setting in ready else []
+        texts.append("\n".join([head, text.rstrip(), *lines]))
     errors = errors_of(tables) | errors_of(figures)
     for folder in plan.rate_figures(name, ready):
         if folder not in over_rate or over_rate[folder].name not in errors:

@@ -83,8 +83,13 @@ def test_a_study_makes_everything_once_and_a_second_call_nothing(folder):
     assert err == ""
     assert sorted(map(str, Path("runs").glob("*/*"))) == RUNS
     names = {path.name for path in FIGURES.iterdir()}
-    assert names == {"history.json", "accuracy.png", "report.txt"}
+    assert names == {"history.json", "summary.json", "accuracy.png", "report.txt"}
     assert f"the table: {' '.join(Path(run).name for run in RUNS)}\n{FIGURES}/accuracy.png" in out
+    assert out.splitlines()[-3:] == [
+        "Last epoch, test accuracy: cross-entropy 50.0%, a 60.0%, difference +10.0 points",
+        "Last epoch, wrong labels memorized: cross-entropy 25.0%, a 30.0%, difference +5.0 points",
+        f"Open {FIGURES}/accuracy.png: both losses, epoch by epoch",
+    ]
     commands = starts()
     assert [line.split()[0] for line in commands] == ["train.py"] * 4 + list(FAKES[1:])
     before = {path: path.stat().st_mtime_ns for path in Path().glob("*/**/*")}
@@ -211,6 +216,29 @@ def test_runs_side_by_side_share_the_machine(folder):
     assert {share["OMP_NUM_THREADS"] for share in shares()} == {"7"}
     assert [share["CUDA_VISIBLE_DEVICES"] for share in shares()][:2] == ["3", "5"]
     assert {share["CUDA_VISIBLE_DEVICES"] for share in shares()} == {"3", "5"}
+
+
+def fake_gpus(folder, count) -> dict[str, str]:
+    """The environment of a machine whose nvidia-smi lists so many GPUs, none chosen."""
+    lines = "".join(f"echo 'GPU {k}: NVIDIA H100 (UUID: GPU-{k})'\n" for k in range(count))
+    (folder / "bin").mkdir()
+    (folder / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
+    (folder / "bin/nvidia-smi").chmod(0o755)
+    variables = environment() | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    variables.pop("CUDA_VISIBLE_DEVICES", None)
+    return variables
+
+
+@pytest.mark.parametrize(("jobs", "gpus"), [("4", "0123"), ("2", "01"), ("8", "0123")])
+def test_each_run_has_a_gpu_of_its_own(folder, jobs, gpus):
+    flags = ["--data", "shapes", "--seeds", "0", "1", *SIZES, "--train", "--epochs=1"]
+    flags += ["--jobs", jobs] if jobs != "4" else []  # four runs, by default one on each GPU
+    command = [sys.executable, "study.py", *flags]
+    done = subprocess.run(command, env=fake_gpus(folder, 4), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used = [share["CUDA_VISIBLE_DEVICES"] for share in shares()]
+    assert used == list(gpus) if len(gpus) == len(used) else set(used) == set(gpus)
+    assert f"; {jobs} at a time on 4 GPUs" in done.stdout
 
 
 def test_on_a_cpu_they_share_the_cores(folder):
