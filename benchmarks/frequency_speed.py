@@ -9,22 +9,25 @@ The reference is written as the field's public code is: numpy in float64 on the 
 full kernel for each delta, made again for each epoch. Its time an epoch does not depend on how many
 epochs there are. Both run the original's twelve deltas over drawn shapes (3,072 numbers a point)
 alternately; times are medians. The floor is the time of the matrix products alone, at the rate
-measured in this run. Peak memory is of a process of its own, libraries included, or of the GPU.
+measured in this run. The reference, and the peak memory of each, are of processes of their own,
+libraries included, or of the GPU.
 """
 
 import argparse
-import platform
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from common.device import DEVICES, choose_device
+from common.files import write_json
 
 DELTAS = [1, 10, *range(100, 1001, 100)]
 CLASSES = 10
@@ -73,19 +76,6 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(device) -> float:
-    """Of this process, or on the GPU, in GB.
-
-    getrusage would count what the parent process had before this one started.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**30
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
-
-
 def operations(points, sums, values: int) -> float:
     """Floating-point operations of the products: distances, and kernels that are not identities."""
     count, width = points.shape
@@ -108,40 +98,46 @@ def product_rate(count: int, values: int, device) -> float:
 
 
 def run_alone(args: argparse.Namespace, device) -> None:
-    """Run --only once; print its time, and on the last line its peak GB."""
+    """Run --only once; print its seconds and peak GB, on the last line as JSON."""
+    from measuring import peak_memory, reset_peak_memory
+
     from analysis.gaussian_filter import filter_sums
 
     points, labels, outputs = make_inputs(args.points, max(args.epochs), device)
+    reset_peak_memory(device)
     if args.only == "reference":
-        exact = points.cpu().double().numpy(), outputs[0].cpu().double().numpy()
+        exact = points.double().numpy(), outputs[0].double().numpy()
         took = seconds(lambda: reference_epoch(*exact))
     else:
         took = seconds(lambda: filter_sums(points, labels, outputs, args.delta))
-    print(f"{took:.1f} s alone in its process; peak GB:")
-    print(peak_memory(device))
+    print(f"{args.only}: seconds and peak GB, alone in its process:")
+    print(json.dumps({"seconds": took, "peak_gb": peak_memory(device)}))
 
 
-def peak_alone(args: argparse.Namespace, only: str, epochs: int = 1) -> float:
-    """Peak GB of this script with --only, in a process of its own."""
+def alone(args: argparse.Namespace, only: str, epochs: int = 1) -> dict:
+    """What this script prints with --only, in a process of its own: its seconds and peak GB."""
     device = "cpu" if only == "reference" else args.device
     command = [sys.executable, __file__, "--only", only, "--points", str(args.points)]
     command += ["--epochs", str(epochs), "--device", device]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return float(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def compare(args: argparse.Namespace, device) -> None:
-    """Time both alternately, and print a line for the reference and each number of epochs."""
+def compare(args: argparse.Namespace, device) -> dict:
+    """Time both alternately; prints and returns the reference's time and each number of epochs'.
+
+    The reference runs in processes of its own: the pass is slower in one that has just run it.
+    """
     from analysis.gaussian_filter import filter_sums
 
     most = max(args.epochs)
     points, labels, outputs = make_inputs(args.points, most, device)
-    exact = points.cpu().double().numpy(), outputs[0].cpu().double().numpy()
     times: dict[int, list[float]] = {epochs: [] for epochs in args.epochs}
     reference, sample = [], []
     three = labels.repeat(3, 1, 1)  # a training sample has three kinds of labels, not one
+    filter_sums(points, labels, outputs[:1], DELTAS)  # a rehearsal
     for _ in range(args.repeats):
-        reference.append(seconds(lambda: reference_epoch(*exact)))
+        reference.append(alone(args, "reference"))
         for epochs, measured in times.items():
             some = outputs[:epochs]
             measured.append(seconds(lambda some=some: filter_sums(points, labels, some, DELTAS)))
@@ -149,25 +145,39 @@ def compare(args: argparse.Namespace, device) -> None:
     sums = filter_sums(points, labels, outputs[:1], DELTAS)
     rate = product_rate(args.points, most + 1, device)
     print(f"matrix products: {rate / 1e9:.0f} GFLOP/s in float32")
-    one, peak = float(np.median(reference)), peak_alone(args, "reference")
-    print(f"reference: {one:.1f} s an epoch, peak {peak:.2f} GB")
+    one = median(run["seconds"] for run in reference)
+    peak = max(run["peak_gb"] for run in reference)
+    print(f"reference: {one:.1f} s an epoch, peak {peak:.2f} GB", flush=True)
+    rows = []
     for epochs, measured in times.items():
-        took = float(np.median(measured))
+        took = median(measured)
         floor = operations(points, sums, epochs + 1) / rate
+        row = {"epochs": epochs, "seconds": took, "times_reference": one * epochs / took}
+        row |= {"share_of_floor": floor / took}
+        row["peak_gb"] = alone(args, "project", epochs)["peak_gb"]
+        rows.append(row)
         print(
-            f"{epochs} epochs: {took:.1f} s, {took / epochs:.3f} s an epoch, "
-            f"{one * epochs / took:.0f} times the reference's speed, "
-            f"{100 * floor / took:.0f}% of the floor, "
-            f"peak {peak_alone(args, 'project', epochs):.2f} GB"
+            f"{epochs} epochs: {took:.2f} s, {took / epochs:.4f} s an epoch, "
+            f"{row['times_reference']:.0f} times the reference's speed, "
+            f"{row['share_of_floor']:.0%} of the floor, peak {row['peak_gb']:.2f} GB",
+            flush=True,
         )
-    took, both = float(np.median(times[most])), float(np.median(sample))
+    took, both = median(times[most]), median(sample)
     print(
-        f"test set and training sample, {most} epochs: {took + both:.1f} s, "
+        f"test set and training sample, {most} epochs: {took + both:.2f} s, "
         f"{1 + both / took:.2f} times the test set alone"
     )
+    return {
+        "points": args.points,
+        "deltas": DELTAS,
+        "matrix_product_per_second": rate,
+        "reference": {"seconds": one, "peak_gb": peak},
+        "rows": rows,
+        "test_and_sample": {"epochs": most, "seconds": took + both},
+    }
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--points", type=int, default=10_000)
@@ -175,20 +185,27 @@ def main() -> None:
     add("--delta", type=float, nargs="+", default=DELTAS, help="with --only project")
     add("--repeats", type=int, default=3)
     add("--device", default="auto", choices=DEVICES, help="device of the split")
-    add("--only", choices=("project", "reference"), help="run one of them once; prints peak GB")
-    args = parser.parse_args()
+    add("--only", choices=("project", "reference"), help="run one of them once")
+    add("--json", type=Path, help="also write the numbers to this file")
+    return parser.parse_args(argv)
 
-    import torch
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    from measuring import machine
 
     device = choose_device(args.device)
     if args.only:
         run_alone(args, device)
         return
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    threads = torch.get_num_threads()
-    print(f"{platform.platform()}, {name}, {threads} threads, torch {torch.__version__}")
-    print(f"{args.points} points of 3072 numbers, {len(DELTAS)} deltas")
-    compare(args, device)
+    print(*(f"{name}: {value}" for name, value in machine().items()), sep=", ", flush=True)
+    print(
+        f"{args.points} points of 3072 numbers, {len(DELTAS)} deltas, the split on {device.type}",
+        flush=True,
+    )
+    numbers = compare(args, device)
+    if args.json:
+        write_json(args.json, {**machine(), "split_on": device.type, **numbers})
 
 
 if __name__ == "__main__":

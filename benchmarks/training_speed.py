@@ -1,8 +1,13 @@
-"""Time whole epochs against plain_training.py, both in one process, alternately: `make bench`.
+"""Time whole epochs against plain_training.py, all in one process, alternately: `make bench`.
 
     python benchmarks/training_speed.py                    all three networks
     python benchmarks/training_speed.py --network small_cnn --repeats 5 --images 50000
+    python benchmarks/training_speed.py --network shake26-2x32d --variants plain cuda-graphs
     python benchmarks/training_speed.py --network start    time to the first step
+
+A variant is the plain loop, or train.py with some of --amp, --compile and --cuda-graphs. Without
+--amp or --no-amp (float32) it computes as train.py does by default: in bfloat16 on CUDA. A variant
+that cannot run here is skipped, and the reason is printed.
 
 An epoch is one pass over the training images and one over a fifth as many test images. The floor is
 the number of floating-point operations of the network, counted by torch's FlopCounterMode over one
@@ -11,24 +16,32 @@ backward), at the rate of a large matrix product measured between the epochs. Ti
 """
 
 import argparse
-import platform
-import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from measuring import (
+    machine,
+    matrix_rate,
+    operations,
+    peak_memory,
+    random_dataset,
+    reset_peak_memory,
+)
 from plain_training import plain_epoch, plain_model
 
-from dataset.batches import normalize
+from common.device import choose_device
+from common.errors import UserError
+from common.files import write_json
 from dataset.data_file import DataSet, read_dataset, write_dataset
 from training.epoch import train_epoch
 from training.prepare import MOMENTUM, make_model, prepare, prepare_device
@@ -42,63 +55,14 @@ NETWORKS = {
     "shake14-2x8d": ({"depth": 14, "width": 8, "batch_size": 64}, 4096),
     "small_cnn": ({"model": "small_cnn", "batch_size": 128}, 8192),
 }
-
-
-def random_dataset(count: int, tests: int) -> DataSet:
-    """`count` training and `tests` test images of random pixels and labels, none held out."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (count + tests, 32, 32, 3), np.uint8)
-    labels = random.integers(0, 10, count + tests)
-    return DataSet(
-        train_images=images[:count],
-        train_labels=labels[:count],
-        clean_labels=labels[:count],
-        val_images=images[:0],
-        val_labels=labels[:0],
-        test_images=images[count:],
-        test_labels=labels[count:],
-        class_names=[f"class {k}" for k in range(10)],
-        meta={},
-    )
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Start to measure peak memory anew."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> float:
-    """Peak GB of this process, or on the GPU, since the last reset; NaN where it is unknown."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1e6
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product."""
-    size = 8192 if device.type == "cuda" else 2048
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        _ = a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
-
-
-def operations(model: torch.nn.Module, images: torch.Tensor) -> float:
-    """Floating-point operations of one training step, an image. images: uint8 (B, H, W, 3)."""
-    with FlopCounterMode(display=False) as counter:
-        model(normalize(images)).sum().backward()
-    return counter.get_total_flops() / len(images)
+PLAIN = "plain"  # the loop of plain_training.py, in float32
+VARIANTS = {
+    "float32": {"amp": False},
+    "amp": {"amp": True},
+    "compile": {"compile": True},
+    "cuda-graphs": {"cuda_graphs": True},
+    "cuda-graphs+compile": {"cuda_graphs": True, "compile": True},
+}
 
 
 class ProjectLoop:
@@ -118,7 +82,7 @@ class ProjectLoop:
         evaluate(self.model, self.test_images).cpu()
 
 
-def reference_loop(settings: RunSettings, dataset: DataSet, device: torch.device) -> Callable:
+def plain_loop(settings: RunSettings, dataset: DataSet, device: torch.device) -> Callable:
     """A function that does one epoch of plain_training.py."""
     model = plain_model(make_model(settings, dataset)).to(device)
     optimizer = torch.optim.SGD(
@@ -133,36 +97,94 @@ def reference_loop(settings: RunSettings, dataset: DataSet, device: torch.device
     return lambda: plain_epoch(model, optimizer, train_set, test_set, settings.batch_size, device)
 
 
-def compare(name: str, images: int | None, repeats: int) -> None:
-    """Print one network's line: both loops' images a second, their ratio, memory, the floor."""
-    flags, cpu_images = NETWORKS[name]
-    device, settings, _ = prepare_device(RunSettings(epochs=1000, **flags))
-    count = images or (50_000 if device.type == "cuda" else cpu_images)
-    dataset = random_dataset(count, count // 5)
-    project = ProjectLoop(settings, dataset, device)
-    loops = {"project": project, "reference": reference_loop(settings, dataset, device)}
-    per_image = operations(project.model, project.train_set[0][: settings.batch_size])
-    dtype = torch.bfloat16 if settings.amp else torch.float32
-    times: dict[str, list[float]] = {loop: [] for loop in loops}
-    memory, matrix_rates = dict.fromkeys(loops, 0.0), []
-    for _ in range(repeats + 1):
-        for loop, run_epoch in loops.items():
+def variant_settings(network: str, variant: str) -> RunSettings:
+    """The settings of a variant of train.py. Raises UserError if it cannot run here."""
+    changes = VARIANTS[variant]
+    if unknown := set(changes) - {field.name for field in fields(RunSettings)}:
+        raise UserError(f"train.py has no --{unknown.pop().replace('_', '-')}")
+    settings = RunSettings(epochs=1000, **NETWORKS[network][0], **changes)
+    if changes.get("cuda_graphs") and not torch.cuda.is_available():
+        raise UserError("no CUDA device found")
+    return prepare_device(settings)[1]
+
+
+def time_loops(
+    loops: dict[str, Callable], dtypes: dict[str, torch.dtype], repeats: int, device: torch.device
+) -> tuple[dict[str, list[float]], dict[str, float], dict[str, list[float]]]:
+    """Seconds of each epoch, peak GB, and rates of a matrix product, by loop, run alternately.
+
+    The first epoch of each is a rehearsal: only its memory counts.
+    """
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    memory = dict.fromkeys(loops, 0.0)
+    for repeat in range(repeats + 1):
+        for name, run_epoch in loops.items():
             reset_peak_memory(device)
             start = time.perf_counter()
             run_epoch()
-            times[loop].append(time.perf_counter() - start)
-            memory[loop] = max(memory[loop], peak_memory(device))
-            matrix_rates.append(matrix_rate(device, dtype))
-    # The first epoch of each is a rehearsal.
-    speed, plain_speed = (count / float(np.median(times[loop][1:])) for loop in loops)
-    training, rate = float(np.median(project.training_rates[1:])), float(np.median(matrix_rates))
-    print(
-        f"{name}: {speed:.0f} images/s, reference {plain_speed:.0f}, "
-        f"{speed / plain_speed:.2f} times; peak {memory['project']:.2f} GB, reference "
-        f"{memory['reference']:.2f}; training alone {training:.0f} images/s of "
-        f"{per_image / 1e6:.1f} MFLOP each: {training * per_image / rate:.0%} of the "
-        f"{rate / 1e9:.0f} GFLOP/s of a {str(dtype).removeprefix('torch.')} matrix product",
-        flush=True,
+            took = time.perf_counter() - start
+            memory[name] = max(memory[name], peak_memory(device))
+            if repeat:
+                times[name].append(took)
+                rates[name].append(matrix_rate(device, dtypes[name]))
+    return times, memory, rates
+
+
+def compare(network: str, variants: Sequence[str], images: int | None, repeats: int) -> list[dict]:
+    """Time the loops of a network; prints and returns a row a variant.
+
+    A variant that cannot run here has a row with the reason in `skipped`.
+    """
+    device = choose_device("auto")
+    count = images or (50_000 if device.type == "cuda" else NETWORKS[network][1])
+    dataset = random_dataset(count, count // 5)
+    base = RunSettings(**NETWORKS[network][0])
+    loops: dict[str, Callable] = {}
+    dtypes, rows = {}, []
+    for variant in variants:
+        dtypes[variant] = torch.float32
+        if variant == PLAIN:
+            loops[variant] = plain_loop(base, dataset, device)
+            continue
+        try:
+            settings = variant_settings(network, variant)
+        except UserError as error:
+            rows.append({"variant": variant, "skipped": str(error)})
+            print(f"{network} {variant}: skipped: {error}", flush=True)
+            continue
+        loops[variant] = ProjectLoop(settings, dataset, device)
+        dtypes[variant] = torch.bfloat16 if settings.amp else torch.float32
+    times, memory, rates = time_loops(loops, dtypes, repeats, device)
+    model = make_model(base, dataset).to(device)
+    step = operations(model, torch.from_numpy(dataset.train_images[: base.batch_size]).to(device))
+    for variant, loop in loops.items():
+        row = {"variant": variant, "images": count, "peak_gb": memory[variant]}
+        row["images_per_second"] = count / float(np.median(times[variant]))
+        if PLAIN in loops:
+            row["times_plain"] = float(np.median(times[PLAIN]) / np.median(times[variant]))
+        if variant != PLAIN:
+            row["training_images_per_second"] = float(np.median(loop.training_rates[1:]))
+            row["operations_per_image"] = step
+            row["matrix_product_per_second"] = float(np.median(rates[variant]))
+        print(f"{network} {describe(row)}", flush=True)
+        rows.append(row)
+    return rows
+
+
+def describe(row: dict) -> str:
+    """A variant's row for a reader."""
+    text = f"{row['variant']}: {row['images_per_second']:.0f} images/s"
+    if row["variant"] == PLAIN:
+        return f"{text}, peak {row['peak_gb']:.2f} GB"
+    if "times_plain" in row:
+        text += f", {row['times_plain']:.2f} times the plain loop"
+    training, step = row["training_images_per_second"], row["operations_per_image"]
+    product = row["matrix_product_per_second"]
+    return (
+        f"{text}; peak {row['peak_gb']:.2f} GB; training alone {training:.0f} images/s of "
+        f"{step / 1e6:.0f} MFLOP each: {training * step / product:.0%} of a matrix product's "
+        f"{product / 1e9:.0f} GFLOP/s"
     )
 
 
@@ -179,23 +201,28 @@ def start_times() -> None:
         print(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--network", nargs="+", choices=(*NETWORKS, "start"))
-    parser.add_argument("--images", type=int, help="training images an epoch")
-    parser.add_argument("--repeats", type=int, default=3)
-    args = parser.parse_args()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    threads = torch.get_num_threads()
-    print(
-        f"{platform.platform()}, {device}, {threads} threads, torch {torch.__version__}",
-        flush=True,
-    )
-    for name in args.network or (*NETWORKS, "start"):
+    add = parser.add_argument
+    add("--network", nargs="+", choices=(*NETWORKS, "start"), default=[*NETWORKS, "start"])
+    add("--variants", nargs="+", choices=(PLAIN, *VARIANTS), default=[PLAIN, "float32", "amp"])
+    add("--images", type=int, help="training images an epoch")
+    add("--repeats", type=int, default=3)
+    add("--json", type=Path, help="also write the numbers to this file")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    print(*(f"{name}: {value}" for name, value in machine().items()), sep=", ", flush=True)
+    networks = {}
+    for name in args.network:
         if name == "start":
             start_times()
-        else:
-            compare(name, args.images, args.repeats)
+            continue
+        networks[name] = compare(name, args.variants, args.images, args.repeats)
+        if args.json:
+            write_json(args.json, {**machine(), "networks": networks})
 
 
 if __name__ == "__main__":
