@@ -2,11 +2,12 @@
 # make test     all tests; make quick leaves out those that take seconds
 # make lint     ruff
 # make bench    the timings of benchmarks/
-# make paper    CIFAR-10, 26 2x32d, 300 epochs, three seeds: on a GPU
+# make paper    CIFAR-10, 26 2x32d, 300 epochs, three seeds: on all GPUs, one run on each
+# make gpu      ten minutes on a GPU: CUDA tests, speeds, then make paper as far as it comes
 #
 # study.py skips what is complete, so a second make demo or make paper goes on where it stopped.
 
-.PHONY: demo test quick lint bench paper
+.PHONY: demo test quick lint bench paper gpu
 .DELETE_ON_ERROR:
 
 PYTHON = .venv/bin/python
@@ -37,6 +38,10 @@ bench: $(SETUP)
 paper: $(SETUP)
 	$(PYTHON) study.py --data cifar10 --noise pair --rate 0.4 --seeds 0 1 2 \
 	  --loss cross-entropy self-distillation --train "--epochs 300"
+
+# OUT is the folder of its records, as in `make gpu PYTHON=python3 OUT=records`.
+gpu: $(SETUP)
+	$(PYTHON) benchmarks/gpu.py
 
 .venv/installed: requirements.txt
 	python3 -m venv .venv && .venv/bin/python -m pip install --quiet --requirement $< && touch $@

@@ -151,7 +151,6 @@ def compare(network: str, variants: Sequence[str], images: int | None, repeats: 
             settings = variant_settings(network, variant)
         except UserError as error:
             rows.append({"variant": variant, "skipped": str(error)})
-            print(f"{network} {variant}: skipped: {error}", flush=True)
             continue
         loops[variant] = ProjectLoop(settings, dataset, device)
         dtypes[variant] = torch.bfloat16 if settings.amp else torch.float32
@@ -167,13 +166,16 @@ def compare(network: str, variants: Sequence[str], images: int | None, repeats: 
             row["training_images_per_second"] = float(np.median(loop.training_rates[1:]))
             row["operations_per_image"] = step
             row["matrix_product_per_second"] = float(np.median(rates[variant]))
-        print(f"{network} {describe(row)}", flush=True)
         rows.append(row)
+    rows.sort(key=lambda row: variants.index(row["variant"]))
+    print(*(f"{network} {describe(row)}" for row in rows), sep="\n", flush=True)
     return rows
 
 
 def describe(row: dict) -> str:
     """A variant's row for a reader."""
+    if "skipped" in row:
+        return f"{row['variant']}: skipped: {row['skipped']}"
     text = f"{row['variant']}: {row['images_per_second']:.0f} images/s"
     if row["variant"] == PLAIN:
         return f"{text}, peak {row['peak_gb']:.2f} GB"

@@ -21,6 +21,18 @@ hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items):
+    """Skip the tests that need a CUDA device where there is none."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+
+
 @pytest.fixture
 def script(capsys):
     """Run a script's main: script("train", *argv) -> (exit status, stdout, stderr)."""

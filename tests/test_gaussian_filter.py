@@ -216,7 +216,7 @@ def test_memory_stays_bounded():
     assert 1 < float(done.stdout) < 8  # tiles: distances, kernel, the comparison, and the columns
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.cuda
 def test_cuda_gives_what_the_cpu_gives():
     arrays = random_case(300, 50)
     on_cuda = filter_sums(*(array.cuda() for array in arrays), DELTAS)

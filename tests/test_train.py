@@ -185,14 +185,6 @@ def test_learning_rate_that_diverges_ends_with_status_1(workplace, script):
     assert checkpoint.read(RUN, "cpu")["epoch"] == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_cuda(workplace, script):
-    flags = [*SMALL_RUN, "--device=cuda", "--model=shake_resnet", "--depth=8", "--width=4"]
-    status, out, _ = script("train", *flags, "--dis=1", "--epochs=2", "--run=a")
-    assert status == 0 and torch.cuda.get_device_name() in out
-    assert len(history(RUN)) == 2
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("c++"), reason="--compile needs a C++ compiler on a CPU")
 def test_compiled_steps_are_the_plain_ones(workplace, script):

@@ -1,0 +1,186 @@
+"""All that the first ten minutes on a GPU should tell, in one command: `make gpu`.
+
+    python benchmarks/gpu.py                  ten minutes, offline
+    python benchmarks/gpu.py --minutes 60     more of them for the study
+    python benchmarks/gpu.py --rehearse       every step at its smallest, on any machine
+
+The steps run in order of worth, each in a process of its own with a limit of time: tests that need
+CUDA, training speed, the frequency pass, two runs on one GPU, and the study of `make paper` for as
+long as is left, if CIFAR-10's archive is in data/. Each step's record is written at once to
+<name>.json in the folder $OUT, by default benchmarks/gpu/. A failing step is named and the others
+go on; the exit status is then 1. Without CUDA every step is skipped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from os import environ
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from steps import Step, run_step
+
+from common.command_line import Parser, positive, run_script
+from common.errors import UserError
+from common.files import write_json
+from common.run_folder import read_history
+from studies.execute import last_line
+
+ROOT = Path(__file__).parent.parent
+NETWORK = "shake26-2x32d"
+RESERVE = 25.0  # seconds of --minutes for the end of a step that has to be stopped, at most
+RESULT_WIDTH = 90
+PAPER_RUNS = "cifar10-pair40-seed*/*/history.jsonl"
+# What torchvision leaves in data/, and what it is made from.
+ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
+ASK = """
+import json, platform, torch
+cuda = torch.cuda.is_available()
+names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if cuda else []
+print(json.dumps({"python": platform.python_version(), "torch": torch.__version__,
+                  "cuda": torch.version.cuda, "gpus": names}))
+"""
+
+
+def plan(python: str, reason: str = "", small: bool = False) -> list[Step]:
+    """The steps in order of worth. reason: why there is none on a GPU; small: the smallest ones."""
+
+    def script(name: str, *flags: str) -> tuple[str, ...]:
+        return (python, str(ROOT / "benchmarks" / name), *flags)
+
+    # The smallest settings show only that every command works, here on a CPU.
+    sizes = ("--images", "128") if small else ()
+    network = "small_cnn" if small else NETWORK
+    speed = ("training_speed.py", "--network", network, *sizes, "--repeats", "1", "--variants")
+    train = ("--train=--model small_cnn --lr 0.05",) if small else ()
+    points = ("--points", "300", "--epochs", "1", "2") if small else ("--epochs", "1", "100")
+    device = "cpu" if small else "cuda"
+    frequency = ("frequency_speed.py", "--device", device, *points, "--repeats", "1")
+    tests = (python, "-m", "pytest", "-m", "cuda", "--color=no", str(ROOT / "tests"))
+    paper = ("make", "-C", str(ROOT), "paper", f"PYTHON={python}")
+    graphs = "cuda-graphs"
+    measured = {"writes": True, "reason": reason}
+    return [
+        Step("tests", "tests that need CUDA", tests, 120, reason=reason),
+        Step("eager", "training, eager", script(*speed, "plain", "amp"), 120, **measured),
+        Step("graphs", "training, CUDA graphs", script(*speed, "plain", graphs), 120, **measured),
+        Step(
+            *("graphs-compile", "training, CUDA graphs and compile"),
+            *(script(*speed, "plain", f"{graphs}+compile"), 210),
+            **measured,
+        ),
+        Step("frequency", "frequency pass in float32", script(*frequency), 120, **measured),
+        Step(
+            *("side-by-side", "two runs on one GPU"),
+            *(script("side_by_side.py", *sizes, *train), 120),
+            **measured,
+        ),
+        Step(
+            *("paper", "the study of make paper", paper, float("inf")),
+            until_stopped=True,
+            reason=reason or no_study(small),
+        ),
+    ]
+
+
+def no_study(small: bool) -> str:
+    """Why the study cannot run; empty if it can."""
+    if small:
+        return "not rehearsed"
+    if any((ROOT / "data" / name).exists() for name in ARCHIVES):
+        return ""
+    return f"neither {' nor '.join(ARCHIVES)} is in data/"
+
+
+def ask_machine(python: str) -> dict:
+    """Python, torch and the GPUs of this machine, asked in a process of its own.
+
+    Raises UserError if torch cannot be imported within two minutes.
+    """
+    try:
+        done = subprocess.run([python, "-c", ASK], capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        raise UserError("torch and CUDA do not answer within two minutes") from None
+    if done.returncode:
+        raise UserError(f"torch cannot be imported: {last_line(done.stderr)}")
+    return json.loads(last_line(done.stdout))
+
+
+def study_runs(root: Path) -> list[dict]:
+    """How far the runs of the study below `root` are."""
+    runs = []
+    for path in sorted((root / "runs").glob(PAPER_RUNS)):
+        records, _ = read_history(path.parent)
+        last = {key: records[-1][key] for key in ("epoch", "test_accuracy")}
+        speeds = [record["images_per_second"] for record in records]
+        runs.append({"run": str(path.parent), **last, "images_per_second": speeds})
+    return runs
+
+
+def table(records: Sequence[dict]) -> str:
+    """Step, result, seconds and file of every record, for the terminal."""
+    lines = [("step", "result", "seconds", "file")]
+    for record in records:
+        result = f"{record['status']}: {record['result']}"
+        if len(result) > RESULT_WIDTH:
+            result = result[: RESULT_WIDTH - 2] + ".."
+        lines.append((record["step"], result, f"{record['seconds']:.1f}", record["file"]))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = (
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        for line in lines
+    )
+    return "\n".join(row.rstrip() for row in rows)
+
+
+def run_steps(steps: Sequence[Step], folder: Path, deadline: float) -> list[dict]:
+    """Run the steps until the deadline of time.monotonic(); returns their records."""
+    records = []
+    for step in steps:
+        record = run_step(step, folder, deadline - time.monotonic())
+        if step.name == "paper" and record["status"] != "skipped":
+            record["numbers"] = study_runs(ROOT)
+            write_json(folder / f"{step.name}.json", record)
+        records.append(record)
+    return records
+
+
+def work(args: argparse.Namespace) -> int:
+    """Run all steps and print their table; returns the exit status."""
+    deadline = time.monotonic() + 60 * args.minutes - min(RESERVE, 6 * args.minutes)
+    folder = Path(environ.get("OUT") or ROOT / "benchmarks" / "gpu")
+    folder.mkdir(parents=True, exist_ok=True)
+    machine = ask_machine(sys.executable)
+    write_json(folder / "machine.json", machine)
+    print(*(f"{name}: {value}" for name, value in machine.items()), sep=", ", flush=True)
+    reason = "" if machine["gpus"] or args.rehearse else "there is no CUDA device"
+    steps = plan(sys.executable, reason, args.rehearse)
+    records = run_steps(steps, folder, deadline)
+    print(f"\n{table(records)}")
+    failed = [record for record in records if record["status"] == "failed"]
+    for record in failed:
+        print(f"failed: {record['step']}: {record['result']}")
+    if not machine["gpus"]:
+        print("nothing was measured on a GPU")
+    return 1 if failed else 0
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--minutes", type=positive, default=10, help="limit of the time of all steps")
+    add("--rehearse", action="store_true", help="only try every command, at its smallest setting")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_args(argv)
+    return run_script("gpu.py", lambda: work(args), "records of the finished steps stay")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
