@@ -49,38 +49,33 @@ print(json.dumps({"python": platform.python_version(), "torch": torch.__version_
 def plan(python: str, reason: str = "", small: bool = False) -> list[Step]:
     """The steps in order of worth. reason: why there is none on a GPU; small: the smallest ones."""
 
-    def script(name: str, *flags: str) -> tuple[str, ...]:
-        return (python, str(ROOT / "benchmarks" / name), *flags)
+    def measured(name: str, title: str, limit: float, script: str, *flags: str) -> Step:
+        command = (python, str(ROOT / "benchmarks" / script), *flags)
+        return Step(name, title, command, limit, writes=True, reason=reason)
 
-    # The smallest settings show only that every command works, here on a CPU.
-    sizes = ("--images", "128") if small else ()
-    network = "small_cnn" if small else NETWORK
-    speed = ("training_speed.py", "--network", network, *sizes, "--repeats", "1", "--variants")
-    train = ("--train=--model small_cnn --lr 0.05",) if small else ()
-    points = ("--points", "300", "--epochs", "1", "2") if small else ("--epochs", "1", "100")
-    device = "cpu" if small else "cuda"
-    frequency = ("frequency_speed.py", "--device", device, *points, "--repeats", "1")
     tests = (python, "-m", "pytest", "-m", "cuda", "--color=no", str(ROOT / "tests"))
     paper = ("make", "-C", str(ROOT), "paper", f"PYTHON={python}")
-    graphs = "cuda-graphs"
-    measured = {"writes": True, "reason": reason}
+    speed = ("training_speed.py", "--network", NETWORK)
+    frequency = ("frequency_speed.py", "--device", "cuda", "--epochs", "1", "100")
+    together = ("side_by_side.py", "--images", "25600")
+    if small:  # they show only that every command works, also on a CPU
+        speed = ("training_speed.py", "--network", "small_cnn", "--images", "128")
+        frequency = ("frequency_speed.py", "--points", "300", "--epochs", "1", "2")
+        together = ("side_by_side.py", "--images", "128", "--train=--model small_cnn --lr 0.05")
+    speed += ("--repeats", "1", "--variants", "plain")
+    both = "cuda-graphs+compile"
     return [
         Step("tests", "tests that need CUDA", tests, 120, reason=reason),
-        Step("eager", "training, eager", script(*speed, "plain", "amp"), 120, **measured),
-        Step("graphs", "training, CUDA graphs", script(*speed, "plain", graphs), 120, **measured),
+        measured("eager", "training, eager", 120, *speed, "amp"),
+        measured("graphs", "training, CUDA graphs", 120, *speed, "cuda-graphs"),
+        measured("graphs-compile", "training, CUDA graphs and compile", 210, *speed, both),
+        measured("frequency", "frequency pass in float32", 150, *frequency, "--repeats", "1"),
+        measured("side-by-side", "two runs on one GPU", 120, *together),
         Step(
-            *("graphs-compile", "training, CUDA graphs and compile"),
-            *(script(*speed, "plain", f"{graphs}+compile"), 210),
-            **measured,
-        ),
-        Step("frequency", "frequency pass in float32", script(*frequency), 120, **measured),
-        Step(
-            *("side-by-side", "two runs on one GPU"),
-            *(script("side_by_side.py", *sizes, *train), 120),
-            **measured,
-        ),
-        Step(
-            *("paper", "the study of make paper", paper, float("inf")),
+            name="paper",
+            title="the study of make paper",
+            command=paper,
+            limit=float("inf"),
             until_stopped=True,
             reason=reason or no_study(small),
         ),

@@ -136,10 +136,13 @@ def stop_tree(process: subprocess.Popen) -> None:
         time.sleep(TICK)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    for pid in {*tree, *(child for parent in tree for child in descendants(parent))}:
-        if running(pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    left = {*tree, *(child for parent in tree for child in descendants(parent))}
+    for pid in filter(running, left):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and any(map(running, left - {process.pid})):
+        time.sleep(TICK)
     process.stdout.close()
     process.wait()
 

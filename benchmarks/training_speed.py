@@ -37,7 +37,6 @@ from measuring import (
     random_dataset,
     reset_peak_memory,
 )
-from plain_training import plain_epoch, plain_model
 
 from common.device import choose_device
 from common.errors import UserError
@@ -84,6 +83,8 @@ class ProjectLoop:
 
 def plain_loop(settings: RunSettings, dataset: DataSet, device: torch.device) -> Callable:
     """A function that does one epoch of plain_training.py."""
+    from plain_training import plain_epoch, plain_model  # needs torchvision
+
     model = plain_model(make_model(settings, dataset)).to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
