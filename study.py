@@ -8,7 +8,8 @@
 
 A study has a data set for each noise, rate and seed, and a run for each loss on it. It skips what
 is complete and goes on with what was interrupted, so the same command finishes a stopped study. It
-ends with a table for each noise and rate, and figures in figures/<name>-<noise><percent>/.
+ends with a table for each noise and rate, figures in figures/<name>-<noise><percent>/, and three
+lines on what they show if cross-entropy and one other loss were trained.
 
 With several GPUs each run has one of its own; on a CPU the runs share the cores. --list prints the
 training commands, one a line, for a job array or GNU parallel: see docs/many-machines.md.

@@ -73,10 +73,19 @@ class ProjectLoop:
         self.test_images = torch.from_numpy(dataset.test_images).to(device)
         self.model, self.optimizer = prepare(settings, dataset, device)
         self.settings, self.training_rates = settings, []
+        self.options = {}
+        if getattr(settings, "cuda_graphs", False):
+            from training.graphs import GraphedStep
+            from training.step import training_step
+
+            step = training_step(self.model, self.optimizer, settings)
+            self.options = {"step": GraphedStep(step, settings.batch_size)}
 
     def __call__(self) -> None:
         start = time.perf_counter()
-        train_epoch(self.model, self.optimizer, self.train_set, self.settings, epoch=1)
+        train_epoch(
+            self.model, self.optimizer, self.train_set, self.settings, epoch=1, **self.options
+        )
         self.training_rates.append(len(self.train_set[0]) / (time.perf_counter() - start))
         evaluate(self.model, self.test_images).cpu()
 
@@ -104,8 +113,6 @@ def variant_settings(network: str, variant: str) -> RunSettings:
     if unknown := set(changes) - {field.name for field in fields(RunSettings)}:
         raise UserError(f"train.py has no --{unknown.pop().replace('_', '-')}")
     settings = RunSettings(epochs=1000, **NETWORKS[network][0], **changes)
-    if changes.get("cuda_graphs") and not torch.cuda.is_available():
-        raise UserError("no CUDA device found")
     return prepare_device(settings)[1]
 
 

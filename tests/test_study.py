@@ -256,11 +256,15 @@ def test_each_line_of_the_list_alone_is_enough_and_study_then_only_collects(fold
     assert len(lines.splitlines()) == 4 and not Path("data").exists()
     for line in lines.splitlines():
         assert " --if-missing && " in line and line.endswith(" --resume auto")
-    shell = {"env": environment(), "check": True, "text": True}
-    # One line alone, as a task of a job array has it, then all of them, two at a time.
-    subprocess.run(["sh", "-c", "sed -n 3p | sh"], input=lines, **shell)
+    # As docs/many-machines.md says: one line as a task of a job array, then all, two at a time.
+    text = (ROOT / "docs/many-machines.md").read_text("utf-8")
+    task = re.search(r"sbatch .* --wrap '(.*)'\n", text)[1]
+    every = re.search(r"^ +(xargs .*)$", text, re.MULTILINE)[1]
+    Path("commands.txt").write_text(lines)
+    shell = {"check": True, "shell": True}
+    subprocess.run(task, env=environment() | {"SLURM_ARRAY_TASK_ID": "3"}, **shell)
     assert [str(path) for path in Path("runs").glob("*/*")] == [RUNS[2]]
-    subprocess.run(["xargs", "-P", "2", "-I{}", "sh", "-c", "{}"], input=lines, **shell)
+    subprocess.run(every, env=environment(), **shell)
     starts()
     study(*STUDY)
     assert [line.split()[0] for line in starts()] == list(FAKES[1:])
