@@ -8,7 +8,11 @@ from common.files import read_json
 
 BASELINE = "cross-entropy"
 MEASURES = {"test_accuracy": "test accuracy", "memorized": "wrong labels memorized"}
-PICTURE = "accuracy.png"
+# The figure to open: the first of these that was drawn.
+PICTURES = {
+    "overview.png": "accuracy and memorization, epoch by epoch",
+    "accuracy.png": "accuracy, epoch by epoch",
+}
 
 
 def closing_lines(summary: Path, pictures: Sequence[Path]) -> list[str]:
@@ -25,9 +29,8 @@ def closing_lines(summary: Path, pictures: Sequence[Path]) -> list[str]:
     if len(others) != 1 or all(row["loss"] != BASELINE for row in rows):
         return []
     lines = [comparison(rows, measure, *others) for measure in MEASURES]
-    lines += [
-        f"Open {path}: both losses, epoch by epoch" for path in pictures if path.name == PICTURE
-    ]
+    drawn = {path.name: path for path in pictures}
+    lines += [f"Open {drawn[name]}: {PICTURES[name]}" for name in PICTURES if name in drawn][:1]
     return [line for line in lines if line]
 
 

@@ -10,7 +10,7 @@ from common.files import write_json
 from studies.closing import closing_lines
 
 SUMMARY = Path("summary.json")
-PICTURES = [Path("figures/a/accuracy.png"), Path("figures/a/loss.png")]
+PICTURES = [Path("figures/a") / name for name in ("accuracy.png", "overview.png", "loss.png")]
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def test_the_numbers_are_those_of_the_last_epoch(study_history, rows):
             assert f"{loss} {mean:.1f} ± " in line
         difference = last["self-distillation"] - last["cross-entropy"]
         assert f"difference {difference:+.1f} ± " in line and line.endswith(" points")
-    assert third.startswith("Open figures/a/accuracy.png")
+    assert third.startswith("Open figures/a/overview.png: accuracy and memorization")
+    third = closing_lines(SUMMARY, [PICTURES[0], PICTURES[2]])[2]
+    assert third.startswith("Open figures/a/accuracy.png: accuracy,")
 
 
 def test_one_seed_has_no_interval(rows):

@@ -88,7 +88,7 @@ def test_a_study_makes_everything_once_and_a_second_call_nothing(folder):
     assert out.splitlines()[-3:] == [
         "Last epoch, test accuracy: cross-entropy 50.0%, a 60.0%, difference +10.0 points",
         "Last epoch, wrong labels memorized: cross-entropy 25.0%, a 30.0%, difference +5.0 points",
-        f"Open {FIGURES}/accuracy.png: both losses, epoch by epoch",
+        f"Open {FIGURES}/accuracy.png: accuracy, epoch by epoch",
     ]
     commands = starts()
     assert [line.split()[0] for line in commands] == ["train.py"] * 4 + list(FAKES[1:])
