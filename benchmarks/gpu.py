@@ -13,7 +13,6 @@ go on; the exit status is then 1. Without CUDA every step is skipped.
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -22,13 +21,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from steps import Step, run_step
+from steps import Step, run_step, watch
 
 from common.command_line import Parser, positive, run_script
 from common.errors import UserError
 from common.files import write_json
 from common.run_folder import read_history
-from studies.execute import last_line
 
 ROOT = Path(__file__).parent.parent
 NETWORK = "shake26-2x32d"
@@ -38,7 +36,11 @@ PAPER_RUNS = "cifar10-pair40-seed*/*/history.jsonl"
 # What torchvision leaves in data/, and what it is made from.
 ARCHIVES = ("cifar-10-python.tar.gz", "cifar-10-batches-py")
 ASK = """
-import json, platform, torch
+import json, platform, sys
+try:
+    import torch
+except Exception as error:
+    sys.exit(f"torch cannot be imported: {error}")
 cuda = torch.cuda.is_available()
 names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())] if cuda else []
 print(json.dumps({"python": platform.python_version(), "torch": torch.__version__,
@@ -93,17 +95,14 @@ def no_study(small: bool) -> str:
 
 
 def ask_machine(python: str) -> dict:
-    """Python, torch and the GPUs of this machine, asked in a process of its own.
+    """Python, torch and the GPUs of this machine, asked in a process of its own, and printed.
 
     Raises UserError if torch cannot be imported within two minutes.
     """
-    try:
-        done = subprocess.run([python, "-c", ASK], capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        raise UserError("torch and CUDA do not answer within two minutes") from None
-    if done.returncode:
-        raise UserError(f"torch cannot be imported: {last_line(done.stderr)}")
-    return json.loads(last_line(done.stdout))
+    status, line = watch((python, "-c", ASK), "the machine", 120)
+    if status != "ok":
+        raise UserError(line)
+    return json.loads(line)
 
 
 def study_runs(root: Path) -> list[dict]:
@@ -152,7 +151,6 @@ def work(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     machine = ask_machine(sys.executable)
     write_json(folder / "machine.json", machine)
-    print(*(f"{name}: {value}" for name, value in machine.items()), sep=", ", flush=True)
     reason = "" if machine["gpus"] or args.rehearse else "there is no CUDA device"
     steps = plan(sys.executable, reason, args.rehearse)
     records = run_steps(steps, folder, deadline)

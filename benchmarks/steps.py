@@ -55,7 +55,9 @@ def run_step(step: Step, folder: Path, left: float) -> dict:
         print(f"skipped: {result}", flush=True)
     else:
         words = (*step.command, "--json", str(path)) if step.writes else step.command
-        status, result = watch(words, step, limit)
+        status, result = watch(words, step.title, limit)
+        if status == "stopped" and not step.until_stopped:
+            status = "failed"
     record = {"step": step.name, "title": step.title, "status": status, "result": result}
     record |= {"seconds": round(time.monotonic() - began, 1), "command": list(step.command)}
     record |= {"file": str(path)}
@@ -65,8 +67,11 @@ def run_step(step: Step, folder: Path, left: float) -> dict:
     return record
 
 
-def watch(words: Iterable[str], step: Step, limit: float) -> tuple[str, str]:
-    """Run a command to its end or its limit; returns its status and its last line."""
+def watch(words: Iterable[str], title: str, limit: float) -> tuple[str, str]:
+    """Run a command to its end or its limit of seconds; returns a status and its last line.
+
+    The status is ok, failed, or stopped at the limit.
+    """
     try:
         process = subprocess.Popen(
             words,
@@ -79,13 +84,12 @@ def watch(words: Iterable[str], step: Step, limit: float) -> tuple[str, str]:
     except OSError as error:
         return "failed", f"{error.filename}: {error.strerror}"
     try:
-        text, timely = pass_on(process, step.title, limit)
+        text, timely = pass_on(process, title, limit)
     finally:
         stop_tree(process)
     line = last_line(text)
     if not timely:
-        status = "stopped" if step.until_stopped else "failed"
-        return status, f"stopped after {duration(limit)}; last line: {line}"
+        return "stopped", f"stopped after {duration(limit)}; last line: {line}"
     if process.returncode:
         return "failed", line or f"exit status {process.returncode}"
     return "ok", line

@@ -10,6 +10,7 @@ from pathlib import Path
 import gpu
 import pytest
 import steps
+import torch
 from helpers import history
 from steps import Step
 
@@ -153,10 +154,20 @@ def test_an_interrupt_ends_the_step(report, tmp_path, monkeypatch):
         assert not steps.running(pid)
 
 
-def test_torch_that_cannot_be_imported_is_one_line(refused, monkeypatch, tmp_path):
+def test_torch_that_cannot_be_imported_is_one_line(script, monkeypatch, tmp_path):
     monkeypatch.setenv("OUT", str(tmp_path))
-    monkeypatch.setattr(gpu, "ASK", "raise ImportError('no such library')")
-    assert "torch cannot be imported: ImportError: no such library" in refused("gpu")
+    monkeypatch.setattr(gpu, "ASK", gpu.ASK.replace("import torch", "import no_such_library"))
+    status, _, err = script("gpu")
+    assert status == 2
+    assert err == "gpu.py: torch cannot be imported: No module named 'no_such_library'\n"
+
+
+@pytest.mark.slow
+def test_the_machine_is_asked_and_printed(capsys):
+    machine = gpu.ask_machine(sys.executable)
+    assert json.loads(capsys.readouterr().out) == machine
+    assert machine["torch"] == torch.__version__
+    assert len(machine["gpus"]) == torch.cuda.device_count()
 
 
 def test_the_studys_record_has_every_runs_speed(study_outputs, tmp_path):
