@@ -17,7 +17,7 @@ from studies.display import duration
 from studies.execute import last_line
 from studies.processes import TICK
 
-HEARTBEAT = 20.0  # seconds without output until the runner says that the step is at work
+HEARTBEAT = 25.0  # seconds without output until the runner says that the step is at work
 PATIENCE = 15.0  # seconds that a step has to end after SIGINT
 SHORTEST = 5.0  # seconds: a step with less time left is not started
 
