@@ -19,7 +19,7 @@ endif
 
 demo: $(SETUP)
 	$(PYTHON) study.py --data shapes --noise pair --seeds 0 --loss cross-entropy self-distillation \
-	  --generate "--train-size 2000" --jobs 2 \
+	  --generate "--train-size 2400 --val-size 400" --jobs 2 \
 	  --train "--model small_cnn --epochs 30 --batch-size 64 --lr 0.05 --no-augment --sample-size 1000"
 
 test: $(SETUP)

@@ -22,7 +22,14 @@ from pathlib import Path
 from common.command_line import Parser, fraction, integer, run_script
 from common.file_lock import making
 from dataset.data_file import write_dataset
-from dataset.make import DataSettings, describe, exists_already, make_dataset
+from dataset.make import (
+    DataSettings,
+    check_unused,
+    describe,
+    exists_already,
+    export_labels,
+    make_dataset,
+)
 from dataset.noise import NOISES
 from dataset.sources import SOURCES
 
@@ -49,7 +56,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--title", help="name of the images in figures; by default the data set's name")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
     add("--export", type=Path, help="also write the noisy labels as JSON, in the source's order")
-    add("--if-missing", action="store_true", help="do nothing if the file exists and fits")
+    add(
+        "--if-missing",
+        action="store_true",
+        help="do nothing if the file exists with the same settings",
+    )
     args = parser.parse_args(argv)
     if args.noise in NOISES:
         for flag in ("labels", "matched", "accept_chance_labels"):
@@ -84,7 +95,10 @@ def generate(args: Namespace) -> None:
 
 def make(args: Namespace) -> None:
     """Write the data set that the flags describe, and print what it is."""
-    dataset = make_dataset(args.settings, args.export)
+    dataset, noisy = make_dataset(args.settings)
+    check_unused(args.out, dataset)
+    if args.export:
+        export_labels(args.export, noisy)
     write_dataset(args.out, dataset)
     print(f"{describe(dataset)}\nwritten: {args.out}")
     if args.export:

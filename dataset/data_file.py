@@ -68,7 +68,12 @@ class DataSet:
     @cached_property
     def sha256(self) -> str:
         """One digest of all images and labels: equal digests mean equal data sets."""
-        return hashlib.sha256("".join(array_digests(self).values()).encode()).hexdigest()
+        return combined_digest(array_digests(self))
+
+
+def combined_digest(digests: dict[str, str]) -> str:
+    """One digest of the arrays' digests, in their order."""
+    return hashlib.sha256("".join(digests.values()).encode()).hexdigest()
 
 
 def array_digests(dataset: DataSet) -> dict[str, str]:
@@ -99,6 +104,14 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
 def read_meta(path: Path) -> dict:
     """The `meta` of a data-set file, without its images. Raises UserError if it is not one."""
     return _parse_meta(path, _read_members(path, ("meta",)).pop("meta"))
+
+
+def file_digest(path: Path) -> str:
+    """DataSet.sha256 of a data-set file, without its images. Raises UserError if it is not one."""
+    try:
+        return combined_digest(read_meta(path)["sha256"])
+    except (LookupError, AttributeError, TypeError):
+        raise UserError(f"{path}: not a data set: meta has no digests; {REMEDY}") from None
 
 
 def read_dataset(path: Path) -> DataSet:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from dataset.data_file import DataSet, array_digests, read_meta
+from dataset.data_file import DataSet, array_digests, file_digest, read_meta
 from dataset.label_files import check_agreement, read_labels, write_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
 from dataset.sources import SIZES, Source, load_source, source_name
@@ -49,20 +49,16 @@ class DataSettings:
         return Path(f"data/{source_name(self.dataset)}-{self.noise_name}{percent}.npz")
 
 
-def make_dataset(settings: DataSettings, export: Path | None = None) -> DataSet:
-    """The data set that the settings describe.
+def make_dataset(settings: DataSettings) -> tuple[DataSet, np.ndarray]:
+    """The data set that the settings describe, and the noisy labels of its source.
 
-    export: a file to write the noisy labels of all training images to, in the order of their
-    source. Raises UserError that says what does not fit, OSError if `export` cannot be written.
+    The labels are int64 (N,) in the order of the source's training images, NOT_CHOSEN for those
+    that are not in the data set. Raises UserError that says what does not fit.
     """
     source = load_source(settings)
     classes, clean = len(source.class_names), source.train_labels
     train, val, test = choose_images(source, settings)
     noisy = make_labels(source, (train, val), settings)
-    if export and (noisy == NOT_CHOSEN).any():
-        raise UserError("--export writes the labels of all images; leave --train-size out")
-    if export:
-        write_labels(export, noisy)
     train_labels, val_labels = noisy[train], noisy[val]
     meta = {
         "source": source_name(settings.dataset),
@@ -74,7 +70,7 @@ def make_dataset(settings: DataSettings, export: Path | None = None) -> DataSet:
         "transitions": transition_counts(clean[train], train_labels, classes).tolist(),
         "seed": settings.seed,
     }
-    return DataSet(
+    dataset = DataSet(
         train_images=source.train_images[train],
         train_labels=train_labels,
         clean_labels=clean[train],
@@ -85,6 +81,32 @@ def make_dataset(settings: DataSettings, export: Path | None = None) -> DataSet:
         class_names=source.class_names,
         meta=meta,
     )
+    return dataset, noisy
+
+
+def export_labels(path: Path, noisy: np.ndarray) -> None:
+    """Write the noisy labels of a source, (N,) of make_dataset, as a JSON list of integers.
+
+    Raises UserError if an image has none, OSError if the file cannot be written.
+    """
+    if (noisy == NOT_CHOSEN).any():
+        raise UserError("--export writes the labels of all images; leave --train-size out")
+    write_labels(path, noisy)
+
+
+def check_unused(path: Path, dataset: DataSet) -> None:
+    """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
+
+    A file that is there already is made again, as with another title.
+    """
+    if not path.exists():
+        return
+    try:
+        same = file_digest(path) == dataset.sha256
+    except UserError:
+        same = False
+    if not same:
+        raise UserError(f"{path} exists and is not this data set; remove it, or use another --out")
 
 
 def make_labels(source: Source, splits: Sequence[np.ndarray], settings: DataSettings) -> np.ndarray:

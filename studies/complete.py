@@ -1,6 +1,5 @@
 """What of a study is complete on disk: read from the files themselves, not from markers."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from common.errors import UserError
 from common.flags import fixed_on_resume
 from common.logits import logits_length
 from common.run_folder import FREQUENCY, LOGITS, read_config, read_history
-from dataset.data_file import read_meta
+from dataset.data_file import file_digest
 from dataset.make import DataSettings, exists_already
 
 # train.py decides on this flag by the device where it is left open (None).
@@ -35,8 +34,7 @@ def data_digest(path: Path) -> str | None:
     """The digest of a data set that its runs have in config.json; None if there is no file."""
     if not path.exists():
         return None
-    digests = read_meta(path)["sha256"].values()
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return file_digest(path)
 
 
 def run_difference(config: dict, asked: dict, defaults: dict, digest: str | None) -> str | None:

@@ -41,6 +41,19 @@ def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     assert script("generate", *flags)[0] == 0 and path.read_bytes() == first
 
 
+def test_another_data_set_is_not_overwritten(script, refused, workplace):
+    path = workplace / "data/shapes-pair40.npz"
+    assert script("generate", *TINY)[0] == 0
+    before = path.read_bytes()
+    assert "remove it" in refused("generate", *TINY, "--seed", 1, "--export", "labels.json")
+    assert path.read_bytes() == before and not (workplace / "labels.json").exists()
+    assert script("generate", *TINY, "--title", "drawn shapes")[0] == 0  # the same images, labels
+    assert read_meta(path)["title"] == "drawn shapes"
+    path.write_text("notes")
+    assert "remove it" in refused("generate", *TINY)
+    assert path.read_text() == "notes"
+
+
 def test_transitions_are_counted_and_printed(script, workplace):
     _, out, _ = script("generate", *SHAPES, "--train-size", 40, "--test-size", 10, "--rate", "1")
     expected = np.roll(4 * np.eye(10, dtype=int), 1, axis=1).tolist()
@@ -217,9 +230,9 @@ def test_settings_make_what_the_flags_make(script, workplace):
     settings = DataSettings(
         dataset="shapes", rate=0.2, train_size=40, val_size=10, test_size=20, title="Shapes"
     )
-    made, written = make_dataset(settings), read_dataset(settings.default_path)
+    made, written = make_dataset(settings)[0], read_dataset(settings.default_path)
     assert made.sha256 == written.sha256 and made.meta.items() <= written.meta.items()
-    assert make_dataset(replace(settings, seed=1)).sha256 != made.sha256
+    assert make_dataset(replace(settings, seed=1))[0].sha256 != made.sha256
 
 
 def test_chosen_images_are_balanced_disjoint_and_sorted():
