@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from analysis import label_parts, measures
+from analysis.band_products import FilterSums, join
 from analysis.frequency_file import write_frequency
-from analysis.gaussian_filter import FilterSums, default_deltas, filter_sums
+from analysis.gaussian_filter import default_deltas, filter_columns
 from analysis.memorization_file import write_memorization
 from analysis.memorization_runs import measure_memorization
-from analysis.run_groups import Group, group_runs, read_outputs
+from analysis.run_groups import Group, epoch_blocks, group_runs, read_outputs
 from common import run_folder
 from common.errors import UserError
 from dataset.batches import normalize
@@ -58,11 +59,13 @@ def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSetting
 
 
 def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> None:
-    """Write frequency.json of runs on one data set, from one pass a section; memorization.json."""
-    test_logits, sample_logits = (
-        [read_outputs(run / name) for run in group.runs] for name in run_folder.LOGITS
-    )
+    """Write frequency.json and memorization.json of runs on one data set."""
     index = run_folder.read_sample_indices(group.runs[0])
+    sizes = {run_folder.TEST_LOGITS: len(dataset.test_labels), run_folder.SAMPLE_LOGITS: len(index)}
+    test_logits, sample_logits = (
+        [read_outputs(run / name, images, dataset.num_classes) for run in group.runs]
+        for name, images in sizes.items()
+    )
     sections = {
         "test": filter_test(test_logits, dataset, settings),
         "probe": filter_sample(sample_logits, index, dataset, settings),
@@ -79,7 +82,7 @@ def filter_group(group: Group, dataset: DataSet, settings: FilterSettings) -> No
 def filter_test(
     logits: Sequence[np.ndarray], dataset: DataSet, settings: FilterSettings
 ) -> list[dict]:
-    """The section of the test images of each run's frequency.json, from one pass.
+    """The section of the test images of each run's frequency.json.
 
     logits: (epochs, M, C) of each run.
     """
@@ -88,19 +91,16 @@ def filter_test(
     labels = {"true": label_parts.one_hot(clean, classes)}
     if settings.values == "softmax":
         labels["ideal"] = label_parts.ideal_predictor(clean, transition)
-    sums, outputs = filter_outputs(dataset.test_images, labels, 1, logits, settings)
+    sums = filter_outputs(dataset.test_images, labels, 1, logits, settings)
     errors = (measures.relative_errors, measures.centered_errors)
     output_measures = errors if settings.values == "softmax" else ()
-    return [
-        as_section(sums, labels, rows, settings.deltas, output_measures)
-        for rows in outputs["outputs"]
-    ]
+    return [as_section(run["outputs"], labels, settings.deltas, output_measures) for run in sums]
 
 
 def filter_sample(
     logits: Sequence[np.ndarray], index: np.ndarray, dataset: DataSet, settings: FilterSettings
 ) -> list[dict]:
-    """The section of the sample of training images of each run's frequency.json, from one pass.
+    """The section of the sample of training images of each run's frequency.json.
 
     logits: (epochs, n, C) of each run; index: int64 (n,), the sample.
     """
@@ -116,18 +116,16 @@ def filter_sample(
         "given": label_parts.one_hot(noisy, classes),
         "ideal": label_parts.ideal_predictor(clean, transition),
     }
-    sums, outputs = filter_outputs(dataset.train_images[index], labels, 3, logits, settings)
+    sums = filter_outputs(dataset.train_images[index], labels, 3, logits, settings)
     if settings.values == "logits":
-        return [as_section(sums, labels, rows, settings.deltas, ()) for rows in outputs["outputs"]]
+        return [as_section(run["outputs"], labels, settings.deltas, ()) for run in sums]
     dropped = label_parts.transition_is_collinear(dataset.clean_labels, transition)
     part_shares = partial(measures.part_shares, transition_dropped=dropped)
     sections = []
-    for rows, one_hot_rows in zip(outputs["outputs"], outputs["one_hot"], strict=True):
+    for run in sums:
         both = (measures.learned_shares, part_shares)
-        section = as_section(sums, labels, rows, settings.deltas, both)
-        equal_confidence = measures.measure(
-            sums.select(label_rows(labels, one_hot_rows)), [part_shares]
-        )
+        section = as_section(run["outputs"], labels, settings.deltas, both)
+        equal_confidence = measures.measure(run["one_hot"], [part_shares])
         section["one_hot"] = measures.as_rows(equal_confidence, slice(len(labels), None))
         section["transition_dropped"] = dropped
         sections.append(section)
@@ -140,39 +138,67 @@ def filter_outputs(
     references: int,
     logits: Sequence[np.ndarray],
     settings: FilterSettings,
-) -> tuple[FilterSums, dict[str, list[range]]]:
-    """Filter labels and the outputs of all runs in one pass.
+) -> list[dict[str, FilterSums]]:
+    """Filter labels and the outputs of all runs, a block of epochs in each pass.
 
     images: uint8 (n, H, W, 3); labels: (n, C) each, the first `references` of them to compare the
     outputs with; logits: (epochs, n, C) of each run. Softmax outputs of training images are also
-    filtered as one-hot predictions. Returns the sums, and each run's rows in them by kind of
-    output. Raises UserError if the outputs are not of these images.
+    filtered as one-hot predictions. Returns for each run, by kind of output, the sums of the labels
+    followed by those of its epochs.
+
+    A block has up to run_groups.OUTPUT_BYTES of logits and once or twice as many values, so that
+    memory does not grow with the epochs. Each block computes distances and kernels again. With d
+    numbers a point and D deltas, the distances cost as much as d / D columns of values; a whole
+    block of 10,000 images has 6,700 columns or more.
     """
-    device, softmax = settings.device, settings.values == "softmax"
-    label_values = torch.from_numpy(np.stack(list(labels.values()))).float().to(device)
-    for run_logits in logits:
-        if run_logits.shape[1:] != label_values.shape[1:]:
-            raise UserError(
-                f"{run_logits.filename} has outputs {run_logits.shape[1:]} for "
-                f"{tuple(label_values.shape[1:])} labels of its data set; train the run again"
-            )
-    outputs = torch.from_numpy(np.concatenate(logits)).to(device)  # (all epochs, n, C)
-    kinds = {"outputs": outputs.softmax(dim=2) if softmax else outputs}
+    softmax, device = settings.values == "softmax", settings.device
+    kinds = {"outputs": partial(torch.softmax, dim=1) if softmax else torch.clone}
     if softmax and references > 1:
-        classes = outputs.shape[2]
-        kinds["one_hot"] = F.one_hot(outputs.argmax(dim=2), classes).float()
-    rows, start = {}, len(labels)
-    for kind in kinds:
-        rows[kind] = []
-        for run_logits in logits:
-            rows[kind].append(range(start, start + len(run_logits)))
-            start += len(run_logits)
-    values = torch.cat((label_values[references:], *kinds.values()))
-    sums = filter_sums(
-        as_points(images, device), label_values[:references], values, settings.deltas
-    )
-    warn_if_identity(sums, settings.deltas)
-    return sums, rows
+        kinds["one_hot"] = one_hot_predictions
+    points, shared = as_points(images, device), len(labels)
+    label_values = torch.from_numpy(np.stack(list(labels.values()))).float().to(device)
+    passes: dict[str, list[FilterSums]] = {kind: [] for kind in kinds}
+    for block in epoch_blocks(logits):
+        # The values have no name here, so that they make room for those of the next block.
+        sums = filter_columns(
+            points,
+            as_columns(label_values, block, list(kinds.values())),
+            references,
+            settings.deltas,
+        )
+        for k, of_kind in enumerate(passes.values()):
+            start = shared + k * len(block)
+            of_kind.append(sums.select([*range(shared), *range(start, start + len(block))]))
+    joined = {kind: join(of_kind, shared) for kind, of_kind in passes.items()}
+    warn_if_identity(joined["outputs"], settings.deltas)
+    runs, start = [], shared
+    for of_run in logits:
+        rows = [*range(shared), *range(start, start + len(of_run))]
+        runs.append({kind: sums.select(rows) for kind, sums in joined.items()})
+        start += len(of_run)
+    return runs
+
+
+def as_columns(
+    labels: Tensor, epochs: Sequence[np.ndarray], kinds: Sequence[Callable[[Tensor], Tensor]]
+) -> Tensor:
+    """The values of a pass (n, V, C): labels (L, n, C), then all epochs' outputs of each kind.
+
+    epochs: logits (n, C) each; kinds: what makes outputs of them.
+    """
+    shared, images, classes = labels.shape
+    columns = labels.new_empty(images, shared + len(kinds) * len(epochs), classes)
+    columns[:, :shared] = labels.transpose(0, 1)
+    for e, epoch in enumerate(epochs):
+        logits = torch.tensor(epoch, device=labels.device)
+        for k, as_outputs in enumerate(kinds):
+            columns[:, shared + k * len(epochs) + e] = as_outputs(logits)
+    return columns
+
+
+def one_hot_predictions(logits: Tensor) -> Tensor:
+    """float32 (n, C): 1 for the predicted class of logits (n, C)."""
+    return F.one_hot(logits.argmax(dim=1), logits.shape[1]).float()
 
 
 def warn_if_identity(sums: FilterSums, deltas: Sequence[float]) -> None:
@@ -186,27 +212,17 @@ def warn_if_identity(sums: FilterSums, deltas: Sequence[float]) -> None:
         )
 
 
-def label_rows(labels: dict, rows: range) -> list[int]:
-    """The rows of the labels in the sums of a pass, followed by those of some outputs."""
-    return [*range(len(labels)), *rows]
-
-
 def as_section(
     sums: FilterSums,
     labels: dict,
-    rows: range,
     deltas: Sequence[float],
     output_measures: Sequence[measures.Measure],
 ) -> dict:
-    """A section of frequency.json, of the outputs in `rows` of the sums.
+    """A section of frequency.json, from the sums of the labels followed by those of the outputs.
 
     output_measures: what to measure of the outputs besides LABEL_MEASURES.
     """
-    sums, as_lists, as_rows = (
-        sums.select(label_rows(labels, rows)),
-        measures.as_lists,
-        measures.as_rows,
-    )
+    as_lists, as_rows = measures.as_lists, measures.as_rows
     of_labels = measures.measure(sums, measures.LABEL_MEASURES)
     of_outputs = of_labels | measures.measure(sums, output_measures)
     section = {

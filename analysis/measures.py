@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from analysis import label_parts
-from analysis.gaussian_filter import FilterSums
+from analysis.band_products import FilterSums
 from analysis.label_parts import NEGLIGIBLE
 
 Measure = Callable[[FilterSums], dict[str, Tensor]]

@@ -24,8 +24,8 @@ def measure_memorization(
     parts = label_parts.label_parts(clean, noisy, transition)
     ideal = label_parts.ideal_predictor(clean, transition)[None]
     outputs = {
-        "softmax": [softmax(epoch, axis=1) for epoch in sample_logits],
-        "one_hot": label_parts.one_hot_predictions(sample_logits),
+        "softmax": (softmax(epoch, axis=1) for epoch in sample_logits),
+        "one_hot": (label_parts.one_hot_predictions(epoch) for epoch in sample_logits),
     }
     predictions = sample_logits.argmax(axis=2)
     curves = {

@@ -11,7 +11,7 @@ from common import run_folder
 from common.errors import UserError
 from common.logits import read_logits
 
-OUTPUT_BYTES = 2**28  # of the outputs that share a pass
+OUTPUT_BYTES = 2**28  # of the logits that share a pass
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,30 @@ def group_runs(runs: Sequence[Path], data: Path | None) -> Iterator[Group]:
         yield from (Group(path, digest, runs) for runs in members if runs)
 
 
-def read_outputs(path: Path) -> np.ndarray:
-    """The logits (epochs, n, C) of a run. Raises UserError if there is no whole epoch."""
+def epoch_blocks(logits: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """The epochs (n, C) of all runs in turn, in blocks of up to OUTPUT_BYTES, or of one epoch.
+
+    logits: (epochs, n, C) of each run, at least one epoch.
+    """
+    epochs = [epoch for of_run in logits for epoch in of_run]
+    size = max(1, OUTPUT_BYTES // epochs[0].nbytes)
+    yield from (epochs[start : start + size] for start in range(0, len(epochs), size))
+
+
+def read_outputs(path: Path, images: int, classes: int) -> np.ndarray:
+    """The logits (epochs, images, classes) of a run, mapped from disk.
+
+    Says on stderr which epochs of a file that was cut short are used. Raises UserError if there is
+    no whole epoch, or if they are of other images or classes.
+    """
     logits, note = read_logits(path)
     if not len(logits):
         raise UserError(f"{path}: no whole epoch in it; train the run further")
+    if logits.shape[1:] != (images, classes):
+        raise UserError(
+            f"{path} has outputs {logits.shape} and not of {images} images and {classes} classes; "
+            "train the run again"
+        )
     if note:
         print(note, file=sys.stderr)
     return logits

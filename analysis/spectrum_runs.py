@@ -12,10 +12,10 @@ from torch import Tensor
 
 from analysis import kernel_spectrum, label_parts, spectrum_file
 from analysis.kernel_spectrum import LabelSpectrum
+from analysis.run_groups import read_outputs
 from analysis.tangent_kernel import output_vectors, tangent_kernel
 from common import run_folder
 from common.errors import UserError
-from common.logits import read_logits
 from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset
 from training import checkpoint
@@ -78,7 +78,10 @@ def measure_runs(runs: Sequence[Path], data: Path | None, settings: SpectrumSett
 def measure_group(runs: Sequence[Path], dataset: DataSet, settings: SpectrumSettings) -> None:
     """Write spectrum.json of runs on one data set with one sample of its training images."""
     index = run_folder.read_sample_indices(runs[0])
-    logits = {run: read_outputs(run, (len(index), dataset.num_classes)) for run in runs}
+    logits = {
+        run: read_outputs(run / run_folder.SAMPLE_LOGITS, len(index), dataset.num_classes)
+        for run in runs
+    }
     sample = make_sample(dataset, index, settings)
     kernels = list_kernels(runs, dataset, sample, settings)
     entries: dict[Path, list[dict]] = {run: [] for run in runs}
@@ -227,20 +230,3 @@ def as_entry(spectrum: LabelSpectrum, shares: dict[str, np.ndarray]) -> dict:
             for name, values in shares.items()
         },
     }
-
-
-def read_outputs(run: Path, shape: tuple[int, int]) -> np.ndarray:
-    """The logits (epochs, n, C) of a run on its sample, n and C as in `shape`.
-
-    Raises UserError if there is no whole epoch or they are of other images.
-    """
-    path = run / run_folder.SAMPLE_LOGITS
-    logits, note = read_logits(path)
-    if note:
-        print(note, flush=True)
-    if not len(logits) or logits.shape[1:] != shape:
-        raise UserError(
-            f"{path} has outputs {logits.shape} and not of {shape[0]} images and {shape[1]} "
-            "classes; train the run further or again"
-        )
-    return logits
