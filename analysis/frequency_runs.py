@@ -158,14 +158,12 @@ def filter_outputs(
     points, shared = as_points(images, device), len(labels)
     label_values = torch.from_numpy(np.stack(list(labels.values()))).float().to(device)
     passes: dict[str, list[FilterSums]] = {kind: [] for kind in kinds}
-    for block in epoch_blocks(logits):
-        # The values have no name here, so that they make room for those of the next block.
-        sums = filter_columns(
-            points,
-            as_columns(label_values, block, list(kinds.values())),
-            references,
-            settings.deltas,
-        )
+    blocks = list(epoch_blocks(logits))
+    # Made once: what the first block leaves would not always make room for the next one.
+    room = label_values.new_empty(label_values[0].numel() * (shared + len(kinds) * len(blocks[0])))
+    for block in blocks:
+        columns = as_columns(label_values, block, list(kinds.values()), room)
+        sums = filter_columns(points, columns, references, settings.deltas)
         for k, of_kind in enumerate(passes.values()):
             start = shared + k * len(block)
             of_kind.append(sums.select([*range(shared), *range(start, start + len(block))]))
@@ -180,14 +178,18 @@ def filter_outputs(
 
 
 def as_columns(
-    labels: Tensor, epochs: Sequence[np.ndarray], kinds: Sequence[Callable[[Tensor], Tensor]]
+    labels: Tensor,
+    epochs: Sequence[np.ndarray],
+    kinds: Sequence[Callable[[Tensor], Tensor]],
+    room: Tensor,
 ) -> Tensor:
     """The values of a pass (n, V, C): labels (L, n, C), then all epochs' outputs of each kind.
 
-    epochs: logits (n, C) each; kinds: what makes outputs of them.
+    epochs: logits (n, C) each; kinds: what makes outputs of them; room: n V C numbers or more.
     """
     shared, images, classes = labels.shape
-    columns = labels.new_empty(images, shared + len(kinds) * len(epochs), classes)
+    shape = images, shared + len(kinds) * len(epochs), classes
+    columns = room[: math.prod(shape)].view(shape)
     columns[:, :shared] = labels.transpose(0, 1)
     for e, epoch in enumerate(epochs):
         logits = torch.tensor(epoch, device=labels.device)

@@ -2,17 +2,17 @@
 
 import itertools
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers import PROGRAMS, environment
+from helpers import PROGRAMS, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from analysis import gaussian_filter
+from analysis.band_products import join
 from analysis.gaussian_filter import (
     GRID,
     default_deltas,
@@ -148,6 +148,55 @@ def test_selected_values_keep_their_sums():
         torch.testing.assert_close(getattr(selected, name), getattr(alone, name)[:, rows])
 
 
+def test_joined_passes_are_one_pass():
+    points, references, outputs = random_case()
+    whole = filter_sums(points.clone(), references, outputs, DELTAS)
+    passes = [filter_sums(points, references, part, DELTAS) for part in outputs.split([1, 2, 1])]
+    joined = join(passes, shared=2)
+    for name in ("count", "mean", "total", *SUMS, "kernel_mass", "alone", "min_distance"):
+        torch.testing.assert_close(getattr(joined, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize("budget", [1, 10**4])
+def test_copies_of_a_few_values_at_a_time_give_the_same_sums(monkeypatch, budget):
+    case = random_case()
+    whole = filter_sums(case[0].clone(), *case[1:], DELTAS)
+    monkeypatch.setattr(gaussian_filter, "VALUE_BYTES", budget)
+    sums = filter_sums(*case, DELTAS)
+    assert torch.equal(sums.total, whole.total) and torch.equal(sums.mean, whole.mean)
+    for name in SUMS:
+        torch.testing.assert_close(getattr(sums, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture
+def reduced_precision():
+    """Products of float32 matrices may have 8 binary digits, where the processor can do that."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def test_the_filter_computes_in_true_float32(reduced_precision, monkeypatch):
+    precisions = []
+
+    def distances(*args):
+        precisions.append(torch.get_float32_matmul_precision())
+        return squared_distances(*args)
+
+    monkeypatch.setattr(gaussian_filter, "squared_distances", distances)
+    check_sums(*random_case(300, 300), DELTAS)
+    default_deltas(random_case()[0])
+    assert precisions == ["highest", "highest"]
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_a_pass_that_fails_restores_the_precision(reduced_precision):
+    with pytest.raises(RuntimeError):
+        filter_sums(torch.rand(4, 2), torch.rand(1, 5, 3), torch.rand(2, 5, 3), DELTAS)
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
 def test_far_points_make_the_identity_exactly():
     points, references, outputs = random_case()
     sums = filter_sums(points * 1000, references, outputs, [0.01, 1])
@@ -211,8 +260,7 @@ def test_distances_of_far_near_and_equal_points():
 @pytest.mark.slow
 def test_memory_stays_bounded():
     # 6,000 points: one n x n float32 kernel alone would take 144 MB, the twelve 1.7 GB.
-    command = [sys.executable, PROGRAMS / "filter_memory.py"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    done = run_python(PROGRAMS / "filter_memory.py", check=True)
     assert 1 < float(done.stdout) < 8  # tiles: distances, kernel, the comparison, and the columns
 
 

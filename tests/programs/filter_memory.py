@@ -1,18 +1,27 @@
-"""Print how much memory a pass over 6,000 points takes, in kernel tiles."""
+"""Print how much memory filtering takes.
 
+filter_memory.py               a pass over 6,000 points: in kernel tiles
+filter_memory.py 4194304 RUN   frequency.py for each run in turn, with blocks of so many bytes:
+                               peak bytes, of which pages mapped from files are no part
+"""
+
+import sys
+import threading
 from pathlib import Path
 
 import torch
 
+import frequency
+from analysis import run_groups
 from analysis.gaussian_filter import TILE_BYTES, filter_sums
 
 DELTAS = [1, 10, *range(100, 1001, 100)]
 
 
-def peak_bytes() -> int:
-    """The most memory that this process has held so far (Linux)."""
+def memory(field: str) -> int:
+    """Bytes in a field of this process's status (Linux)."""
     status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
 
 
 def run_pass(count: int) -> None:
@@ -21,7 +30,28 @@ def run_pass(count: int) -> None:
     )
 
 
-run_pass(50)  # what the libraries take
-before = peak_bytes()
-run_pass(6000)
-print((peak_bytes() - before) / TILE_BYTES)
+def peak_of(run: str) -> int:
+    """The most anonymous memory while a run is filtered, looked at every 2 ms."""
+    peak, done = 0, threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, memory("RssAnon"))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    assert frequency.main([run, "--delta", "400", "--device", "cpu"]) == 0
+    done.set()
+    watcher.join()
+    return peak
+
+
+if len(sys.argv) > 1:
+    run_groups.OUTPUT_BYTES = int(sys.argv[1])
+    print(*map(peak_of, sys.argv[2:]))
+else:
+    run_pass(50)  # what the libraries take
+    before = memory("VmHWM")
+    run_pass(6000)
+    print((memory("VmHWM") - before) / TILE_BYTES)
