@@ -153,8 +153,12 @@ def test_joined_passes_are_one_pass():
     whole = filter_sums(points.clone(), references, outputs, DELTAS)
     passes = [filter_sums(points, references, part, DELTAS) for part in outputs.split([1, 2, 1])]
     joined = join(passes, shared=2)
-    for name in ("count", "mean", "total", *SUMS, "kernel_mass", "alone", "min_distance"):
-        torch.testing.assert_close(getattr(joined, name), getattr(whole, name))
+    for name in ("mean", "total", *SUMS, "kernel_mass", "alone"):
+        one, other = getattr(joined, name), getattr(whole, name)
+        size = other.abs().max().item()  # sums whose terms cancel are right beside the others only
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6 * size)
+    assert joined.count == whole.count
+    assert joined.min_distance == pytest.approx(whole.min_distance, rel=1e-6)
 
 
 @pytest.mark.parametrize("budget", [1, 10**4])
@@ -191,9 +195,13 @@ def test_the_filter_computes_in_true_float32(reduced_precision, monkeypatch):
     assert torch.get_float32_matmul_precision() == "medium"
 
 
-def test_a_pass_that_fails_restores_the_precision(reduced_precision):
-    with pytest.raises(RuntimeError):
-        filter_sums(torch.rand(4, 2), torch.rand(1, 5, 3), torch.rand(2, 5, 3), DELTAS)
+def test_an_interrupted_pass_restores_the_precision(reduced_precision, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gaussian_filter, "squared_distances", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        filter_sums(*random_case(), DELTAS)
     assert torch.get_float32_matmul_precision() == "medium"
 
 

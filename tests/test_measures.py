@@ -23,8 +23,7 @@ from dataset.shapes import draw_shapes
 
 def make_section(sums, names, deltas, output_measures):
     """A section of all outputs in `sums`, whose first values are the labels `names`."""
-    rows = range(len(names), len(sums.total))
-    return as_section(sums, dict.fromkeys(names), rows, deltas, output_measures)
+    return as_section(sums, dict.fromkeys(names), deltas, output_measures)
 
 
 def random_case(count=60, width=7, classes=5, epochs=3, seed=0, offset=0.0):
