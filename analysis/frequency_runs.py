@@ -164,16 +164,16 @@ def filter_outputs(
     for block in blocks:
         columns = as_columns(label_values, block, list(kinds.values()), room)
         sums = filter_columns(points, columns, references, settings.deltas)
-        for k, of_kind in enumerate(passes.values()):
+        for k, kind_sums in enumerate(passes.values()):
             start = shared + k * len(block)
-            of_kind.append(sums.select([*range(shared), *range(start, start + len(block))]))
-    joined = {kind: join(of_kind, shared) for kind, of_kind in passes.items()}
+            kind_sums.append(sums.select([*range(shared), *range(start, start + len(block))]))
+    joined = {kind: join(kind_sums, shared) for kind, kind_sums in passes.items()}
     warn_if_identity(joined["outputs"], settings.deltas)
     runs, start = [], shared
-    for of_run in logits:
-        rows = [*range(shared), *range(start, start + len(of_run))]
+    for run_logits in logits:
+        rows = [*range(shared), *range(start, start + len(run_logits))]
         runs.append({kind: sums.select(rows) for kind, sums in joined.items()})
-        start += len(of_run)
+        start += len(run_logits)
     return runs
 
 
@@ -225,8 +225,8 @@ def as_section(
     output_measures: what to measure of the outputs besides LABEL_MEASURES.
     """
     as_lists, as_rows = measures.as_lists, measures.as_rows
-    of_labels = measures.measure(sums, measures.LABEL_MEASURES)
-    of_outputs = of_labels | measures.measure(sums, output_measures)
+    label_measures = measures.measure(sums, measures.LABEL_MEASURES)
+    all_measures = label_measures | measures.measure(sums, output_measures)
     section = {
         "n": sums.count,
         "delta": list(deltas),
@@ -234,12 +234,12 @@ def as_section(
         "alone": as_lists(sums.alone),
         "null": as_lists(measures.null_ratio(sums)),
         "shuffled": {n: as_lists(values) for n, values in measures.shuffled_ratios(sums).items()},
-        "labels": {name: as_rows(of_labels, row) for row, name in enumerate(labels)},
-        "outputs": as_rows(of_outputs, slice(len(labels), None)),
+        "labels": {name: as_rows(label_measures, row) for row, name in enumerate(labels)},
+        "outputs": as_rows(all_measures, slice(len(labels), None)),
         "products": {name: as_lists(getattr(sums, name)) for name in PRODUCTS},
     }
     if "ideal" in labels:
-        section["ideal"] = as_rows(of_outputs, list(labels).index("ideal"))
+        section["ideal"] = as_rows(all_measures, list(labels).index("ideal"))
     return section
 
 

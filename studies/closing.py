@@ -36,16 +36,16 @@ def closing_lines(summary: Path, pictures: Sequence[Path]) -> list[str]:
 
 def comparison(rows: Sequence[dict], measure: str, other: str) -> str:
     """Both losses' means of a measure in percent and their difference; empty without a value."""
-    found = {
+    by_losses = {
         (row["loss"], row["minus_loss"]): row
         for row in rows
         if row["measure"] == measure and row["stop"] == "last"
         if row["minus_stop"] in (None, "last")
     }
     keys = (BASELINE, None), (other, None), (other, BASELINE)
-    if not all(key in found for key in keys):
+    if not all(key in by_losses for key in keys):
         return ""
-    first, second, difference = (found[key] for key in keys)
+    first, second, difference = (by_losses[key] for key in keys)
     return (
         f"Last epoch, {MEASURES[measure]}: {BASELINE} {number(first)}%, {other} "
         f"{number(second)}%, difference {number(difference, '+')} points"

@@ -94,7 +94,7 @@ def run_study(study: Study, jobs: int | None) -> int:
     jobs = jobs or devices.default_jobs(gpus, cores)
     slots = devices.slot_environments(jobs, gpus, cores, os.environ)
     # One frequency.py takes all cores; with several GPUs each has its own.
-    passes = devices.slot_environments(len(gpus) or 1, gpus, cores, os.environ)
+    filter_slots = devices.slot_environments(len(gpus) or 1, gpus, cores, os.environ)
     display = Display()
     display.event(overview(study, jobs, gpus, cores))
     errors = make_data(study, slots, display)
@@ -103,7 +103,7 @@ def run_study(study: Study, jobs: int | None) -> int:
         setting: [r.folder for r in setting.runs if r.data.path.exists() and r.name not in errors]
         for setting in study.settings
     }
-    errors |= reports.measure(complete_runs, study.command, passes, display)
+    errors |= reports.measure(complete_runs, study.command, filter_slots, display)
     texts, more = reports.report(study.name, complete_runs, study.command, slots, display)
     for text in texts:
         print(f"\n{text.rstrip()}", flush=True)
