@@ -130,7 +130,7 @@ def stop_tree(process: subprocess.Popen) -> None:
     """End a process and all that it has started: SIGINT, and SIGKILL after PATIENCE.
 
     study.py gives its runs process groups of their own, which end when it does; what is left of
-    them is found by its parent.
+    them is processes by its parent.
     """
     tree = [process.pid, *descendants(process.pid)]
     with suppress(ProcessLookupError):
@@ -157,10 +157,10 @@ def descendants(pid: int) -> list[int]:
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             children.setdefault(_fields(status)[1], []).append(int(status.parent.name))
-    found = list(children.get(pid, ()))
-    for child in found:  # grows while it is read
-        found += children.get(child, ())
-    return found
+    processes = list(children.get(pid, ()))
+    for child in processes:  # grows while it is read
+        processes += children.get(child, ())
+    return processes
 
 
 def running(pid: int) -> bool:
