@@ -37,19 +37,19 @@ def training_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One epoch in random order, every image once, on the device that holds the images.
 
-    images: uint8 (N, H, W, 3); generator: on the same device, the only source of randomness.
-    Yields the normalized batch (B, 3, H, W) float32 and the images' indices (B,) int64; the last
-    batch may be smaller. A rank of several gets every world_size-th image of each batch, from its
-    own number on, or the batch's first image where there is none. With `augment`, each image is
-    padded with 4 black pixels, cropped at a place of its own and mirrored with probability 1/2.
+    images: uint8 (N, H, W, 3); generator: on the CPU, the only source of randomness. Yields the
+    normalized batch (B, 3, H, W) float32 and the images' indices (B,) int64; the last batch may be
+    smaller. A rank of several gets every world_size-th image of each batch, from its own number on,
+    or the batch's first image where there is none. With `augment`, each image is padded with 4
+    black pixels, cropped at a place of its own and mirrored with probability 1/2.
     """
     count, height, width, _ = images.shape
     device = images.device
-    order = torch.randperm(count, device=device, generator=generator)
-    # The draws of a whole epoch come before its first batch: three calls instead of three a step.
-    shape = (2, count)
-    offset = torch.randint(2 * PADDING + 1, shape, device=device, generator=generator)
-    mirrored = torch.rand(count, device=device, generator=generator) < 0.5
+    # Drawn on the CPU, so that a seed has one order on every device, and for a whole epoch before
+    # its first batch, so that no step waits for a transfer.
+    order = torch.randperm(count, generator=generator).to(device)
+    offset = torch.randint(2 * PADDING + 1, (2, count), generator=generator).to(device)
+    mirrored = (torch.rand(count, generator=generator) < 0.5).to(device)
     batches = (
         batch[rank::world_size] if rank < len(batch) else batch[:1]
         for batch in order.split(batch_size)

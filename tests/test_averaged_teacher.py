@@ -126,7 +126,7 @@ def test_training_against_a_plain_loop(soft):
     slow, kept, step = network(), [], 0
     for epoch in range(1, 6):
         teacher, now = (average(kept, momentum) if kept else None), np.zeros((44, 4))
-        generator = seed_epoch(3, epoch, torch.device("cpu"))
+        generator = seed_epoch(3, epoch)
         for _, index in training_batches(images, size, False, generator):
             outputs = slow(normalize(images[index]))
             now[index] = outputs.detach().softmax(dim=1)

@@ -15,8 +15,6 @@ from training.epoch import learning_rate, seed_epoch, train_epoch
 from training.settings import RunSettings
 from training.statistics import evaluate, label_agreement
 
-CPU = torch.device("cpu")
-
 
 def make_settings(**changed) -> RunSettings:
     values = {"batch_size": 16, "augment": False, "epochs": 3, "lr": 0.1, "amp": False}
@@ -41,7 +39,7 @@ def rows_of_inputs(images):
 
 def batches_of_epoch(settings, epoch, count):
     """The indices of each batch, as arrays."""
-    order = torch.randperm(count, generator=seed_epoch(settings.seed, epoch, CPU)).numpy()
+    order = torch.randperm(count, generator=seed_epoch(settings.seed, epoch)).numpy()
     return np.split(order, range(settings.batch_size, count, settings.batch_size))
 
 
@@ -56,7 +54,7 @@ def test_learning_rate_is_one_cosine_from_the_peak_to_zero():
 
 def test_randomness_is_a_function_of_seed_and_epoch():
     def draws(seed, epoch):
-        generator = seed_epoch(seed, epoch, CPU)
+        generator = seed_epoch(seed, epoch)
         return torch.rand(3).tolist() + torch.rand(3, generator=generator).tolist()
 
     assert draws(3, 7) == draws(3, 7)

@@ -33,19 +33,19 @@ def learning_rate(step: int, total_steps: int, peak: float) -> float:
     return 0.5 * peak * (1 + math.cos(math.pi * step / total_steps))
 
 
-def seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
+def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Make the randomness of an epoch a function of (seed, epoch); epoch 0 is the initialization.
 
-    Seeds torch's own generators, from which the shake coefficients come, and returns another,
-    independent one on `device` for the order and augmentation of the images. Ranks share the data
-    order but draw independent shake coefficients.
+    Seeds torch's own generators of all devices, from which the shake coefficients come, and returns
+    another, independent one on the CPU for the order and augmentation of the images. Ranks share
+    the data order but draw independent shake coefficients.
     """
     model_seed, data_seed = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
     if epoch and distributed.rank():
         sequence = np.random.SeedSequence([seed, epoch, distributed.rank()])
         model_seed = sequence.generate_state(1, np.uint64)[0]
     torch.manual_seed(int(model_seed))
-    return torch.Generator(device).manual_seed(int(data_seed))
+    return torch.Generator().manual_seed(int(data_seed))
 
 
 def train_epoch(
@@ -70,7 +70,7 @@ def train_epoch(
     device, count = images.device, len(images)
     steps = math.ceil(count / settings.batch_size)
     loss, statistics = settings.loss_function, EpochStatistics(count, settings.batch_size)
-    generator = seed_epoch(settings.seed, epoch, device)
+    generator = seed_epoch(settings.seed, epoch)
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = training_batches(
         images, settings.batch_size, settings.augment, generator, rank, world_size

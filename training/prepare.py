@@ -65,7 +65,7 @@ def prepare(
     settings: RunSettings, dataset: DataSet, device: torch.device
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """The network on its device, with parameters drawn from the seed, and its optimizer."""
-    seed_epoch(settings.seed, 0, device)
+    seed_epoch(settings.seed, 0)
     model = make_model(settings, dataset).to(device, memory_format=torch.channels_last)
     if settings.compile:
         model.compile()
