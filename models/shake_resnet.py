@@ -36,18 +36,16 @@ class Skip(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        self.stride = stride
-        self.conv1 = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
-        self.conv2 = nn.Conv2d(in_channels, out_channels // 2, 1, bias=False)
+        # An average pool of size 1 is a selection of every stride-th pixel, which a convolution of
+        # size 1 does by its stride.
+        self.conv1 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=stride, bias=False)
+        self.conv2 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=stride, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
         shifted = F.pad(x, (-1, 1, -1, 1))
-        # An average pool of size 1 is a selection of every stride-th pixel.
-        path1 = self.conv1(x[:, :, :: self.stride, :: self.stride])
-        path2 = self.conv2(shifted[:, :, :: self.stride, :: self.stride])
-        return self.norm(torch.cat((path1, path2), dim=1))
+        return self.norm(torch.cat((self.conv1(x), self.conv2(shifted)), dim=1))
 
 
 def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -149,6 +150,33 @@ def test_skip_is_two_paths_one_shifted_by_a_pixel():
                 expected[0, 2 * path : 2 * path + 2, row, column] = conv.weight[:, :, 0, 0] @ pixel
     torch.testing.assert_close(skip(x), expected / (1 + skip.norm.eps) ** 0.5)
     assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
+
+
+def sliced_skip(skip, x, stride):
+    """Skip with selected pixels instead of strided convolutions, as checkpoints were trained."""
+    x = F.relu(x)
+    shifted = F.pad(x, (-1, 1, -1, 1))
+    path1, path2 = (
+        F.conv2d(pixels[:, :, ::stride, ::stride], conv.weight)
+        for pixels, conv in ((x, skip.conv1), (shifted, skip.conv2))
+    )
+    return skip.norm(torch.cat((path1, path2), dim=1))
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(16, 1), (32, 2)])
+def test_strided_skip_equals_selected_pixels_to_the_bit(channels, stride):
+    skip = Skip(channels, 64, stride).double().to(memory_format=torch.channels_last)
+    assert set(skip.state_dict()) >= {"conv1.weight", "conv2.weight", "norm.weight"}
+    x = torch.randn(5, channels, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    inputs, results = (x, *skip.parameters()), []
+    for out in (skip(x), sliced_skip(skip, x, stride)):
+        torch.manual_seed(0)
+        results.append((out, *torch.autograd.grad(out, inputs, torch.randn_like(out))))
+    for strided, selected in zip(*results, strict=True):
+        assert torch.equal(strided, selected)
+    # The gradient does not leave the layout of the images.
+    assert results[0][1].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_training_step_stays_on_the_device():
