@@ -106,7 +106,10 @@ class ShakeResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """float32 (N, 3, H, W), H and W divisible by 4, -> logits (N, num_classes)."""
         x = self.blocks(self.stem(images))  # (N, 4 width, H / 4, W / 4)
-        return self.linear(F.relu(x).mean(dim=(2, 3)))
+        # In bfloat16, the two best classes of some images would tie.
+        with torch.autocast(x.device.type, enabled=False):
+            x = F.relu(x).to(self.linear.weight.dtype)
+            return self.linear(x.mean(dim=(2, 3)))
 
 
 def shake_resnet(depth: int = 26, width: int = 32, num_classes: int = 10) -> ShakeResNet:

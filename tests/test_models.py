@@ -1,5 +1,7 @@
 """models/: sizes, shake coefficients forward and backward, evaluation, the shifted skip path."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -179,7 +181,45 @@ def test_strided_skip_equals_selected_pixels_to_the_bit(channels, stride):
     assert results[0][1].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_training_step_stays_on_the_device():
+@pytest.mark.parametrize("name", models.MODELS)
+def test_head_computes_in_float32_under_autocast(name):
+    torch.manual_seed(0)
+    model = models.MODELS[name](7, 8, 4).eval()  # no shake
+    images = torch.randn(16, 3, 12, 12)
+    features = []
+    model.linear.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(images)
+    assert logits.dtype == features[0].dtype == torch.float32
+    for values in (logits, features[0]):  # averages and logits have more digits than bfloat16
+        assert (values != values.bfloat16()).float().mean() > 0.5
+    expected = features[0].double() @ model.linear.weight.double().T + model.linear.bias.double()
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-5, atol=1e-6)
+    # The layers before it do compute in bfloat16.
+    difference = (logits - model(images)).abs().max()
+    assert 1e-4 < difference < 0.2
+    assert model.double()(images.double()).dtype == torch.float64
+
+
+NAMES = {
+    "small_cnn": "conv1.weight norm1.weight norm1.bias conv2.weight norm2.weight norm2.bias "
+    "conv3.weight norm3.weight norm3.bias hidden.weight hidden.bias linear.weight linear.bias",
+    "shake_resnet": "blocks.1.branch1.1.weight blocks.1.branch1.2.bias blocks.1.branch2.4.weight "
+    "blocks.1.branch2.5.running_var blocks.1.skip.conv1.weight blocks.1.skip.conv2.weight "
+    "blocks.1.skip.norm.bias stem.0.weight stem.1.running_mean linear.weight linear.bias",
+}
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_names_are_those_of_earlier_checkpoints(name):
+    model = models.MODELS[name](7, 8, 4)
+    assert set(NAMES[name].split()) <= set(model.state_dict())
+    assert len(model.state_dict()) == {"small_cnn": 22, "shake_resnet": 101}[name]
+
+
+def test_training_step_stays_on_the_device(monkeypatch):
+    # There is no autocast on this device.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **flags: contextlib.nullcontext())
     model = shake_resnet(8, 4).to("meta").train()
     model(torch.randn(2, 3, 8, 8, device="meta")).sum().backward()
     assert {p.grad.device.type for p in model.parameters()} == {"meta"}
