@@ -102,6 +102,7 @@ def add_run_arguments(parser: Parser) -> None:
     add("--device", default=DEFAULT.device, choices=DEVICES, help="device to train on")
     add("--amp", action=BooleanOptionalAction, help="compute in bfloat16; by default on CUDA only")
     add("--compile", action="store_true", help="compile the network; the first epoch takes longer")
+    add("--cuda-graphs", action="store_true", help="replay the training step as one CUDA graph")
     add = parser.add_argument_group("run").add_argument
     add("--runs", type=Path, default=DEFAULT.runs, help="folder of all runs")
     add("--run", help="name of the run; by default from loss, network and seed")

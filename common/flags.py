@@ -5,12 +5,12 @@ from collections.abc import Sequence
 # Where a run is and how it was started. In config.json only.
 PLACE = ("data", "runs", "run", "resume", "overwrite")
 # How the same numbers are computed: may differ after --resume, and between runs that are averaged.
-EXECUTION = ("device", "compile", "evaluate")
+EXECUTION = ("device", "compile", "cuda_graphs", "evaluate")
 # What the runs of one study differ in.
 LOSS_AND_SEED = ("dis", "loss", "teacher", "soft", "weight", "momentum", "seed")
 # Flags that were added later, with their defaults: left out at these, so that the files of a run
 # without them stay as they were.
-ADDED = {"momentum": None}
+ADDED = {"momentum": None, "cuda_graphs": False}
 
 
 def recorded(flags: dict) -> dict:

@@ -50,6 +50,7 @@ ALL_FLAGS = [
     "cpu",
     "--no-amp",
     "--compile",
+    "--cuda-graphs",
     "--runs",
     "elsewhere",
     "--run",
@@ -163,7 +164,7 @@ def test_every_flag_has_one_place_in_the_groups():
     assert set(flags.PLACE + flags.EXECUTION + flags.LOSS_AND_SEED) <= names
     assert names - set(flags.fixed_on_resume(RunSettings().flags())) == {
         *("data", "runs", "run", "resume", "overwrite", "device", "compile", "evaluate"),
-        "momentum",  # left out at its default, which older runs have
+        *("cuda_graphs", "momentum"),  # left out at its default, which older runs have
     }
     assert set(flags.fixed_in_study(RunSettings().flags())) == {
         *("model", "depth", "width", "epochs", "batch_size", "lr", "weight_decay", "augment"),

@@ -4,6 +4,7 @@ Accuracies are percent, losses nats.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from dataset.batches import training_batches
 from training import distributed
 from training.settings import RunSettings
 from training.statistics import EpochStatistics
+from training.step import StepResult, set_learning_rate, training_step
 
 
 class NonFiniteLossError(UserError):
@@ -55,11 +57,13 @@ def train_epoch(
     settings: RunSettings,
     epoch: int,
     previous: Tensor | None = None,
+    step: Callable[..., StepResult] | None = None,
 ) -> tuple[dict, Tensor]:
     """Train one epoch, counted from 1.
 
     train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device.
-    previous: what Loss.remember kept of earlier epochs, for a teacher that needs it.
+    previous: what Loss.remember kept of earlier epochs, for a teacher that needs it. step: the
+    training step of this model and optimizer, if it outlives the epoch: a GraphedStep.
 
     Returns the statistics of the training set as seen in this epoch (every image once, augmented,
     in training mode, by the network as it was at that step), and the prediction for each image:
@@ -69,7 +73,12 @@ def train_epoch(
     images, labels, clean_labels = train_set
     device, count = images.device, len(images)
     steps = math.ceil(count / settings.batch_size)
-    loss, statistics = settings.loss_function, EpochStatistics(count, settings.batch_size)
+    total_steps = steps * settings.epochs
+    rates = [learning_rate((epoch - 1) * steps + k, total_steps, settings.lr) for k in range(steps)]
+    # A recorded step reads its learning rate on the device.
+    step_rates = torch.tensor(rates, device=device) if settings.cuda_graphs else rates
+    step = step or training_step(model, optimizer, settings)
+    statistics = EpochStatistics(count, settings.batch_size)
     generator = seed_epoch(settings.seed, epoch)
     rank, world_size = distributed.rank(), distributed.world_size()
     batches = training_batches(
@@ -79,32 +88,17 @@ def train_epoch(
     progress = tqdm(
         batches, f"epoch {epoch}/{settings.epochs}", steps, leave=False, disable=disable
     )
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bool(settings.amp))
     model.train()
-    for step, (inputs, index) in enumerate(progress):
-        rate = learning_rate((epoch - 1) * steps + step, steps * settings.epochs, settings.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        share = distributed.share_of_batch(statistics.batch_sizes[step])
-        with autocast:
-            logits = model(inputs)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        objective, agreement = loss(
-            logits,
-            labels[index],
-            previous=None if previous is None else previous[index],
-            average=lambda mean, share=share: distributed.all_reduce_sum(share * mean),
-        )
-        optimizer.zero_grad()
-        # Gradients are means over ranks; the objective is a mean over the batch's images.
-        (share * world_size * objective).backward()
-        optimizer.step()
-        outputs = logits.detach()
-        statistics.add(share, objective.detach(), agreement, outputs, labels[index])
-        statistics.add_predictions(share, index, loss.predict(outputs))
+    for k, (inputs, index) in enumerate(progress):
+        share = distributed.share_of_batch(statistics.batch_sizes[k])
+        taught = () if previous is None else (previous[index],)
+        *scalars, predictions = step(inputs, labels[index], step_rates[k], *taught, share=share)
+        statistics.add(share, *scalars)
+        statistics.add_predictions(share, index, predictions)
+    set_learning_rate(optimizer, rates[-1])  # a number for the checkpoint
     predictions = statistics.all_predictions()
     objectives = statistics.objectives()
     if not objectives.isfinite().all():
-        step = int((~objectives.isfinite()).nonzero()[0, 0]) + 1
-        raise NonFiniteLossError(f"epoch {epoch}, step {step}: the loss is not finite")
+        first = int((~objectives.isfinite()).nonzero()[0, 0]) + 1
+        raise NonFiniteLossError(f"epoch {epoch}, step {first}: the loss is not finite")
     return statistics.summary(objectives, predictions, labels, clean_labels), predictions

@@ -14,6 +14,7 @@ from dataset.data_file import DataSet
 from models import MODELS, check_images
 from training import distributed
 from training.epoch import seed_epoch
+from training.graphs import check_cuda_graphs
 from training.settings import RunSettings
 
 MOMENTUM = 0.9
@@ -34,9 +35,11 @@ def explained_memory() -> Iterator[None]:
 def prepare_device(settings: RunSettings) -> tuple[torch.device, RunSettings, str]:
     """The device, the settings with `amp` decided for it, and its name for config.json.
 
-    Raises UserError if the device, --amp or --compile is asked for and not available.
+    Raises UserError if the device, --amp, --compile or --cuda-graphs is asked for and not
+    available.
     """
     device = distributed.own_device(choose_device(settings.device))
+    check_cuda_graphs(settings, device)
     ranks = distributed.world_size()
     processes = f", {ranks} processes" if ranks > 1 else ""
     if device.type == "cuda":

@@ -18,9 +18,11 @@ from dataset.subsets import sample_indices
 from losses import cross_entropy
 from training import checkpoint, distributed
 from training.epoch import NonFiniteLossError, learning_rate, train_epoch
+from training.graphs import GraphedStep
 from training.prepare import prepare, prepare_device
 from training.settings import RunSettings
 from training.statistics import evaluate, label_agreement, percent
+from training.step import training_step
 
 EPOCH_LINE = (
     "epoch {epoch}/{epochs}: train loss {train_objective:.4f}, accuracy {train_accuracy:.2f}%, on "
@@ -100,10 +102,13 @@ def train_epochs(
     fixed: the settings that a resumed run has to share; previous: what Loss.remember kept.
     """
     parallel_model = distributed.wrap_ddp(model, data.train[0].device)
+    step = training_step(parallel_model, optimizer, settings)
+    if settings.cuda_graphs:
+        step = GraphedStep(step, settings.batch_size)
     for epoch in range(done + 1, settings.epochs + 1):
         start = time.perf_counter()
         statistics, predictions = train_epoch(
-            parallel_model, optimizer, data.train, settings, epoch, previous
+            parallel_model, optimizer, data.train, settings, epoch, previous, step
         )
         previous = settings.loss_function.remember(previous, predictions, epoch)
         training_seconds = time.perf_counter() - start
@@ -222,7 +227,7 @@ def evaluate_run(run: Path, device: str) -> str:
     if distributed.world_size() > 1:
         raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")
     settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
-    settings = replace(settings, device=device, amp=None, compile=False)
+    settings = replace(settings, device=device, amp=None, compile=False, cuda_graphs=False)
     torch_device, settings, _ = prepare_device(settings)
     dataset = read_dataset(settings.data)
     content = checkpoint.read(run, torch_device)

@@ -32,6 +32,7 @@ class RunSettings:
     device: str = "auto"
     amp: bool | None = None  # bfloat16; None: on CUDA only
     compile: bool = False
+    cuda_graphs: bool = False
     runs: Path = Path("runs")
     run: str | None = None
     resume: str | bool = False  # True, False or "auto"
