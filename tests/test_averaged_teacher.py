@@ -187,10 +187,10 @@ def test_momentum_0_is_the_previous_epoch(script, workplace, flags):
 def test_each_epoch_learns_from_the_average_of_those_before(script, workplace, monkeypatch):
     given, predicted = [], []
 
-    def record(model, optimizer, train_set, settings, epoch, previous):
+    def record(model, optimizer, train_set, settings, epoch, previous, step):
         given.append(previous)
         statistics, predictions = train_epoch(
-            model, optimizer, train_set, settings, epoch, previous
+            model, optimizer, train_set, settings, epoch, previous, step
         )
         predicted.append(predictions.clone())
         return statistics, predictions
