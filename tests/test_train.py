@@ -11,6 +11,7 @@ from helpers import SMALL_RUN, history, make_dataset
 from torch import nn
 
 import losses
+import training.prepare
 from common import run_folder
 from common.logits import read_logits
 from dataset.batches import normalize
@@ -18,6 +19,8 @@ from dataset.data_file import read_dataset, write_dataset
 from models.small_cnn import small_cnn
 from training import checkpoint
 from training.epoch import learning_rate
+from training.prepare import prepare_device
+from training.settings import RunSettings
 from training.statistics import evaluate
 
 RUN = Path("runs/small/a")
@@ -183,6 +186,19 @@ def test_learning_rate_that_diverges_ends_with_status_1(workplace, script):
     status, _, err = script("train", *SMALL_RUN, "--epochs=3", "--lr=1e30", "--run=a")
     assert status == 1 and "not finite" in err
     assert checkpoint.read(RUN, "cpu")["epoch"] == 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_products_of_float32_matrices_stay_float32(monkeypatch, device):
+    # TF32 would round the evaluation's linear layers, and what is filtered later in this process.
+    monkeypatch.setattr(training.prepare, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    with torch.backends.cudnn.flags():  # restores them
+        on_cuda = device == "cuda"
+        chosen, settings, _ = prepare_device(RunSettings(device=device, cuda_graphs=on_cuda))
+        assert chosen.type == device and settings.amp == on_cuda
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.slow
