@@ -60,8 +60,15 @@ def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
     )
 
 
+def draw_coefficients(blocks: int, x: Tensor) -> Tensor:
+    """alpha and beta of each block for the images x (N, ...): (blocks, 2, N, 1, 1, 1)."""
+    # One draw for all blocks: a kernel instead of one each. In float32: bfloat16 would have 256
+    # values, of a mean below 1/2.
+    return torch.rand(blocks, 2, len(x), 1, 1, 1, device=x.device).to(x.dtype)
+
+
 class Block(nn.Module):
-    """x + alpha branch1(x) + (1 - alpha) branch2(x); in eval mode x + the mean of the branches.
+    """x + alpha branch1(x) + (1 - alpha) branch2(x); without coefficients x + the branches' mean.
 
     (N, in_channels, H, W) -> (N, out_channels, H / stride, W / stride)
     """
@@ -73,13 +80,12 @@ class Block(nn.Module):
         changes_size = stride != 1 or in_channels != out_channels
         self.skip = Skip(in_channels, out_channels, stride) if changes_size else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, coefficients: Tensor | None = None) -> Tensor:
         x1, x2 = self.branch1(x), self.branch2(x)
-        if self.training:
-            # Drawn in float32: bfloat16 would have 256 values, of a mean below 1/2.
-            alpha, beta = torch.rand(2, len(x), 1, 1, 1, device=x.device).to(x1.dtype)
-            return self.skip(x) + Shake.apply(x1, x2, alpha, beta)
-        return self.skip(x) + 0.5 * (x1 + x2)
+        if coefficients is None:
+            return self.skip(x) + 0.5 * (x1 + x2)
+        alpha, beta = coefficients  # (N, 1, 1, 1) each
+        return self.skip(x) + Shake.apply(x1, x2, alpha, beta)
 
 
 class ShakeResNet(nn.Module):
@@ -105,7 +111,11 @@ class ShakeResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (N, 3, H, W), H and W divisible by 4, -> logits (N, num_classes)."""
-        x = self.blocks(self.stem(images))  # (N, 4 width, H / 4, W / 4)
+        x = self.stem(images)
+        count = len(self.blocks)
+        coefficients = draw_coefficients(count, x) if self.training else [None] * count
+        for block, of_block in zip(self.blocks, coefficients, strict=True):
+            x = block(x, of_block)  # at last (N, 4 width, H / 4, W / 4)
         # In bfloat16, the two best classes of some images would tie.
         with torch.autocast(x.device.type, enabled=False):
             x = F.relu(x).to(self.linear.weight.dtype)

@@ -9,7 +9,7 @@ from torch import nn
 
 import models
 from common.errors import UserError
-from models.shake_resnet import Block, Shake, Skip, shake_resnet
+from models.shake_resnet import Block, Shake, Skip, draw_coefficients, shake_resnet
 from models.small_cnn import small_cnn
 
 
@@ -98,9 +98,15 @@ class Constant(nn.Module):
         return self.value.expand_as(x)
 
 
-def test_block_draws_uniform_independent_coefficients_for_each_image():
+def make_shown_block():
+    """A block whose output is alpha, and whose first branch has the gradient beta."""
     block = Block(4, 4, 1)
     block.branch1, block.branch2 = Constant(1), Constant(0)
+    return lambda x: block(x, draw_coefficients(1, x)[0]), block.branch1.value
+
+
+def test_coefficients_are_uniform_and_independent_for_each_image():
+    block, value = make_shown_block()
     x = torch.zeros(4000, 4, 2, 2)
     alpha = block(x)
     # One coefficient an image, the same at all its pixels.
@@ -108,7 +114,7 @@ def test_block_draws_uniform_independent_coefficients_for_each_image():
     alpha = alpha[:, 0, 0, 0]
     # The gradient of the first branch's value is beta, summed over the 16 numbers of an image.
     betas = torch.stack(
-        [torch.autograd.grad(block(x[:1]).sum(), block.branch1.value)[0] / 16 for _ in range(500)]
+        [torch.autograd.grad(block(x[:1]).sum(), value)[0] / 16 for _ in range(500)]
     )
     for draws in (alpha, betas):
         assert 0 <= draws.min() < 0.05 and 0.95 < draws.max() <= 1
@@ -119,15 +125,32 @@ def test_block_draws_uniform_independent_coefficients_for_each_image():
 
 
 def test_forward_and_backward_coefficients_are_independent():
-    block = Block(4, 4, 1)
-    block.branch1, block.branch2 = Constant(1), Constant(0)
+    block, value = make_shown_block()
     x = torch.zeros(1, 4, 2, 2)
     pairs = []
     for _ in range(500):
         out = block(x)
-        (gradient,) = torch.autograd.grad(out.sum(), block.branch1.value)
+        (gradient,) = torch.autograd.grad(out.sum(), value)
         pairs.append((out[0, 0, 0, 0].item(), gradient.item() / 16))
     assert abs(torch.corrcoef(torch.tensor(pairs).T)[0, 1]) < 0.2
+
+
+def test_blocks_draw_independently_what_a_generator_draws_in_their_order():
+    model, x = shake_resnet(14, 4).train(), torch.zeros(50, 16, 8, 8)
+    given = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, inputs, output: given.append(inputs[1]))
+    torch.manual_seed(1)
+    model(torch.randn(50, 3, 8, 8, generator=torch.Generator()))
+    torch.manual_seed(1)
+    for of_block in given:
+        assert torch.equal(of_block, torch.rand(2, 50, 1, 1, 1))
+    assert len(given) == 6
+    assert draw_coefficients(3, x.double()).dtype == torch.float64
+    # Under autocast they are drawn with all digits and rounded.
+    assert draw_coefficients(3, x.bfloat16()).dtype == torch.bfloat16
+    model.eval()(torch.randn(2, 3, 8, 8))
+    assert given[6:] == [None] * 6
 
 
 def test_evaluation_is_the_mean_of_the_branches():
