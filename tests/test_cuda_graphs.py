@@ -1,7 +1,6 @@
 """training/graphs.py: replayed steps are the plain ones, over epochs, losses and teachers.
 
-On a CPU nothing can be recorded: a stand-in replays by calling again. It treats memory as a graph
-does: it reads the inputs it was recorded with, and overwrites its outputs.
+On a CPU nothing can be recorded: a stand-in (replayed_steps.py) replays by calling again.
 """
 
 import math
@@ -11,63 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import SMALL_RUN, assert_equal_runs, history, make_dataset
+from replayed_steps import LOSSES, NETWORKS, StandIn, make_settings
 
 import training.prepare
 import training.run
+from common.errors import UserError
 from common.run_folder import read_config
 from dataset.data_file import write_dataset
 from training import checkpoint
 from training.epoch import train_epoch
-from training.graphs import WARM_UP, GraphedStep
+from training.graphs import WARM_UP, GraphedStep, check_cuda_graphs
 from training.prepare import prepare
 from training.run import send_data
-from training.settings import RunSettings
 from training.step import training_step
-
-LOSSES = {
-    "cross-entropy": {},
-    "batch": {"loss": "self-distillation"},
-    "soft": {"loss": "self-distillation", "soft": True},
-    "previous-epoch": {"loss": "self-distillation", "teacher": "previous-epoch"},
-    "previous-epochs": {
-        **{"loss": "self-distillation", "teacher": "previous-epochs"},
-        **{"momentum": 0.9, "soft": True},
-    },
-    "uniform": {"loss": "self-distillation", "teacher": "uniform", "weight": 0.2},
-}
-NETWORKS = {"small_cnn": {}, "shake_resnet": {"depth": 8, "width": 4}}
-
-
-class CalledAgain:
-    """What stands for a recorded graph: a function of tensors at fixed addresses."""
-
-    def __init__(self, step, inputs, outputs):
-        self.step, self.inputs, self.outputs, self.replays = step, inputs, outputs, 0
-
-    def replay(self):
-        self.replays += 1
-        for index, result in enumerate(self.step(*self.inputs)):
-            if self.replays == 1:
-                self.outputs.append(result)
-            elif result is not None:
-                self.outputs[index].copy_(result)
-
-
-class StandIn(GraphedStep):
-    """A GraphedStep for CPUs, which counts what it does."""
-
-    def __init__(self, *arguments):
-        super().__init__(*arguments)
-        self.plain, self.graphs = 0, []
-
-    def run(self, inputs):
-        self.plain += 1
-        return self.step(*inputs)
-
-    def record(self):
-        outputs = []
-        self.graphs.append(CalledAgain(self.step, self.inputs, outputs))
-        return self.graphs[-1], outputs
 
 
 def train_epochs(settings, step_class=None, device=None, epochs=3):
@@ -86,11 +41,6 @@ def train_epochs(settings, step_class=None, device=None, epochs=3):
         previous = settings.loss_function.remember(previous, predictions, epoch)
         records.append((record, predictions.tolist()))
     return records, model, optimizer, step
-
-
-def make_settings(loss, model="small_cnn", **changed):
-    values = {"epochs": 3, "batch_size": 16, "lr": 0.05, **LOSSES[loss], **NETWORKS[model]}
-    return RunSettings(model=model, **{**values, **changed})
 
 
 @pytest.mark.parametrize("model", NETWORKS)
@@ -130,14 +80,14 @@ def test_results_outlive_the_next_replay():
     assert step.plain == WARM_UP
 
 
-@pytest.fixture
-def stand_in(monkeypatch):
+def record_on_cpu(patch):
     """Let train.py record on a CPU, by the stand-in."""
-    monkeypatch.setattr(training.run, "GraphedStep", StandIn)
-    monkeypatch.setattr(training.prepare, "check_cuda_graphs", lambda settings, device: None)
+    patch.setattr(training.run, "GraphedStep", StandIn)
+    patch.setattr(training.prepare, "check_cuda_graphs", lambda settings, device: None)
 
 
-def test_a_run_may_go_on_with_and_without_graphs(workplace, script, stand_in):
+def test_a_run_may_go_on_with_and_without_graphs(workplace, script, monkeypatch):
+    record_on_cpu(monkeypatch)
     write_dataset(Path("data/small.npz"), make_dataset(train=76))
     flags = [*SMALL_RUN, "--epochs=3", "--dis=1", "--teacher=previous-epoch"]
     runs = {name: Path("runs/small") / name for name in ("plain", "graphs", "first", "last")}
@@ -155,10 +105,9 @@ def test_a_run_may_go_on_with_and_without_graphs(workplace, script, stand_in):
         assert saved[0]["param_groups"] == saved[1]["param_groups"]
 
 
-def test_a_run_with_graphs_can_be_evaluated_on_a_cpu(workplace, script, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(training.run, "GraphedStep", StandIn)
-        patch.setattr(training.prepare, "check_cuda_graphs", lambda settings, device: None)
+def test_a_run_with_graphs_can_be_evaluated_on_a_cpu(workplace, script):
+    with pytest.MonkeyPatch.context() as patch:
+        record_on_cpu(patch)
         assert script("train", *SMALL_RUN, "--epochs=1", "--run=a", "--cuda-graphs")[0] == 0
     assert script("train", "--evaluate", "runs/small/a", "--device=cpu")[0] == 0
 
@@ -172,9 +121,9 @@ def test_graphs_are_refused_on_a_cpu(refused, workplace):
 def test_graphs_are_refused_for_several_processes(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     settings = make_settings("batch", cuda_graphs=True)
-    with pytest.raises(training.graphs.UserError, match="torchrun"):
-        training.graphs.check_cuda_graphs(settings, torch.device("cuda"))
-    training.graphs.check_cuda_graphs(make_settings("batch"), torch.device("cuda"))
+    with pytest.raises(UserError, match="torchrun"):
+        check_cuda_graphs(settings, torch.device("cuda"))
+    check_cuda_graphs(make_settings("batch"), torch.device("cuda"))
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from far_device import CPU, FAR, STEP, FarTensor, teach_torch
 from helpers import SMALL_RUN, history, make_dataset
-from test_cuda_graphs import LOSSES, NETWORKS, StandIn, make_settings
+from replayed_steps import LOSSES, NETWORKS, StandIn, make_settings
 
 import frequency
 import spectrum
