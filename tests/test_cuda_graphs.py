@@ -126,10 +126,7 @@ def test_graphs_are_refused_for_several_processes(monkeypatch):
     check_cuda_graphs(make_settings("batch"), torch.device("cuda"))
 
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-
-
-@needs_cuda
+@pytest.mark.cuda
 def test_replays_draw_what_plain_steps_draw():
     # Random numbers come from the generator's state at the replay, not at the recording.
     def draw(x, rate):
@@ -149,7 +146,7 @@ def test_replays_draw_what_plain_steps_draw():
     assert len({tensor.sum().item() for tensor in draws[1]}) == len(draws[1])
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.parametrize("model", NETWORKS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_graph_on_cuda_is_near_plain_steps(loss, model):
@@ -166,7 +163,7 @@ def test_graph_on_cuda_is_near_plain_steps(loss, model):
             assert value is None or math.isfinite(value)
 
 
-@needs_cuda
+@pytest.mark.cuda
 @pytest.mark.slow
 @pytest.mark.parametrize("compiled", [[], ["--compile"]])
 def test_run_with_a_graph_on_cuda(workplace, script, compiled):
