@@ -39,9 +39,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
-    if args.dis and args.loss not in (None, SELF_DISTILLATION):
-        parser.error(f"--dis=1 and --loss {args.loss} exclude each other; use one")
-    args.loss = args.loss or (SELF_DISTILLATION if args.dis else CROSS_ENTROPY)
+    named = {None: None, 0: CROSS_ENTROPY, 1: SELF_DISTILLATION}[args.dis]
+    if args.loss and named not in (None, args.loss):
+        parser.error(f"--dis={args.dis} and --loss {args.loss} exclude each other; use one")
+    args.loss = args.loss or named or CROSS_ENTROPY
     args.settings = RunSettings(**{f.name: getattr(args, f.name) for f in fields(RunSettings)})
     try:
         args.settings.loss_function  # noqa: B018
@@ -53,9 +54,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 def add_loss_arguments(parser: Parser) -> None:
     loss = parser.add_argument_group("loss")
-    loss.add_argument("--loss", choices=LOSSES, help="loss; by default what --dis says")
+    loss.add_argument("--loss", choices=LOSSES, help="loss; by default set by --dis")
     loss.add_argument(
-        "--dis", type=int, default=0, choices=(0, 1), help="0 cross-entropy, 1 self-distillation"
+        "--dis",
+        type=int,
+        choices=(0, 1),
+        help="0 cross-entropy (by default), 1 self-distillation",
     )
     loss.add_argument(
         "--teacher",
@@ -89,7 +93,12 @@ def add_training_arguments(parser: Parser) -> None:
     add("--lr", type=positive, default=DEFAULT.lr, help="learning rate at the first step")
     add("--weight-decay", type=non_negative, default=DEFAULT.weight_decay, help="weight decay")
     add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
-    add("--seed", type=integer(0), default=DEFAULT.seed, help="seed of the parameters and epochs")
+    add(
+        "--seed",
+        type=integer(0),
+        default=DEFAULT.seed,
+        help="seed of initialization, data order and crops",
+    )
     add(
         *("--sample-size", "--probe"),
         type=integer(1),

@@ -170,7 +170,7 @@ def test_resuming_with_other_settings_is_refused(study, refused, resume, flag):
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
 def test_resuming_on_other_data_is_refused(study, refused, resume):
     write_dataset(Path("data/small.npz"), make_dataset(seed=1))
-    assert "data_sha256" in refused("train", *COMPLETE, resume)
+    assert "another data set" in refused("train", *COMPLETE, resume)
 
 
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])

@@ -72,6 +72,12 @@ def settings_of(*words) -> RunSettings:
 def test_loss_by_name_is_that_of_dis():
     assert settings_of("--loss", "cross-entropy") == settings_of("--dis=0") == settings_of()
     distilled = settings_of("--loss", "self-distillation")
+    for contradiction in (
+        ["--dis=0", "--loss=self-distillation"],
+        ["--dis=1", "--loss=cross-entropy"],
+    ):
+        with pytest.raises(SystemExit):
+            settings_of(*contradiction)
     assert distilled == settings_of("--dis=1") == settings_of("--dis=1", "--loss=self-distillation")
     assert distilled.loss == "self-distillation" and distilled.flags()["dis"] == 1
 

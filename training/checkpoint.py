@@ -113,11 +113,17 @@ def check_settings(run: Path, content: dict, settings: dict) -> None:
     for name, value in settings.items():
         # A setting that the checkpoint does not know was added later, and had its default.
         started = content["settings"].get(name, value)
-        if started != value:
+        if started == value:
+            continue
+        if name == "data_sha256":
             raise UserError(
-                f"--resume: {run} was started with {name} = {started}, not {value}; use that, or "
-                "name another run with --run"
+                f"--resume: {run} was started on another data set than that of --data; name the "
+                "file that it was started on, or another run with --run"
             )
+        raise UserError(
+            f"--resume: {run} was started with {name} = {started}, not {value}; use its flag with "
+            "that value, or name another run with --run"
+        )
 
 
 def load_model(run: Path, model: nn.Module, content: dict) -> None:
