@@ -142,11 +142,12 @@ def choose_images(
     """
     classes, seed = len(source.class_names), settings.seed
     train, test = np.arange(len(source.train_labels)), np.arange(len(source.test_labels))
-    if settings.train_size:
-        train = balanced_subset(source.train_labels, settings.train_size, classes, seed)
-    if settings.test_size:
-        test = balanced_subset(source.test_labels, settings.test_size, classes, seed)
-    val = train[balanced_subset(source.train_labels[train], settings.val_size, classes, seed)]
+    if size := settings.train_size:
+        train = balanced_subset(source.train_labels, size, classes, seed, "--train-size")
+    if size := settings.test_size:
+        test = balanced_subset(source.test_labels, size, classes, seed, "--test-size")
+    labels, size = source.train_labels[train], settings.val_size
+    val = train[balanced_subset(labels, size, classes, seed, "--val-size")]
     train = np.setdiff1d(train, val)
     if not len(train):
         raise UserError(f"--val-size {settings.val_size}: no image is left to train on; lower it")

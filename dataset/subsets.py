@@ -8,10 +8,13 @@ from dataset.data_file import DataSet
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, unless told otherwise
 
 
-def balanced_subset(labels: np.ndarray, size: int, num_classes: int, seed: int) -> np.ndarray:
+def balanced_subset(
+    labels: np.ndarray, size: int, num_classes: int, seed: int, flag: str
+) -> np.ndarray:
     """Sorted indices int64 (size,) of random images; class counts differ by at most one.
 
-    labels: int64 (N,). Raises UserError if a class has too few images.
+    labels: int64 (N,); flag: the flag that sets the size, for the error. Raises UserError if a
+    class has too few images.
     """
     chosen = []
     for label in range(num_classes):
@@ -19,8 +22,8 @@ def balanced_subset(labels: np.ndarray, size: int, num_classes: int, seed: int) 
         members = np.flatnonzero(labels == label)
         if len(members) < wanted:
             raise UserError(
-                f"{size} of {len(labels)} images need {wanted} of class {label}, which has only "
-                f"{len(members)}; lower --train-size, --val-size, --test-size or --sample-size"
+                f"{flag} {size}: equal classes need {wanted} images of class {label}, which has "
+                f"only {len(members)}; use a smaller {flag}"
             )
         chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
     return np.sort(np.concatenate(chosen))
@@ -34,4 +37,5 @@ def sample_indices(dataset: DataSet, size: int | None) -> np.ndarray:
     """
     if size is None and len(dataset.train_images) <= SAMPLE_SIZE:
         return np.arange(len(dataset.train_images))
-    return balanced_subset(dataset.clean_labels, size or SAMPLE_SIZE, dataset.num_classes, seed=0)
+    size, classes = size or SAMPLE_SIZE, dataset.num_classes
+    return balanced_subset(dataset.clean_labels, size, classes, seed=0, flag="--sample-size")

@@ -14,20 +14,22 @@ LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
 
 @given(st.integers(0, 60), st.integers(0, 9))
 def test_subsets_are_sorted_balanced_and_of_the_size_asked_for(size, seed):
-    subset = balanced_subset(LABELS, size, 6, seed)
+    subset = balanced_subset(LABELS, size, 6, seed, "--size")
     assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
     counts = np.bincount(LABELS[subset], minlength=6)
     assert counts.max() - counts.min() <= 1
 
 
 def test_a_subset_depends_on_the_seed_alone():
-    first, again, other = (balanced_subset(LABELS, 30, 6, seed).tolist() for seed in (0, 0, 1))
+    first, again, other = (
+        balanced_subset(LABELS, 30, 6, seed, "--size").tolist() for seed in (0, 0, 1)
+    )
     assert first == again != other
 
 
 def test_a_subset_larger_than_a_class_is_refused():
-    with pytest.raises(UserError, match="class 1, which has only 2"):
-        balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0)
+    with pytest.raises(UserError, match=r"class 1, which has only 2; use a smaller --val-size$"):
+        balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0, "--val-size")
 
 
 def test_the_sample_is_all_training_images_or_a_balanced_subset():
@@ -37,5 +39,5 @@ def test_the_sample_is_all_training_images_or_a_balanced_subset():
         indices = sample_indices(dataset, size)
         assert sorted(set(indices.tolist())) == indices.tolist()
         assert np.bincount(dataset.clean_labels[indices]).tolist() == [count // 4] * 4
-    with pytest.raises(UserError, match="--sample-size"):
+    with pytest.raises(UserError, match=r"^--sample-size 61: .* use a smaller --sample-size$"):
         sample_indices(few, 61)
