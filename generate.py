@@ -47,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         action="store_true",
         help="take a file of labels that agrees with the clean labels no better than chance",
     )
-    add("--rate", type=fraction, default=0.4, help="noise rate: share of the labels to flip")
+    add("--rate", type=fraction, help="noise rate: share of the labels to flip; by default 0.4")
     add("--seed", type=integer(0), default=0, help="seed of the labels, the subset and the shapes")
     add("--train-size", type=integer(1), help="number of images to choose; by default all")
     add("--val-size", type=integer(0), default=0, help="how many of these images to hold out")
@@ -67,10 +67,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
             if getattr(args, flag):
                 flag = flag.replace("_", "-")
                 parser.error(f"--{flag} belongs to a file of labels; name it with --noise")
-    elif Path(args.noise).is_file():
-        args.rate = None  # the file has its own
-    else:
+        if args.rate is None:
+            args.rate = DataSettings.rate
+    elif not Path(args.noise).is_file():
         parser.error(f"--noise {args.noise}: neither {models} nor a file")
+    elif args.rate is not None:
+        parser.error(
+            "--rate belongs to a noise model; a file of labels has its own rate: leave --rate out"
+        )
     if args.noise == "none":
         args.rate = 0.0
     if args.export and args.if_missing:

@@ -159,6 +159,23 @@ def test_a_good_file_survives_a_refusal(script, refused, workplace):
     assert (workplace / "a.npz").read_bytes() == before
 
 
+def test_a_size_with_too_few_images_is_refused_by_its_own_flag(refused, workplace):
+    folder = make_image_folder(workplace / "photos", count=4)
+    for flag in ("--train-size", "--test-size", "--val-size"):
+        message = refused("generate", "--dataset", folder, flag, 1000)
+        assert f"{flag} 1000: " in message and f"use a smaller {flag}" in message
+        assert message.count("-size") == 2
+
+
+def test_a_rate_is_refused_with_a_file_of_labels(script, refused, workplace):
+    (workplace / "labels.json").write_text(json.dumps([0, 1] * 10))
+    flags = [*TINY, "--noise", "labels.json", "--accept-chance-labels"]
+    assert "--rate belongs to a noise model" in refused("generate", *flags, "--rate", "0.2")
+    assert not (workplace / "data/shapes-labels.npz").exists()
+    assert script("generate", *flags)[0] == 0
+    assert read_meta("data/shapes-labels.npz")["rate_asked"] is None
+
+
 # --- --if-missing ---
 
 
