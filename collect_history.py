@@ -36,7 +36,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="compare studies of several noises, one history.json each: answer.json, or --out",
+        help="compare studies of several noises, one history.json per noise; writes answer.json, "
+        "or --out",
     )
     return parser.parse_args(argv)
 

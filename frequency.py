@@ -61,7 +61,7 @@ def frequency(args: Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    note = "runs of an unfinished pass are as before"
+    note = "runs of an unfinished pass are unchanged"
     return run_script("frequency.py", lambda: frequency(args), note)
 
 

@@ -45,7 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--accept-chance-labels",
         action="store_true",
-        help="take a file of labels that agrees with the clean labels no better than chance",
+        help="accept a file of labels that agrees with the clean labels no better than chance",
     )
     add("--rate", type=fraction, help="noise rate: share of the labels to flip; by default 0.4")
     add("--seed", type=integer(0), default=0, help="seed of the labels, the subset and the shapes")

@@ -44,7 +44,7 @@ def most_likely(prediction: Tensor) -> Tensor:
 def self_distillation(
     logits: Tensor, labels: Tensor, prediction: Tensor, weight: float | Tensor
 ) -> Tensor:
-    """Cross-entropy towards a mixture of the noisy label and a prediction.
+    """Cross-entropy toward a mixture of the noisy label and a prediction.
 
     With e_k the k-th unit vector, y the noisy label, p a predicted class (or e_p the predicted
     distribution) and lambda the weight, for logits z:
@@ -55,8 +55,8 @@ def self_distillation(
     With p = argmax z and lambda = `agreement`(p, y) this is the variant of the authors of Dong,
     Hou, Lu, Zhang, "Distillation ~ Early Stopping?" (arXiv 1910.01255) that the original repository
     trains with; it reports KL(t || softmax z), which has the same gradient but is smaller by the
-    entropy of t. With p from the epoch before it is what their abstract describes. With the
-    network's own p and a fixed lambda it is bootstrapping (Reed et al., arXiv 1412.6596), with the
+    entropy of t. With p from the previous epoch it is what their abstract describes. With the
+    network's own p and a fixed lambda it is bootstrapping (Reed et al., arXiv 1412.6596). With the
     uniform distribution it is label smoothing.
 
     logits: (N, C) float32; labels: (N,) int64; prediction: (N,) int64 or (N, C) float32; weight: a
@@ -81,9 +81,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-# A teacher takes the network's own prediction for the batch, and what Loss.remember kept of those
-# for the same images in earlier epochs (None in the first epoch); it returns the prediction to
-# learn from, (N,) or (N, C), or None if there is none yet.
+# A teacher takes the network's own prediction for the batch, and what Loss.remember kept of the
+# predictions for the same images in earlier epochs (None in the first epoch). It returns the
+# prediction to learn from, (N,) or (N, C), or None if there is none yet.
 
 
 def batch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
@@ -92,17 +92,17 @@ def batch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tenso
 
 
 def previous_epoch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """What the network predicted for the image in the epoch before: the abstract's teacher."""
+    """What the network predicted for the image in the previous epoch: the abstract's teacher."""
     return previous
 
 
 def uniform_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """All classes alike (N, C): label smoothing."""
+    """The uniform distribution (N, C): label smoothing."""
     return logits.new_full(logits.shape, 1 / logits.shape[1])
 
 
 def previous_epochs_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The moving average of the network's predictions for the image in all epochs before."""
+    """The moving average of the network's predictions for the image in all earlier epochs."""
     return previous
 
 
@@ -116,7 +116,7 @@ TEACHERS: dict[str, Callable[..., Tensor | None]] = {
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss as train.py's flags choose it. Raises UserError if they do not fit each other."""
+    """A loss as train.py's flags choose it. Raises UserError if they contradict each other."""
 
     name: str = CROSS_ENTROPY
     teacher: str = "batch"
@@ -145,7 +145,7 @@ class Loss:
         previous: Tensor | None = None,
         average: Callable[[Tensor], Tensor] = lambda value: value,
     ) -> tuple[Tensor, Tensor | None]:
-        """The objective of a batch, and lambda if a teacher has been asked.
+        """The objective of a batch, and lambda if a teacher gave a prediction.
 
         logits: (N, C) float32; labels: (N,) int64; previous: the rows for these images of what
         `remember` returned, or None; average: turns a mean over this process's images into the
@@ -174,10 +174,10 @@ class Loss:
         return outputs.argmax(dim=1)
 
     def remember(self, previous: Tensor | None, predictions: Tensor, epoch: int) -> Tensor | None:
-        """What the next epoch needs of the predictions of this and earlier epochs, or None.
+        """What the next epoch needs from the predictions of this and earlier epochs, or None.
 
-        previous: what the epoch before returned here; predictions: those of all N training images
-        in this epoch, counted from 1. For the averaged teacher, with momentum m and z_e the
+        previous: what the previous epoch returned here; predictions: those of all N training
+        images in this epoch, counted from 1. For the averaged teacher, with momentum m and z_e the
         distributions (N, C) predicted in epoch e, temporal ensembling's average (Laine, Aila,
         arXiv 1610.02242) corrected for its start from 0:
 

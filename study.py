@@ -7,12 +7,12 @@
     python study.py --data cifar10 --seeds 0 1 2 --list > commands.txt     for other machines
 
 A study has a data set for each noise, rate and seed, and a run for each loss on it. It skips what
-is complete and goes on with what was interrupted, so the same command finishes a stopped study. It
+is complete and continues what was interrupted, so the same command finishes a stopped study. It
 ends with a table for each noise and rate, figures in figures/<name>-<noise><percent>/, and three
 lines on what they show if cross-entropy and one other loss were trained.
 
-With several GPUs each run has one of its own; on a CPU the runs share the cores. --list prints the
-training commands, one a line, for a job array or GNU parallel: see docs/many-machines.md.
+With several GPUs, each run has its own GPU; on a CPU the runs share the cores. --list prints the
+training commands, one per line, for a job array or GNU parallel: see docs/many-machines.md.
 """
 
 import sys
@@ -36,14 +36,14 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--rate", nargs="+", type=fraction, default=[0.4], help="noise rates (by default 0.4)")
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds (by default 0)")
     add("--loss", nargs="+", default=LOSSES, help=f"by default {' '.join(LOSSES)}")
-    add("--data-seed", type=integer(0), help="one data set for all seeds (by default one each)")
+    add("--data-seed", type=integer(0), help="one data set for all seeds (by default one per seed)")
     add(
         "--generate", default="", metavar="FLAGS", help="more flags of generate.py, by default none"
     )
     add("--train", default="", metavar="FLAGS", help="more flags of train.py, by default none")
     add("--name", help="the study's name in file names (by default the name of the data)")
-    add("--jobs", type=integer(1), help="runs side by side (by default one a GPU, or 2 on a CPU)")
-    add("--list", action="store_true", help="only print the training commands, one a line")
+    add("--jobs", type=integer(1), help="runs side by side (by default one per GPU, or 2 on a CPU)")
+    add("--list", action="store_true", help="only print the training commands, one per line")
     return parser.parse_args(join_flags(sys.argv[1:] if argv is None else argv))
 
 

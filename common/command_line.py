@@ -1,4 +1,4 @@
-"""What the command lines share: one parser, typed arguments, one way to end.
+"""What the command lines share: a parser, typed arguments, and how a script ends.
 
 A script is `parse_args`, `main` and a guard; `main` hands its work to `run_script`.
 """
@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=HelpFormatter)
 
     def error(self, message: str):
-        # All processes that torchrun starts on a machine have the same flags: one speaks.
+        # All processes that torchrun starts on a machine have the same flags: only one prints.
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
         raise SystemExit(2)
@@ -60,10 +60,10 @@ def fraction(text: str) -> float:
 
 
 def positive(text: str) -> float:
-    """A type for finite numbers over 0."""
+    """A type for finite numbers above 0."""
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: use a finite number over 0")
+        raise argparse.ArgumentTypeError(f"{text}: use a finite number above 0")
     return value
 
 
@@ -83,7 +83,7 @@ def _number(text: str) -> float:
 
 
 def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments by which a script is told which runs to read."""
+    """Add the arguments that name the runs to read."""
     parser.add_argument(
         "run", nargs="*", type=Path, help="runs, or folders of runs; by default all below --runs"
     )
@@ -93,9 +93,9 @@ def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
 def run_script(name: str, work: Callable[[], int | None], interrupted: str = "") -> int:
     """Do a script's work; returns its exit status.
 
-    0 or what `work` returns, that of a UserError, 2 for an OSError (one line on standard error),
-    130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy. A reader that closes the pipe, such
-    as `head`, ends the script quietly.
+    The status is 0 or what `work` returns, the status of a UserError, 2 for an OSError (each with
+    one line on standard error), or 130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy. A
+    reader that closes the pipe, such as `head`, ends the script quietly.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         # A batch system's SIGTERM ends a script as Ctrl-C does.

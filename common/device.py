@@ -6,9 +6,9 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def choose_device(name: str):
-    """The torch.device for --device auto, cpu or cuda: a GPU if there is one, unless told cpu.
+    """The torch.device for --device auto, cpu or cuda: `auto` uses a GPU if there is one.
 
-    Raises UserError if a GPU is asked for and there is none.
+    Raises UserError for `cuda` without a GPU.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""One process makes a file, the others wait for it."""
+"""One process makes a file, and the others wait for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from common.run_folder import NO_LOCKS
 def making(path: Path) -> Iterator[None]:
     """Hold the lock beside a file that is to be made; print a line if another process holds it.
 
-    Inside, look again whether the file is there: the other process may have made it. On a file
-    system without locks nothing is held. Raises OSError if the lock file cannot be written.
+    Inside, check again whether the file exists: the other process may have made it. On a file
+    system without locks, no lock is held. Raises OSError if the lock file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
@@ -22,7 +22,7 @@ def making(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            print(f"waiting: another process makes {path}", flush=True)
+            print(f"waiting: another process is making {path}", flush=True)
             lock.acquire(poll_interval=0.2)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
@@ -32,7 +32,7 @@ def making(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # A process that waits for the removed file gets it next, and a new one a file of its own:
-        # both then find the data set, or both try what has failed.
+        # A waiting process then gets the removed lock file, and a new process makes another one.
+        # Both find the data set, or both try again what has failed.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON objects."""
+"""Atomic file writes, and JSON objects."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Which of train.py's flags matter for what, by their names in config.json: the one definition."""
+"""Which of train.py's flags matter for which purpose, by their names in config.json."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ PLACE = ("data", "runs", "run", "resume", "overwrite")
 EXECUTION = ("device", "compile", "cuda_graphs", "evaluate")
 # What the runs of one study differ in.
 LOSS_AND_SEED = ("dis", "loss", "teacher", "soft", "weight", "momentum", "seed")
-# Flags that were added later, with their defaults: left out at these, so that the files of a run
-# without them stay as they were.
+# Flags that older runs do not have, with their defaults. At its default such a flag is left out, so
+# that old and new runs with the same settings compare equal.
 ADDED = {"momentum": None, "cuda_graphs": False}
 
 
@@ -19,7 +19,7 @@ def recorded(flags: dict) -> dict:
 
 
 def fixed_on_resume(flags: dict) -> dict:
-    """The flags that have to be the same when a run goes on."""
+    """The flags that must be the same when a run resumes."""
     return _select(flags, PLACE + EXECUTION)
 
 

@@ -1,14 +1,14 @@
 """A run on disk: the folder runs/<data set>/<run>/ that the scripts hand to each other.
 
     config.json          every flag, the data set's digest and meta, versions, the device's name
-    history.jsonl        one JSON object an epoch, appended and flushed
+    history.jsonl        one JSON object per epoch, appended and flushed
     logits.npy           outputs on the test images after each epoch: common/logits.py
     probe_logits.npy     outputs on a fixed sample of training images after each epoch
     probe_indices.npy    which training images these are
     checkpoint.pt        what --resume needs: training/checkpoint.py
     lock                 held by the process that trains the run
     frequency.json       measures in the frequency domain: analysis/frequency_file.py
-    memorization.json    what is remembered of the noisy labels: analysis/memorization_file.py
+    memorization.json    what is memorized of the noisy labels: analysis/memorization_file.py
     spectrum.json        measures along a kernel's eigenvectors: analysis/spectrum_file.py
 
 A run exists if it has a config.json.
@@ -35,7 +35,7 @@ FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spec
 FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES)
 FILES += (FREQUENCY, MEMORIZATION, SPECTRUM)
 FILES += ("checkpoint.pt", "checkpoint.prev.pt")
-# What the system says of a lock on a file system without locks.
+# The system's errors for a lock on a file system without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
@@ -43,8 +43,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 def locked(run: Path) -> Iterator[None]:
     """Hold the run's lock, in a folder that exists. Raises UserError if another process does.
 
-    The system releases the lock of a process that has ended. A file system without locks trains
-    without one, and says so.
+    The system releases the lock of a process that has ended. On a file system without locks, the
+    run trains without one, and a line says so.
     """
     lock = filelock.FileLock(run / "lock", timeout=0)
     try:
@@ -62,7 +62,7 @@ def locked(run: Path) -> Iterator[None]:
         return
     try:
         (run / "lock").write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
-        for name in FILES:  # what a process that was killed had begun to write
+        for name in FILES:  # left by a process that was killed while it wrote
             for temporary in run.glob(f"{name}.*tmp"):
                 temporary.unlink(missing_ok=True)
         yield
@@ -82,7 +82,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def remove_run(run: Path) -> None:
-    """Delete a run's files; config.json, which makes the run exist, goes first."""
+    """Delete a run's files, first config.json, without which the run does not exist."""
     for name in FILES:
         (run / name).unlink(missing_ok=True)
 

@@ -1,6 +1,6 @@
 """The data-set file.
 
-A data set is one `.npz` file, complete in itself:
+A data set is one self-contained `.npz` file:
 
     train_images   uint8 (N, H, W, 3)
     train_labels   int64 (N,)    the noisy labels, which training uses
@@ -10,7 +10,7 @@ A data set is one `.npz` file, complete in itself:
     test_images    uint8 (M, H, W, 3)
     test_labels    int64 (M,)    always clean
     class_names    str (C,)
-    meta           one JSON text: source, noise, rate asked and rate found, transition counts, seed,
+    meta           one JSON text: source, noise, requested and actual rate, transition counts, seed,
                    sizes, sha256 of each array, format version
 
 It is written without pickle and read with `allow_pickle=False`.
@@ -37,7 +37,7 @@ SPLITS = {
     "test_images": ("test_labels",),
 }
 ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *labels))
-# What draws of one data set, made with different seeds, differ in.
+# The fields of meta that differ between draws of one data set, which are made with different seeds.
 DRAWN = ("seed", "sha256", "transitions", "rate_found", "val_rate_found")
 REMEDY = "make it with generate.py"
 
@@ -140,7 +140,7 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     except (ValueError, TypeError, AttributeError) as error:
         reason = error
         if not zipfile.is_zipfile(path):
-            reason = "no .npz file"
+            reason = "not an .npz file"
         elif "pickle" in str(error):
             reason = "it holds pickled objects, which are never read"
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error

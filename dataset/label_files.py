@@ -1,4 +1,4 @@
-"""Noisy labels that other projects made, read from a file, and those made here, written to one."""
+"""Read noisy labels that other projects made from a file, and write those made here to one."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from common.files import write_text
 from dataset.label_formats import read_content
 from dataset.noise import chance_agreement
 
-# The names under which label files keep the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
+# The names that label files give to the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
 CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
 NOT_NOISE = (*CLEAN_NAMES, "clean_coarse_label")
 SHOWN_NAMES = 6  # in an error
@@ -20,9 +20,9 @@ STANDARD_ERRORS = 4
 def read_labels(path: Path, name: str | None, clean: np.ndarray, num_classes: int) -> np.ndarray:
     """Labels int64 (N,) made elsewhere, in the order of the clean labels `clean` (N,).
 
-    path: a JSON list of integers (DivideMix and its heirs), a JSON object from file names with an
-    index in front to integers (confident learning), a CSV, an integer .npy, or a .pt as of CIFAR-N
-    (arXiv 2110.12088), read without running code. name: which of several lists to read. Clean
+    path: a JSON list of integers (DivideMix and its successors), a JSON object from file names that
+    begin with an index to integers (confident learning), a CSV, an integer .npy, or a .pt such as
+    CIFAR-N's (arXiv 2110.12088); no code in it is run. name: which of several lists to read. Clean
     labels beside the noisy ones are compared with `clean` one by one.
 
     Raises UserError that says what does not fit.
@@ -41,24 +41,24 @@ def read_labels(path: Path, name: str | None, clean: np.ndarray, num_classes: in
         if differ := int((listed != clean).sum()):
             raise UserError(
                 f"--noise {path}: its clean labels differ from the data set's in {differ} of "
-                f"{len(clean)} places; it is of other images or of another order"
+                f"{len(clean)} places; it belongs to other images or to another order"
             )
     return noisy
 
 
 def check_agreement(path: Path, noisy: np.ndarray, clean: np.ndarray, num_classes: int) -> None:
-    """Refuse labels that agree with the clean ones no better than chance: of another order.
+    """Refuse labels that agree with the clean ones no better than chance.
 
-    noisy, clean: int64 (N,). Raises UserError unless the number of images whose labels agree is
-    over that of permuted labels by more than STANDARD_ERRORS of it.
+    noisy, clean: int64 (N,). Raises UserError unless the number of images whose labels agree
+    exceeds the mean for permuted labels by more than STANDARD_ERRORS standard errors.
     """
     mean, deviation = chance_agreement(clean, noisy, num_classes)
     agree = int((noisy == clean).sum())
     if agree <= mean + STANDARD_ERRORS * deviation:
         raise UserError(
             f"--noise {path}: its labels agree with the clean ones in {agree} of {len(clean)} "
-            f"places, no better than chance ({mean:.0f}): it is of other images or of another "
-            "order; if you mean it, add --accept-chance-labels"
+            f"places, no better than chance ({mean:.0f}): it belongs to other images or to another "
+            "order; to use it anyway, add --accept-chance-labels"
         )
 
 
@@ -92,7 +92,7 @@ def _choose(path: Path, name: str | None, names: list[str]) -> str:
 
 
 def _as_labels(path: Path, name: str, values, clean: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 (N,) of `values`. Raises UserError unless they are as many integers in range."""
+    """int64 (N,) of `values`. Raises UserError unless they are N integers in range."""
     try:
         labels = np.asarray(values)
         what = f"{str(labels.dtype)[:40]} {labels.shape}"

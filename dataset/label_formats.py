@@ -10,17 +10,18 @@ import numpy as np
 
 from common.errors import UserError
 
-# No label file of another project comes near it; a larger one would only fill the memory.
+# No label file of another project comes near this size; a larger file would only fill the memory.
 BYTES_PER_IMAGE, BYTES_BESIDES = 1000, 2**20
-# CIFAR as one file an image: its index in the official order, and its class.
+# CIFAR as one file per image: its index in the official order, and its class.
 FILE_NAME = re.compile(r"(?:.*[/\\])?(\d{1,9})_([^/\\]+)\.\w+", re.DOTALL)
 
 
 def read_content(path: Path, num_images: int):
     """What a label file holds: a list or array of labels, or a dict of them by name.
 
-    The suffix tells the format; unknown ones are read as text, JSON or CSV. Nothing in a file is
-    executed. Raises UserError if it cannot be read, or is too large for `num_images` labels.
+    The suffix determines the format; a file with another suffix is read as text, JSON or CSV.
+    Nothing in a file is executed. Raises UserError if it cannot be read, or is too large for
+    `num_images` labels.
     """
     readers = {".json": _read_json, ".csv": _read_csv, ".npy": _read_npy}
     readers |= {".pt": _read_pt, ".pth": _read_pt}
@@ -31,13 +32,13 @@ def read_content(path: Path, num_images: int):
         if not size:
             raise ValueError("it is empty")
         return readers.get(path.suffix.lower(), _read_text)(path)
-    # Bytes that others wrote can make a reader fail in any way, also by memory and recursion.
+    # A file from elsewhere can make a reader fail in any way, even by memory or recursion.
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["damaged"])[0][:120]
         if isinstance(error, UnpicklingError) or "pickle" in reason:
             reason = "it is damaged, or holds pickled objects, which are never executed"
         elif isinstance(error, UnicodeDecodeError):
-            reason = "it is no text; use .json, .csv, .npy or .pt"
+            reason = "it is not text; use .json, .csv, .npy or .pt"
         raise UserError(f"--noise {path}: cannot be read ({reason}); see docs/labels.md") from None
 
 
@@ -49,11 +50,11 @@ def _read_json(path: Path):
 
 
 def _by_file_name(content: dict[str, int]) -> dict:
-    """{"train/airplane/10008_airplane.png": 3, ...} -> labels in the order of the index in front.
+    """{"train/airplane/10008_airplane.png": 3, ...} -> labels in the order of the names' index.
 
-    The files of Northcutt et al., "Confident Learning" (arXiv 1911.00068). The names hold the clean
-    labels as well: classes are numbered in alphabetical order, as CIFAR's are. Raises ValueError
-    if the keys are no such names, or do not count 0, 1, 2, ...
+    The files of Northcutt et al., "Confident Learning" (arXiv 1911.00068). The names contain the
+    clean labels as well: classes are numbered in alphabetical order, as CIFAR's are. Raises
+    ValueError if the keys are not such names, or do not count 0, 1, 2, ...
     """
     names = [FILE_NAME.fullmatch(key) for key in content]
     if not all(names):
@@ -70,10 +71,10 @@ def _by_file_name(content: dict[str, int]) -> dict:
 
 
 def _read_csv(path: Path):
-    """Columns of integers by name; without a header a list, or columns label, 1, 2, ...
+    """Columns of integers by name; without a header a list, or the columns label, 1, 2, ...
 
-    A column that counts 0, 1, 2, ... beside others is the images' index, and left out, as are
-    columns of anything but integers. Raises ValueError if no column is left.
+    A column that counts 0, 1, 2, ... beside others is the images' index and is left out. Columns
+    of anything but integers are left out too. Raises ValueError if no column is left.
     """
     rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if row]
     has_header = rows and all(_as_integers([cell]) is None for cell in rows[0])
@@ -113,11 +114,11 @@ def _read_npy(path: Path):
 
 
 def _read_pt(path: Path):
-    """A dict of arrays or tensors, or one of them; of foreign names only numpy's array types."""
+    """A dict of arrays or tensors, or one of them; of other types only numpy's are allowed."""
     import torch
 
     allowed = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in "bhilqBHILQfd")]
-    # numpy 2 moved what an array is rebuilt with; files hold the name of either place.
+    # numpy 2 moved the function that rebuilds an array; files name either place.
     core = np._core if hasattr(np, "_core") else np.core
     rebuild = core.multiarray._reconstruct
     allowed += [(rebuild, f"numpy.{place}.multiarray._reconstruct") for place in ("core", "_core")]

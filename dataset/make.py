@@ -1,4 +1,4 @@
-"""Make a data set: choose images, make or read noisy labels, and say what was made."""
+"""Make a data set: choose images, make or read noisy labels, and describe the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class DataSettings:
     noise: str = "pair"  # a name of NOISES, or a file of labels
     labels: str | None = None  # which labels of the file
     matched: bool = False  # only the file's class transitions, independent of the image
-    accept_chance_labels: bool = False  # also a file that agrees with the clean labels by chance
+    accept_chance_labels: bool = False  # accept a file that agrees only by chance
     rate: float | None = 0.4  # share of the labels that are flipped; None: the file's
     seed: int = 0
     train_size: int | None = None  # images to choose, in equal classes; None: all
@@ -97,7 +97,7 @@ def export_labels(path: Path, noisy: np.ndarray) -> None:
 def check_unused(path: Path, dataset: DataSet) -> None:
     """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
 
-    A file that is there already is made again, as with another title.
+    The same data set may be written again, for example with another title.
     """
     if not path.exists():
         return
@@ -112,9 +112,9 @@ def check_unused(path: Path, dataset: DataSet) -> None:
 def make_labels(source: Source, splits: Sequence[np.ndarray], settings: DataSettings) -> np.ndarray:
     """Noisy labels int64 (N,) of the source's training images, NOT_CHOSEN outside the splits.
 
-    splits: indices of the training and of the validation images. Each split is flipped by itself,
-    so that each has the rate asked for, or of a file matched by itself. Raises UserError if a file
-    of labels does not fit.
+    splits: indices of the training and of the validation images. Each split is flipped separately,
+    so that each has the requested rate; a file's labels are also matched separately. Raises
+    UserError if a file of labels does not fit.
     """
     clean, classes, seed = source.train_labels, source.class_names, settings.seed
     noisy = np.full(len(clean), NOT_CHOSEN)
@@ -185,7 +185,7 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
 
 
 def describe(dataset: DataSet) -> str:
-    """What was made, for the user: sizes, noise rate, clean against noisy labels, digests."""
+    """A description for the user: sizes, noise rate, clean against noisy labels, digests."""
     count = len(dataset.train_labels)
     counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
     height, width = dataset.image_size
@@ -198,8 +198,8 @@ def describe(dataset: DataSet) -> str:
     ]
     if dataset.meta["noise"] == "asymmetric":
         lines.append(
-            f"asymmetric: the rate asked, {dataset.meta['rate_asked']:g}, is the rate among the "
-            "five classes that are confused, which are half of a balanced data set"
+            f"asymmetric: the requested rate, {dataset.meta['rate_asked']:g}, is the rate among "
+            "the five classes that are confused, which are half of a balanced data set"
         )
     digests = array_digests(dataset)
     return "\n".join(lines + [f"sha256 of {n}: {digests[n]}" for n in digests if "labels" in n])

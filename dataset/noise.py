@@ -1,7 +1,7 @@
 """The noise models: the one place where a noise model is added.
 
 A noise model is a function of the clean labels, the class names and a random generator; it returns
-what each label becomes if it is flipped. NOISES lists the models by name.
+the label that each image gets if its label is flipped. NOISES lists the models by name.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def asymmetric(
 ) -> np.ndarray:
     """CIFAR-10's look-alike classes by ASYMMETRIC; the other five classes keep their labels.
 
-    labels and result: int64 (N,). Raises UserError for other classes than CIFAR-10's.
+    labels and result: int64 (N,). Raises UserError for classes other than CIFAR-10's.
     """
     if sorted(class_names) != sorted(CIFAR10_CLASSES):
         raise UserError(
@@ -65,8 +65,8 @@ def flip_labels(
     """Noisy labels int64 (N,): exactly round(rate n) of the clean labels (N,) are flipped.
 
     n counts the images that the model can flip: all of them, or those of the five classes of
-    asymmetric noise. Which labels are flipped, and what they become, are two draws of `seed` over
-    all N labels, so that the labels flipped at a lower rate are among those flipped at a higher.
+    asymmetric noise. Which labels are flipped and what they become are drawn separately from
+    `seed` for all N labels, so a label flipped at a lower rate is also flipped at a higher one.
     """
     random = np.random.default_rng([seed, 1])
     order = random.permutation(len(labels))
@@ -82,7 +82,7 @@ def match_transitions(noisy: np.ndarray, clean: np.ndarray, seed: int) -> np.nda
     """Labels int64 (N,) with the class transitions of `noisy`, but independent of the image.
 
     noisy, clean: int64 (N,). Within each clean class the noisy labels are permuted, so that their
-    `transition_counts` are the same: a control that tells "which image" from "which class".
+    `transition_counts` are the same: a control that separates "which image" from "which class".
     """
     random = np.random.default_rng([seed, 5])
     matched = noisy.copy()
@@ -101,7 +101,7 @@ def chance_agreement(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> 
     n = len(clean)
     k, m = (np.bincount(labels, minlength=num_classes).astype(float) for labels in (clean, noisy))
     pairs = k @ m  # ones in the matrix
-    # Its squares, summed, after its row and column means are taken out.
+    # The sum of its squares after its row and column means are subtracted.
     squares = pairs - (k @ m**2 + k**2 @ m) / n + (pairs / n) ** 2
     return pairs / n, float(np.sqrt(max(squares, 0) / max(n - 1, 1)))
 

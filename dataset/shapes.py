@@ -1,4 +1,4 @@
-"""The built-in images: ten drawn shapes, light on dark, so that nothing has to be fetched."""
+"""The built-in images: ten drawn shapes, light on dark, so that nothing has to be downloaded."""
 
 import numpy as np
 
@@ -42,7 +42,7 @@ SHAPES = {
 def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Drawn shapes, light on dark, in equal classes and random order.
 
-    Place, size, tilt (under 15 degrees, so that a plus is no cross), both colors and the pixel
+    Place, size, tilt (under 15 degrees, so that a plus is not a cross), both colors and the pixel
     noise are random. Returns images uint8 (count, 32, 32, 3) and labels int64 (count,).
     """
     side, chunk = 32, 4096  # chunk: images drawn at a time, to bound memory

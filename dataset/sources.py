@@ -15,7 +15,7 @@ from dataset.shapes import SHAPES, draw_shapes
 
 CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
 CIFAR100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-LARGEST = 64  # pixels a side of a folder's images
+LARGEST = 64  # pixels per side, of a folder's images
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def load_cifar100(settings) -> Source:
 
 
 def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
-    """CIFAR through torchvision, which fetches it if absent and checks the md5 of what it reads.
+    """CIFAR through torchvision, which downloads it if absent and checks the md5 of its files.
 
     name: of torchvision's data set; md5: of its archive in `folder`. Raises UserError if
     torchvision does not import or the archive is not available.
@@ -50,8 +50,7 @@ def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"--dataset {name.lower()} needs torchvision, which does not import here ({error}); "
-            "install the pair of torch and torchvision that fit each other, or use a folder of "
-            "images"
+            "install versions of torch and torchvision that match, or use a folder of images"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -59,7 +58,7 @@ def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
     except (OSError, RuntimeError) as error:
         archive = f"{title.lower()}-python.tar.gz"
         raise UserError(
-            f"{title} cannot be fetched ({error}); put {archive} (md5 {md5}) into "
+            f"{title} cannot be downloaded ({error}); put {archive} (md5 {md5}) into "
             f"{folder.resolve()} and run this again"
         ) from error
     return Source(
@@ -161,7 +160,7 @@ def _read_split(
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """uint8 (H, W, 3) of an image file. Raises UserError if it is none or too large."""
+    """uint8 (H, W, 3) of an image file. Raises UserError if it is not an image or is too large."""
     from PIL import Image, UnidentifiedImageError
 
     try:

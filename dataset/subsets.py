@@ -33,7 +33,7 @@ def sample_indices(dataset: DataSet, size: int | None) -> np.ndarray:
     """Sorted indices int64 (n,) of the training images that are evaluated after each epoch.
 
     Class-balanced, and the same for every run on a data set; all images, or SAMPLE_SIZE of them,
-    if size is None. Raises UserError if there are not as many.
+    if size is None. Raises UserError if there are too few.
     """
     if size is None and len(dataset.train_images) <= SAMPLE_SIZE:
         return np.arange(len(dataset.train_images))

@@ -48,8 +48,8 @@ COMPARISONS: dict[str, Callable[[Sequence[dict]], Figure]] = {
 def draw_study(history: dict, delta: float | None, folder: Path) -> dict[str, list[str]]:
     """Draw every figure of a study into the folder, and print the paths.
 
-    Returns what could not be drawn: reason -> names of files. Raises UserError if the runs have no
-    common mean, OSError if a file cannot be written.
+    Returns what could not be drawn: reason -> names of files. Raises UserError if the runs cannot
+    be averaged, OSError if a file cannot be written.
     """
     groups = group_by_loss(history)
     makers = {name: partial(figure, history, groups, delta) for name, figure in FIGURES.items()}
@@ -57,7 +57,7 @@ def draw_study(history: dict, delta: float | None, folder: Path) -> dict[str, li
 
 
 def draw_comparison(histories: Sequence[dict], folder: Path) -> dict[str, list[str]]:
-    """Draw several studies beside each other into the folder, and print the paths.
+    """Draw several studies side by side into the folder, and print the paths.
 
     Studies of different noises give COMPARISONS; studies that differ in their noise rate only give
     rate.png. Returns what could not be drawn: reason -> names of files. Raises UserError if the

@@ -16,7 +16,7 @@ from losses import CROSS_ENTROPY, SELF_DISTILLATION
 from plotting.style import DASHED, loss_styles, noise_title, subplots
 
 ROWS = {"clean": "clean labels", "individual": "individual noise"}
-FIRST_INDEX = 5  # bands of fewer eigenvectors before it scatter too much to be read
+FIRST_INDEX = 5  # the small bands before it scatter too much to be read
 PLAIN_EPOCHS = 5  # epochs of cross-entropy that are shown, from light to dark
 PART_STYLES = {
     "clean": {"color": "#222222", "linestyle": "-"},
@@ -26,10 +26,10 @@ PART_STYLES = {
 
 
 def filter_figure(histories: Sequence[dict]) -> Figure:
-    """A column a noise: shares of clean labels and individual noise along the eigenvectors.
+    """One column per noise: shares of clean labels and individual noise along the eigenvectors.
 
-    Cross-entropy at five epochs from light to dark gray, distillation's last epoch in its color,
-    with the equivalent epoch named. Raises UserError if a run has no spectrum.json.
+    Cross-entropy is shown at five epochs from light to dark gray, distillation at its last epoch in
+    its color, with the equivalent epoch named. Raises UserError if a run has no spectrum.json.
     """
     check_spectra(histories)
     columns = len(histories)
@@ -94,7 +94,7 @@ def band_middles(edges: Sequence[int]) -> np.ndarray:
 
 
 def equivalent_text(distilled: dict, plain: dict) -> str:
-    """The equivalent epochs of the draws, as in: like epoch 21 ± 2 of cross-entropy."""
+    """The equivalent epochs of the draws, as in: like epoch 21 (19 to 24) of cross-entropy."""
     likes = [like_epoch(distilled[draw], plain[draw]) for draw in distilled if draw in plain]
     epochs = [values["epoch"] for values in likes]
     if not epochs:
@@ -104,7 +104,7 @@ def equivalent_text(distilled: dict, plain: dict) -> str:
 
 
 def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]) -> None:
-    """What is shown, and the legend below."""
+    """Add a caption that says what is shown, and the legend below."""
     data, first = histories[0]["data"], histories[0]["runs"][0]
     draws = {len(runs) for history in histories for runs in group_by_loss(history).values()}
     numbers = " or ".join(map(str, sorted(draws)))
@@ -175,7 +175,7 @@ def draw_energies(axes: Axes, entries: Sequence[dict]) -> None:
     ends = np.array(entries[0]["bands"][1:]) - 1
     for part, style in PART_STYLES.items():
         energies = [entry["energies"][part] for entry in entries]
-        # A part that was dropped, as it is a multiple of the clean one, has no shares.
+        # A part that was dropped because it is a multiple of the clean one has no shares.
         shares = {x for e in entries for row in e["shares"]["softmax"][part] for x in row}
         if None not in energies and shares != {None}:
             axes.plot(ends, np.cumsum(as_array(energies).mean(0)), **style)

@@ -1,4 +1,4 @@
-"""Figures of what frequency.py measured: the original's, and what was learned by frequency."""
+"""Figures of frequency.py's measures: the original's figure, and what was learned by frequency."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ from plotting.style import (
 
 
 def frequency_figure(history: dict, groups: dict, delta: float | None) -> Figure:
-    """The original's figure: both ratios at one delta, and what true and shuffled labels have."""
+    """The original's figure: both ratios at one delta, and levels of clean and shuffled labels."""
     panels = (
         ("delta_norm", "$|y_{low}|\\,/\\,(|y_{low}|+|y_{high}|)$", "ratio of norms"),
         ("energy_share", "$|y_{low}|^2/(|y_{low}|^2+|y_{high}|^2)$", "share of energy"),

@@ -1,4 +1,4 @@
-"""The overview: for each noise, who is ahead, where one stops, and when memorization sets in."""
+"""The overview: for each noise, accuracy by epoch and by stopping rule, and memorization."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from plotting.style import draw, loss_styles, noise_title, subplots
 
 
 def overview_figure(histories: Sequence[dict]) -> Figure:
-    """A row a noise: test accuracy by epoch, accuracy where one stops, memorization gap by epoch.
+    """One row per noise: test accuracy by epoch and by stopping rule, memorization gap by epoch.
 
     Raises UserError if a run has no memorization.json.
     """
@@ -46,7 +46,7 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
         gaps.set_ylim(bottom=min(0, gaps.get_ylim()[0]))
     first = axes[0]
     first[0].set_title("test accuracy by epoch", fontsize=10)
-    first[1].set_title("where one stops: draws, mean, 95% interval", fontsize=10)
+    first[1].set_title("test accuracy by stopping rule: draws, mean, 95% interval", fontsize=10)
     for panel in axes[:, 1]:
         panel.set_ylabel("test accuracy (%)")
     first[2].set_title("memorization gap by epoch", fontsize=10)
@@ -67,7 +67,7 @@ def draw_curves(axes: Axes, groups: dict, styles: dict, curve) -> int:
 
 
 def draw_stops(axes: Axes, groups: dict, styles: dict) -> None:
-    """Test accuracy where each run is stopped: a dot a draw, the mean and its 95% interval."""
+    """Test accuracy by stopping rule: one dot per draw, the mean and its 95% interval."""
     count = len(groups)
     for k, (loss, runs) in enumerate(groups.items()):
         style = {"color": styles[loss]["color"], "marker": styles[loss]["marker"]}
@@ -107,7 +107,7 @@ def memorization_onset(groups: dict) -> float:
 
 
 def add_legend(figure: Figure, axes: Axes, histories: Sequence[dict]) -> None:
-    """Caption above, and the losses in a row below."""
+    """Add the caption above, and the losses in a row below."""
     data, first = histories[0]["data"], histories[0]["runs"][0]
     draws = {len(runs) for history in histories for runs in group_by_loss(history).values()}
     numbers = " or ".join(map(str, sorted(draws)))

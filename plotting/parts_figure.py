@@ -53,7 +53,7 @@ def learned_parts_figure(history: dict, groups: dict, delta: float | None) -> Fi
 
 
 def add_legend(figure: Figure, groups: dict) -> None:
-    """The losses by color, the bands by line style, and the ideal predictor."""
+    """Add a legend: the losses by color, the bands by line style, and the ideal predictor."""
     handles = [
         Line2D([], [], color=style["color"], label=loss)
         for loss, style in loss_styles(groups).items()

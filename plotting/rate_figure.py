@@ -12,7 +12,7 @@ from plotting.style import loss_styles, subplots
 
 
 def rate_figure(histories: Sequence[dict]) -> Figure:
-    """Test accuracy against the share of wrong labels, a panel for each way to stop.
+    """Test accuracy against the share of wrong labels, one panel per stopping rule.
 
     Raises UserError unless the histories differ in their noise rate only.
     """

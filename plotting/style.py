@@ -24,8 +24,8 @@ PARAMETERS = {
     "lines.linewidth": 1.6,
 }
 DASHED = (0, (4, 1.2))
-# The color means the same loss in every figure. Colorblind readers tell the colors apart; in gray
-# the first three are black, middle and light; line styles differ as well.
+# A loss has the same color in every figure. Colorblind readers can distinguish the colors; in gray
+# the first three are black, medium and light; line styles differ as well.
 STYLES = {
     "cross-entropy": {"color": "#222222", "linestyle": DASHED, "marker": "o", "zorder": 4},
     "self-distillation": {"color": "#0072B2", "linestyle": "-", "marker": "s", "zorder": 2},
@@ -95,7 +95,7 @@ def label_axes(axes: Axes, ylabel: str, title: str) -> None:
 
 
 def label_bottom_row(axes: np.ndarray) -> None:
-    """Leave the label of the x axis to the bottom row of axes (rows, columns) that share it."""
+    """Label the x axis in the bottom row only, of axes (rows, columns) that share it."""
     for panel in axes[:-1].flat:
         panel.set_xlabel("")
 
@@ -115,7 +115,7 @@ def draw_losses(axes: Axes, groups: dict, curve: Curve, ylabel: str, title: str)
 
 
 def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None:
-    """Each other loss minus the first: seed by seed, or of means where no seed is common."""
+    """Each other loss minus the first: seed by seed, or by means if the losses share no seed."""
     axes.axhline(0, color="black", linewidth=0.8)
     first, *others = groups
     label_axes(axes, ylabel, f"minus {first}")
@@ -150,7 +150,7 @@ def caption(history: dict, groups: dict, several: str = "band: lowest to highest
 
 
 def add_caption_and_legend(figure: Figure, history: dict, groups: dict, axes: Axes) -> Figure:
-    """Caption above; the legend of `axes` in a row of its own below, where it hides no curve."""
+    """Add a caption above, and the legend of `axes` in a row below, where it hides no curve."""
     figure.suptitle(caption(history, groups), fontsize=9)
     handles, labels = axes.get_legend_handles_labels()
     columns = min(len(labels), max(2, int(figure.get_figwidth() / 2.3)))

@@ -19,7 +19,7 @@ from plotting.style import (
 
 
 def accuracy_figure(history: dict, groups: dict, delta: float | None = None) -> Figure:
-    """Accuracy over epochs; on the test images a mark where early stopping would end each run."""
+    """Accuracy over epochs; marks on the test curves show where early stopping ends each run."""
     figure, axes = plt.subplot_mosaic("ab;cc", figsize=(9, 7), layout="constrained")
     curves = (("a", "train", "training images, noisy labels"), ("b", "test", "test images"))
     for panel, split, title in curves:
@@ -32,7 +32,7 @@ def accuracy_figure(history: dict, groups: dict, delta: float | None = None) -> 
 
 
 def mark_early_stopping(axes: Axes, groups: dict) -> bool:
-    """Mark each run's early stopping on its test accuracy; whether any run has one."""
+    """Mark each run's early stopping on its test accuracy; returns whether any run has one."""
     marked = False
     for loss, style in loss_styles(groups).items():
         for run in groups[loss].values():
@@ -64,7 +64,7 @@ def loss_figure(history: dict, groups: dict, delta: float | None = None) -> Figu
 
 
 def memorization_figure(history: dict, groups: dict, delta: float | None = None) -> Figure:
-    """Wrong labels predicted as such; memorization gap and detection of wrong labels, if measured.
+    """Wrong labels that are predicted; memorization gap and detection of wrong labels, if measured.
 
     Raises UserError if no label of the data set is wrong.
     """
@@ -78,7 +78,7 @@ def memorization_figure(history: dict, groups: dict, delta: float | None = None)
     draw_losses(axes[0], groups, history_curve("memorized"), *panels[0][1:])
     draw_losses(
         *(axes[1], groups, memorization_curve("gap"), "memorization gap (points)"),
-        title="accuracy on clean labels,\nrightly minus wrongly labeled images",
+        title="accuracy on clean labels,\ncorrectly minus wrongly labeled images",
     )
     draw_losses(
         *(axes[2], groups, memorization_curve("auc"), "area under the ROC curve"),

@@ -53,6 +53,6 @@ def comparison(rows: Sequence[dict], measure: str, other: str) -> str:
 
 
 def number(row: dict, sign: str = "") -> str:
-    """The mean and half of its 95% interval, as in 58.1 ± 4.6; the mean alone for one seed."""
+    """Mean and half-width of its 95% interval, as in 58.1 ± 4.6; for one seed the mean alone."""
     text = f"{row['mean']:{sign}.1f}"
     return text if row["low"] is None else f"{text} ± {(row['high'] - row['low']) / 2:.1f}"

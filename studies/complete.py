@@ -1,4 +1,4 @@
-"""What of a study is complete on disk: read from the files themselves, not from markers."""
+"""Which parts of a study are complete on disk: read from the files themselves, not from markers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,13 +12,13 @@ from common.run_folder import FREQUENCY, LOGITS, read_config, read_history
 from dataset.data_file import file_digest
 from dataset.make import DataSettings, exists_already
 
-# train.py decides on this flag by the device where it is left open (None).
+# If this flag is not given (None), train.py chooses it by the device.
 OPEN = "amp"
 REPORT = "report.txt"
 
 
 def data_complete(path: Path, asked: dict) -> bool:
-    """Whether the data set is there. Raises UserError if the file is of other flags.
+    """Whether the data set exists. Raises UserError if the file was made with other flags.
 
     asked: the flags of generate.py by name.
     """
@@ -31,17 +31,17 @@ def data_complete(path: Path, asked: dict) -> bool:
 
 
 def data_digest(path: Path) -> str | None:
-    """The digest of a data set that its runs have in config.json; None if there is no file."""
+    """The digest of a data set, as its runs have it in config.json; None if there is no file."""
     if not path.exists():
         return None
     return file_digest(path)
 
 
 def run_difference(config: dict, asked: dict, defaults: dict, digest: str | None) -> str | None:
-    """In what a run differs from what train.py's flags ask for; None if it fits.
+    """How a run differs from what train.py's flags ask for; None if it matches.
 
-    config: of config.json; asked, defaults: flags by name. A run from before a flag existed has its
-    default. digest: of the data set, None if it is not known yet.
+    config: of config.json; asked, defaults: flags by name. A run without a flag has its default.
+    digest: of the data set, None if it is not known yet.
     """
     if digest not in (None, config["data"]["digest"]):
         return "another data set"
@@ -63,13 +63,13 @@ def check_run(run: Path, asked: dict, defaults: dict, digest: str | None) -> Non
         raise UserError(f"{run}: config.json is damaged; remove the folder") from None
     if difference:
         raise UserError(
-            f"{run} exists with {difference}; use that, remove the folder, or name another study "
-            "with --name"
+            f"{run} exists with {difference}; repeat the flags of that run, remove the folder, or "
+            "name another study with --name"
         )
 
 
 def epochs_on_disk(run: Path) -> int:
-    """The number of epochs that the run's history and logits all hold; 0 if a file is missing."""
+    """The number of epochs that are in the run's history and logits; 0 if a file is missing."""
     try:
         records, _ = read_history(run)
         return min(len(records), *(logits_length(run / name) for name in LOGITS))
@@ -78,7 +78,7 @@ def epochs_on_disk(run: Path) -> int:
 
 
 def run_complete(run: Path, asked: dict, defaults: dict, digest: str | None) -> bool:
-    """Whether the run is there, of these flags and this data set, with all its epochs.
+    """Whether the run exists, with these flags and this data set, and has all its epochs.
 
     Raises UserError if it exists with other settings.
     """
@@ -99,7 +99,7 @@ def frequency_complete(run: Path) -> bool:
 
 
 def newer(paths: Iterable[Path], inputs: Iterable[Path]) -> bool:
-    """Whether there are such files and all were written after the last of the inputs was."""
+    """Whether the files exist and all were written after the last input."""
     try:
         oldest = min(path.stat().st_mtime_ns for path in paths)
         return oldest >= max(path.stat().st_mtime_ns for path in inputs)
@@ -113,7 +113,7 @@ def pictures(report: str) -> list[Path]:
 
 
 def report_complete(history: Path, folders: Sequence[Path]) -> bool:
-    """Whether table and figures are of these runs as they are now.
+    """Whether the table and the figures show these runs in their present state.
 
     history.json has to name the runs and be newer than their files, and the figures that the
     report names have to be newer than history.json.

@@ -39,7 +39,7 @@ def slot_environments(
 ) -> list[dict[str, str]]:
     """For each job side by side, its own GPU if there are several, and its share of the cores.
 
-    An OMP_NUM_THREADS of the user's stays.
+    OMP_NUM_THREADS is left alone if the user has set it.
     """
     threads = {"OMP_NUM_THREADS": str(max(1, cores // jobs))}
     if "OMP_NUM_THREADS" in environment:

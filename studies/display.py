@@ -10,16 +10,16 @@ from statistics import median
 from typing import TextIO
 
 REDRAW = 0.5  # seconds between two frames on a terminal
-HEARTBEAT = 20.0  # seconds without a line elsewhere, at most
+HEARTBEAT = 20.0  # seconds between two lines elsewhere, at most
 NAMED = 4  # running jobs that a heartbeat names
 
-# ANSI: erase to the end of the line, or of the screen; lines are cut at the edge, or wrapped.
+# ANSI: erase to the end of the line, or of the screen; cut lines at the edge, or wrap them.
 ERASE_LINE, ERASE_BELOW, CUT, WRAP = "\x1b[K", "\x1b[J", "\x1b[?7l", "\x1b[?7h"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: whole epochs, test accuracy (%) and seconds an epoch after the last one."""
+    """How far a run is: whole epochs, test accuracy (%) after the last, and seconds per epoch."""
 
     epoch: int
     epochs: int
@@ -35,7 +35,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Row:
-    """A job at work; `seconds` since its start, None if another process does it."""
+    """A running job; `seconds` since its start, None if another process runs it."""
 
     name: str
     progress: Progress | None
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All jobs at an instant: those at work, and how many wait, are done and have failed."""
+    """All jobs at one moment: those that run, and how many wait, are done and have failed."""
 
     rows: tuple[Row, ...]
     waiting: int
@@ -54,10 +54,10 @@ class Snapshot:
 
 
 def progress_of(records: Sequence[dict], epochs: int, age: float = 0.0) -> Progress | None:
-    """The progress that the records of history.jsonl tell; None before the first epoch."""
+    """The progress that the records of history.jsonl show; None before the first epoch."""
     if not records:
         return None
-    # The median of the last few: one slow epoch, as a first one often is, says little.
+    # The median of the last few: a single slow epoch, often the first, says little.
     seconds = median(record["seconds"] for record in records[-5:])
     last = records[-1]
     return Progress(last["epoch"], epochs, last["test_accuracy"], seconds, age)
@@ -74,7 +74,7 @@ def duration(seconds: float) -> str:
 
 
 def status(row: Row) -> str:
-    """What is known of a job at work, in a few words."""
+    """The state of a running job, in a few words."""
     place = "by another process" if row.seconds is None else f"for {duration(row.seconds)}"
     if row.progress is None:
         return place
@@ -86,7 +86,7 @@ def status(row: Row) -> str:
 
 
 def seconds_left(snapshot: Snapshot) -> float | None:
-    """An estimate for all jobs, as if those that wait were like those at work; None if unknown."""
+    """An estimate for all jobs, if waiting ones take as long as running ones; None if unknown."""
     known = [row.progress for row in snapshot.rows if row.progress]
     if not known:
         return None
@@ -143,10 +143,10 @@ def printable(text: str) -> str:
 
 
 def frame(events: Sequence[str], lines: Sequence[str], previous: int) -> str:
-    """What to write so that the block of `previous` lines gives way to events and a new block.
+    """What to write to replace the block of `previous` lines with events and a new block.
 
-    The cursor stands at the start of the line below the block, before and after. Lines are written
-    over and not erased first, so that nothing flickers.
+    The cursor stands at the start of the line below the block, before and after. Lines are
+    overwritten without being erased first, so that nothing flickers.
     """
     up = f"\x1b[{previous}A" if previous else ""
     permanent = "".join(f"{line}{ERASE_LINE}\n" for line in events)
@@ -169,7 +169,7 @@ class Display:
         return waited >= (REDRAW if self.in_place else HEARTBEAT)
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show where the jobs stand."""
+        """Show the state of the jobs."""
         if self.in_place:
             size = os.get_terminal_size(self.stream.fileno())
             # A terminal that does not know its size says 0.
@@ -192,14 +192,14 @@ class Display:
             self.last = None  # draw the block again
 
     def finished(self, name: str, progress: Progress | None, seconds: float) -> None:
-        """Say that a job is done; `seconds` is 0 if another process did it."""
+        """Print that a job is done; `seconds` is 0 if another process did it."""
         parts = [] if progress is None else [f"{progress.epochs} epochs"]
         parts += [] if progress is None else [f"test accuracy {progress.test_accuracy:.2f}%"]
         parts += [duration(seconds)] if seconds else ["complete"]
         self.event(f"finished  {name}: {', '.join(parts)}")
 
     def clear(self) -> None:
-        """Take the live block off the screen."""
+        """Remove the live block from the screen."""
         if self.height:
             self._write(frame([], [], self.height))
             self.height = 0

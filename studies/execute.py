@@ -1,4 +1,4 @@
-"""Run jobs as processes, some side by side, and end them all when the user wants to stop."""
+"""Run jobs as processes, several side by side, and end them all when the user stops the study."""
 
 import os
 import signal
@@ -16,17 +16,17 @@ from common.files import write_text
 from studies.display import Display, Progress, Row, Snapshot
 from studies.processes import TICK, stop
 
-LOCKED = "is training it"  # what train.py says of a run that another process trains
-FIRST_RETRY, LAST_RETRY = 10.0, 120.0  # seconds until such a run is tried again, doubled each time
-LOOK = 2.0  # seconds between two looks at such a run's files
+LOCKED = "is training it"  # train.py's message if another process trains the run
+FIRST_RETRY, LAST_RETRY = 10.0, 120.0  # seconds until the next attempt, doubled each time
+LOOK = 2.0  # seconds between two checks of such a run's files
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command to run unless its work is complete, and how to see how far it is.
+    """A command to run unless its work is complete, and how to read its progress.
 
-    is_complete: of the files on disk, asked before and after; None if there is no telling. log:
-    where the output of a failed job goes.
+    is_complete: whether the files on disk are complete, called before and after; None if this
+    cannot be known. log: the file for the output of a failed job.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `error` is empty if all is well, else one line; `output` is all it wrote."""
+    """How a job ended: `error` is one line, empty after success; `output` is all it wrote."""
 
     error: str
     output: str
@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass
 class Process:
-    """A running job: its process, the slot it has, and the file that takes its output."""
+    """A running job: its process, its slot, and the file for its output."""
 
     job: Job
     slot: int
@@ -58,7 +58,7 @@ class Process:
 
 @dataclass
 class Elsewhere:
-    """A job that another process does: when to look again, and when to try again."""
+    """A job held by another process: when to check again, and when to try again."""
 
     job: Job
     delay: float
@@ -68,7 +68,7 @@ class Elsewhere:
 
 @dataclass
 class Execution:
-    """Where a list of jobs stands."""
+    """The state of a list of jobs."""
 
     waiting: list[Job]
     slots: Sequence[Mapping[str, str]]
@@ -83,9 +83,9 @@ def run_jobs(
 ) -> dict[str, Outcome]:
     """Run the jobs in order, as many side by side as there are slots; returns outcomes by name.
 
-    slots: the environment variables of each place where a job can run. A failed job does not stop
-    the others. Raises KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP, when all processes have
-    ended.
+    slots: for each job that can run at a time, its environment variables. A failed job does not
+    stop the others. Raises KeyboardInterrupt after SIGINT, SIGTERM or SIGHUP, when all processes
+    have ended.
     """
     state = Execution(list(jobs), slots)
     with interrupts() as received:
@@ -110,7 +110,7 @@ def run_jobs(
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Collect the signals that ask for an end, instead of an exception at any place in the code."""
+    """Collect the signals that ask the study to stop, so that none raises an exception mid-code."""
     received: list[int] = []
     before = {}
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -149,7 +149,7 @@ def start_jobs(state: Execution, display: Display) -> None:
 
 
 def end_jobs(state: Execution, display: Display) -> None:
-    """Take the processes that have ended out of the running ones."""
+    """Remove the processes that have ended from the running ones."""
     for process in [p for p in state.running if p.popen.poll() is not None]:
         state.running.remove(process)
         job, now = process.job, time.monotonic()
@@ -158,7 +158,7 @@ def end_jobs(state: Execution, display: Display) -> None:
             text = file.read().decode("utf-8", "replace")
         if process.popen.returncode == 2 and LOCKED in last_line(text):
             if job.name not in state.delays:
-                display.event(f"waiting   {job.name}: another process trains it")
+                display.event(f"waiting   {job.name}: another process is training it")
             delay = state.delays.get(job.name, FIRST_RETRY)
             state.delays[job.name] = min(2 * delay, LAST_RETRY)
             state.elsewhere.append(Elsewhere(job, delay, now + delay, now + LOOK))
@@ -179,13 +179,13 @@ def look_elsewhere(state: Execution, display: Display) -> None:
         if settled(state, entry.job, display):
             state.elsewhere.remove(entry)
         elif now >= entry.retry:
-            # The other process may have ended before its time.
+            # The other process may have ended before the run was complete.
             state.elsewhere.remove(entry)
             state.waiting.insert(0, entry.job)
 
 
 def ask_complete(job: Job) -> tuple[bool | None, str]:
-    """Whether a job's work is complete, None if there is no telling, and what is wrong with it."""
+    """Whether a job's work is complete, None if unknown, and what is wrong with it."""
     try:
         return (job.is_complete() if job.is_complete else None), ""
     except UserError as error:
@@ -193,7 +193,7 @@ def ask_complete(job: Job) -> tuple[bool | None, str]:
 
 
 def settled(state: Execution, job: Job, display: Display) -> bool:
-    """Whether a job needs no process: its work is complete, or cannot be done. It then ends."""
+    """Whether a job needs no process, as its work is complete or impossible; it then ends."""
     complete, error = ask_complete(job)
     if complete or error:
         finish(state, job, Outcome(error, "", 0.0), display)
@@ -201,7 +201,7 @@ def settled(state: Execution, job: Job, display: Display) -> bool:
 
 
 def finish(state: Execution, job: Job, outcome: Outcome, display: Display) -> None:
-    """Note how a job ended, say so, and keep the output of one that failed."""
+    """Record and print how a job ended, and keep the output of a failed one."""
     error = outcome.error
     if job.log is not None:
         with suppress(OSError):
@@ -232,7 +232,7 @@ def last_line(text: str) -> str:
 
 
 def snapshot(state: Execution) -> Snapshot:
-    """What there is to show."""
+    """What the display shows now."""
     now = time.monotonic()
     rows = [Row(p.job.name, p.job.progress(), now - p.started) for p in state.running]
     rows += [Row(e.job.name, e.job.progress(), None) for e in state.elsewhere]

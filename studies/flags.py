@@ -1,7 +1,7 @@
-"""What a script's flags mean, asked of the script's own parser in a process of its own.
+"""Parse a script's flags with the script's own parser, in a separate process.
 
-So a wrong flag is reported before anything starts, and a run on disk can be compared with the flags
-asked for, defaults included.
+A wrong flag is then reported before anything starts, and a run on disk can be compared with the
+requested flags, defaults included.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
-# The settings of a run as config.json has them, those of a data set by field.
+# The settings of a run as in config.json; those of a data set by field.
 ASK = """
 import importlib, json, sys
 folder, name = sys.argv[1:]

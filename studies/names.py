@@ -12,7 +12,7 @@ def is_label_file(noise: str) -> bool:
 
 
 def has_rate(noise: str) -> bool:
-    """Whether a noise has a rate: `none` and label files have not."""
+    """Whether a noise has a rate: `none` and label files have none."""
     return noise != "none" and not is_label_file(noise)
 
 
@@ -28,7 +28,7 @@ def noise_label(noise: str, rate: float | None, generate: Sequence[str] = ()) ->
 def loss_slug(loss: str) -> str:
     """A loss in names: `self-distillation --weight 0.2 --soft` -> self-distillation-weight0.2-soft.
 
-    The name of a flag is left out where its value is a word, which says enough by itself.
+    A flag's name is left out if its value is a word, which is clear by itself.
     """
     words = [part for word in shlex.split(loss) for part in word.split("=", 1)]
     parts, flag = [], ""

@@ -1,6 +1,6 @@
 """What a study consists of: its data sets, runs and commands, as functions of its settings.
 
-Nothing here touches the disk. A command is a tuple of words whose first one is a script's name.
+Nothing here touches the disk. A command is a tuple of words that begins with a script's name.
 """
 
 import re
@@ -15,7 +15,7 @@ from studies.names import has_rate, loss_slug, noise_label
 
 Command = tuple[str, ...]
 
-# What study.py decides for each data set and run, and what to use instead.
+# The flags that study.py sets for each data set and run, and what to use instead.
 GENERATE_RESERVED = {
     "--dataset": "use --data",
     "--noise": "use --noise of study.py",
@@ -31,7 +31,7 @@ TRAIN_RESERVED = {
     "--seed": "use --seeds",
     "--run": "use --name",
     "--runs": "leave it out; runs go to runs/",
-    "--resume": "leave it out; runs always go on where they stopped",
+    "--resume": "leave it out; runs always continue where they stopped",
     "--overwrite": "leave it out; delete the run's folder to start it again",
     "--evaluate": "leave it out",
 }
@@ -99,7 +99,7 @@ class PlannedSetting:
 def plan_study(request: Request) -> tuple[PlannedSetting, ...]:
     """The settings of a study, in the order of --noise and --rate.
 
-    Raises UserError with the flag and the remedy if the request does not fit together.
+    Raises UserError with the flag and the remedy if the request contradicts itself.
     """
     check_request(request)
     settings = {}
@@ -148,7 +148,9 @@ def check_request(request: Request) -> None:
     for loss in request.losses:
         words = split_flags("--loss", loss)
         if not words or words[0].startswith("-"):
-            raise UserError(f"--loss {loss!r}: begin with a loss's name, such as cross-entropy")
+            raise UserError(
+                f"--loss {loss!r}: begin with the name of a loss, such as cross-entropy"
+            )
         _refuse_reserved("--loss", words, TRAIN_RESERVED)
     _refuse_duplicates("--loss", [loss_slug(loss) for loss in request.losses])
 
@@ -164,7 +166,7 @@ def split_flags(flag: str, text: str) -> tuple[str, ...]:
 def _refuse_duplicates(flag: str, values: Sequence) -> None:
     for value in values:
         if list(values).count(value) > 1:
-            raise UserError(f"{flag}: {value} stands there twice; name each once")
+            raise UserError(f"{flag}: {value} is given twice; give each value once")
 
 
 def _refuse_reserved(flag: str, words: Sequence[str], reserved: dict[str, str]) -> None:
@@ -213,7 +215,7 @@ def plot_command(histories: Sequence[Path], figures: Path) -> Command:
 def rate_figures(
     name: str, settings: Sequence[PlannedSetting]
 ) -> dict[Path, tuple[PlannedSetting, ...]]:
-    """The folders of the figures over the noise rate, one a noise with several rates."""
+    """The folders of the figures over the noise rate, one per noise with several rates."""
     noises = dict.fromkeys(setting.noise for setting in settings)
     groups = {noise: tuple(s for s in settings if s.noise == noise) for noise in noises}
     return {Path("figures") / f"{name}-{n}": group for n, group in groups.items() if group[1:]}

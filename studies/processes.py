@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-TICK = 0.1  # seconds between two looks at the processes
+TICK = 0.1  # seconds between two checks of the processes
 PATIENCE = 15.0  # seconds that a process has to end after SIGINT
 
 

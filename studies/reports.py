@@ -1,4 +1,4 @@
-"""What a study says of its complete runs: frequencies, a table a setting, and figures."""
+"""Report on the complete runs of a study: frequencies, one table per setting, and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,9 +18,10 @@ Slots = Sequence[Mapping[str, str]]
 def measure(
     runs: CompleteRuns, command: Callable[[Command], Command], slots: Slots, display: Display
 ) -> dict[str, str]:
-    """Run frequency.py on the runs that need it, a job a setting; returns the errors by name.
+    """Run frequency.py on the runs that need it, one job per setting; returns the errors by name.
 
-    runs: the complete runs of each setting; command: from a command of plan.py to words to start.
+    runs: the complete runs of each setting; command: turns a command of plan.py into the
+    words that start it.
     """
     jobs = []
     for setting, folders in runs.items():
@@ -43,7 +44,7 @@ def report(
     slots: Slots,
     display: Display,
 ) -> tuple[list[str], dict[str, str]]:
-    """Collect and draw what is not up to date; returns a text a setting, and the errors by name.
+    """Collect and draw what is not up to date; returns one text per setting, and errors by name.
 
     name: the study's; the other arguments as for `measure`. A text has the setting's table, the
     paths of its figures, and what it has shown.

@@ -1,4 +1,4 @@
-"""A whole study: data sets, runs, frequencies, tables and figures, as far as they are missing."""
+"""Run a whole study: make its missing data sets, runs, frequencies, tables and figures."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from studies.plan import PlannedData, PlannedRun, PlannedSetting
 
 @dataclass(frozen=True)
 class Study:
-    """The settings of a study, what the scripts' parsers say of their flags, and where to work.
+    """The settings of a study, the flags as the scripts parse them, and the scripts' folder.
 
     data_flags: by data-set file; run_flags: by run folder; train_defaults: train.py's own.
     """
@@ -37,17 +37,17 @@ class Study:
         return (sys.executable, str(self.scripts / command[0]), *command[1:])
 
     def data_complete(self, data: PlannedData) -> bool:
-        """Whether the data set is there. Raises UserError if the file is of other flags."""
+        """Whether the data set exists. Raises UserError if the file was made with other flags."""
         return complete.data_complete(data.path, self.data_flags[data.path])
 
     def run_complete(self, run: PlannedRun, digest: str | None) -> bool:
-        """Whether the run has all its epochs. Raises UserError if it is of other settings."""
+        """Whether the run has all its epochs. Raises UserError if it has other settings."""
         asked = self.run_flags[run.folder]
         return complete.run_complete(run.folder, asked, self.train_defaults, digest)
 
 
 def prepare(request: plan.Request, scripts: Path) -> Study:
-    """Plan a study and have its flags checked. Raises UserError if a script refuses them."""
+    """Plan a study and let the scripts check its flags. Raises UserError if one refuses them."""
     settings = plan.plan_study(request)
     data, runs = plan.data_sets(settings), plan.all_runs(settings)
     data_flags = parse_flags(scripts / "generate.py", [d.flags for d in data])
@@ -63,7 +63,7 @@ def prepare(request: plan.Request, scripts: Path) -> Study:
 
 
 def print_list(study: Study) -> int:
-    """Print one line of shell a run; returns exit status 0."""
+    """Print one shell line per run; returns exit status 0."""
     folder = Path("") if study.scripts == Path.cwd() else study.scripts
     python, runs = python_command(), plan.all_runs(study.settings)
     lines = [plan.shell_line(run, python, folder) for run in runs]
@@ -114,7 +114,7 @@ def run_study(study: Study, jobs: int | None) -> int:
 
 
 def overview(study: Study, jobs: int, gpus: Sequence[str], cores: int) -> str:
-    """What the study consists of and what of it is complete, in one line.
+    """The parts of the study and which of them are complete, in one line.
 
     Raises UserError if a data set or a run exists with other settings.
     """
@@ -144,7 +144,7 @@ def make_data(study: Study, slots: Sequence[Mapping[str, str]], display: Display
 
 
 def train(study: Study, slots: Sequence[Mapping[str, str]], display: Display) -> dict[str, str]:
-    """Train the runs whose data set is there and that are not complete; returns errors by name."""
+    """Train the incomplete runs whose data set exists; returns the errors by name."""
     data, runs = plan.data_sets(study.settings), plan.all_runs(study.settings)
     digests = {one.path: complete.data_digest(one.path) for one in data}
     jobs = [

@@ -20,7 +20,7 @@ def test_two_processes_at_once_make_a_data_set_once(tmp_path, monkeypatch):
     with making(PATH):
         processes = [start_python(ROOT / "generate.py", *FLAGS, "--if-missing") for _ in range(2)]
         first_lines = [process.stdout.readline() for process in processes]
-        assert first_lines == ["waiting: another process makes data/a.npz\n"] * 2
+        assert first_lines == ["waiting: another process is making data/a.npz\n"] * 2
         assert not PATH.exists()
     ends = [process.communicate(timeout=60) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]

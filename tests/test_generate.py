@@ -123,7 +123,7 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
     folder = make_image_folder(workplace / "photos", count=10, classes=CIFAR10_CLASSES)
     status, out, _ = script("generate", "--dataset", folder, "--noise", "asymmetric")
     assert status == 0 and "20 of 100 training labels are wrong, noise rate 0.2" in out
-    assert "the rate asked, 0.4, is the rate among the five classes" in out
+    assert "the requested rate, 0.4, is the rate among the five classes" in out
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_setting_is_a_noise_at_a_rate_if_it_has_one():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": (0, 1, 0)}, "--seeds: 0 stands there twice"),
+        ({"seeds": (0, 1, 0)}, "--seeds: 0 is given twice"),
         ({"noises": ("pair", "pair")}, "--noise: pair"),
         ({"rates": (0.4, 0.40)}, "--rate: 0.4"),
         ({"losses": ("cross-entropy", "cross-entropy")}, "--loss: cross-entropy"),

@@ -164,7 +164,10 @@ def test_files_of_other_settings_are_refused_with_the_remedy(folder):
     study(*flags)
     starts()
     for other, message in [
-        (["--train", "--epochs=1 --lr 0.3"], "cross-entropy-seed0 exists with lr = 0.2, not 0.3"),
+        (
+            ["--train", "--epochs=1 --lr 0.3"],
+            "cross-entropy-seed0 exists with lr = 0.2, not 0.3; repeat",
+        ),
         (["--train", "--epochs 5"], "epochs = 1, not 5"),
         (["--generate", "--train-size 20"], "data/shapes-pair40-seed0.npz exists with train_size"),
     ]:
@@ -176,7 +179,7 @@ def test_files_of_other_settings_are_refused_with_the_remedy(folder):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seeds", "1", "1"], "study.py: --seeds: 1 stands there twice"),
+        (["--seeds", "1", "1"], "study.py: --seeds: 1 is given twice"),
         (["--seeds", "-1"], "--seeds"),
         (["--loss"], "--loss"),
         (["--jobs", "0"], "--jobs: 0: use 1 or more"),
