@@ -1,8 +1,8 @@
 """The answer over several noises: every quantity of analysis/quantities.py, with intervals.
 
 The primary quantity is the paper's claim, declared before the runs: distillation at its last epoch
-minus cross-entropy stopped early. Its p-values are corrected over the noises by Holm's method; all
-other quantities are secondary and not corrected.
+minus cross-entropy stopped early. Its p-values are corrected for the number of noises by Holm's
+method; all other quantities are secondary and not corrected.
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from losses import CROSS_ENTROPY
 def answer(histories: Sequence[dict]) -> list[dict]:
     """Rows {noise, rate, loss, quantity, n, seeds, varies, mean, low, high, p, p_holm}.
 
-    One history.json a noise. p is that of a t-test of the differences, None for LEVELS; p_holm
-    stands at the primary quantity only, corrected over the noises for each loss. Raises UserError
-    if a history has no cross-entropy, no distillation, or no memorization.json.
+    histories: one history.json per noise. p is from a t-test of the differences, None for LEVELS.
+    p_holm is given for the primary quantity only, corrected for each loss over the noises. Raises
+    UserError if a history has no cross-entropy, no distillation, or no memorization.json.
     """
     rows = []
     for history in histories:
@@ -72,7 +72,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values corrected for their number by Holm's step-down method; None stays None.
 
     Source: S. Holm, Scandinavian Journal of Statistics 6 (1979). The k-th smallest of m is
-    multiplied by m - k + 1, kept at least the one before it and at most 1.
+    multiplied by m - k + 1; it is at least the corrected one before it, and at most 1.
     """
     known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)

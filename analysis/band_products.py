@@ -27,11 +27,11 @@ class FilterSums:
     s_deficit: Tensor  # (D,)    n - |S|_F^2
     complement: Tensor  # (D,)   |I - S|_F^2
     kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
-    alone: Tensor  # (D,)        share of points with C_i under 3: mostly their own neighbors
+    alone: Tensor  # (D,)        share of points with C_i below 3: mostly their own neighbors
     min_distance: float  # smallest |x_i - x_j|^2 of two points
 
     def select(self, rows: Sequence[int]) -> "FilterSums":
-        """The same with these values only; the references stay."""
+        """The sums of these values only; the references stay."""
         index = torch.tensor(rows)
         chosen = {n: getattr(self, n).index_select(axis, index) for n, axis in VALUE_AXIS.items()}
         return replace(self, **chosen)

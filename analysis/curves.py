@@ -1,4 +1,7 @@
-"""Curves of the runs in a history.json: which there are, of which runs, over which epochs."""
+"""The curves of the runs in a history.json, and the runs by loss and draw.
+
+A draw is one data set with its own images, noisy labels, validation set, and training seed.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,12 +12,12 @@ from common.errors import UserError
 from common.flags import fixed_in_study
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
 
-ENOUGH_MASS = 2  # below this median kernel mass a filtered value is an image's own
+ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
 Curve = Callable[[dict], list]  # of one run of history.json, over its epochs
 
 
 def draw_key(run: dict) -> int | str:
-    """What tells the runs of one loss apart: the seed, or data-set seed/seed where they differ."""
+    """The draw of a run: its seed, or <data-set seed>/<seed> where the two differ."""
     data_seed = run.get("data", {}).get("seed", run["seed"])
     return run["seed"] if data_seed == run["seed"] else f"{data_seed}/{run['seed']}"
 
@@ -22,7 +25,7 @@ def draw_key(run: dict) -> int | str:
 def group_by_loss(history: dict) -> dict[str, dict[int | str, dict]]:
     """loss -> draw (draw_key) -> run; cross-entropy and the original's distillation first.
 
-    Raises UserError if the runs differ in more than loss and seed: they have no common mean.
+    Raises UserError if the runs differ in more than loss and seed: they cannot be averaged.
     """
     groups: dict[str, dict[int | str, dict]] = {CROSS_ENTROPY: {}, SELF_DISTILLATION: {}}
     first = history["runs"][0]
@@ -39,7 +42,7 @@ def group_by_loss(history: dict) -> dict[str, dict[int | str, dict]]:
         other = groups.setdefault(run["loss"], {}).setdefault(key, run)
         if other is not run:
             raise UserError(
-                f"runs {other['run']} and {run['run']} have one loss and one seed; name one of them"
+                f"runs {other['run']} and {run['run']} have the same loss and seed; name one only"
             )
     return {loss: runs for loss, runs in groups.items() if runs}
 
@@ -102,7 +105,7 @@ def delta_index(deltas: Sequence[float], delta: float | None, default: float) ->
 def middle_delta(deltas: Sequence[float]) -> float:
     """The delta that tables and figures show unless another is asked for.
 
-    There, a filtered value averages tens of points, and both bands hold much of the labels.
+    At this delta a filtered value averages tens of points, and both bands hold much of the labels.
     """
     return deltas[len(deltas) * 5 // 9]
 

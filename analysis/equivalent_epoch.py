@@ -5,12 +5,12 @@ learned, by band of a kernel's eigenvectors (kernel_spectrum.py). The equivalent
 of a distilled run is the epoch of the cross-entropy run of the same draw whose profile is nearest.
 Distances are root mean squares over the bands, weighted by the individual part's energy.
 
-A profile has a level, its weighted mean, and a shape, what is left of it without the level:
+A profile has a level, its weighted mean, and a shape, the profile minus its level:
 
     distance^2 = (difference of levels)^2 + (distance of shapes)^2
 
-A flat profile of the same level is the trivial reading: a reference whose shape means something is
-nearer than that.
+A flat profile of the same level is the trivial comparison: a reference whose shape carries
+information is nearer than that.
 
 Self-distillation was related to early stopping through the kernel's spectrum by Dong et al. (arXiv
 1910.01255).
@@ -23,7 +23,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EpochPath:
-    """For each of E epochs of a run the nearest epoch of the reference, counted from 0."""
+    """For each of the E epochs of a run, the nearest epoch of the reference, counted from 0."""
 
     nearest: np.ndarray  # int64 (E,)    by the whole profile
     distance: np.ndarray  # (E,)         there
@@ -80,20 +80,20 @@ def epoch_path(profiles: np.ndarray, reference: np.ndarray, energy: np.ndarray) 
 def neighbor_distances(profiles: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The distance (E,) of each epoch's profile to the nearer of the epochs before and after it.
 
-    Infinite for a single epoch. A yardstick for the distance of an equivalent epoch: a run whose
-    profile is farther away than the path's own steps lies beside the path.
+    Infinite for a single epoch. It gives a scale for the distance of an equivalent epoch: a run
+    whose profile is farther away than the path's own steps is not on the path.
     """
     steps = np.sqrt((weights * np.diff(profiles, axis=0) ** 2).sum(axis=1))
     return np.minimum(np.append(np.inf, steps), np.append(steps, np.inf))
 
 
 def nearest_values(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """For each value (E,) the index of the nearest reference value (R,): int64 (E,)."""
+    """For each value (E,), the index of the nearest reference value (R,): int64 (E,)."""
     return np.abs(values[:, None] - reference[None]).argmin(axis=1)
 
 
 def excess(shares: np.ndarray, reference: np.ndarray, nearest: np.ndarray) -> np.ndarray:
-    """How much more of a part a run holds than the reference at its equivalent epochs: (E, K).
+    """How much more of a part a run learned than the reference at its equivalent epochs: (E, K).
 
     shares: (E, K) and reference: (R, K), of the clean labels by epoch and band; nearest: (E,).
     """

@@ -3,18 +3,18 @@
 It holds `values` (softmax or logits), `digest` (of the data set), and one section for the test
 images, `test`, and one for the fixed sample of training images, `probe`, each with
 
-    n, delta     number of images, list of deltas; what follows has a value for every delta
-    weight       kernel mass: how many images a filtered value is a mean of (median)
-    alone        share of images whose kernel mass is under 3: mostly their own neighbors
+    n, delta     number of images, list of deltas; the fields below have a value for each delta
+    weight       kernel mass: the number of images that a filtered value averages (median)
+    alone        share of images whose kernel mass is below 3: mostly their own neighbors
     null         expected lfr of shuffled values
-    shuffled     {measure: [delta]} the two ratios expected of shuffled clean labels
+    shuffled     {measure: [delta]} the two ratios expected for shuffled clean labels
     labels       {name: {measure: [delta]}} of the one-hot clean labels, `true`, and of the ideal
                  predictor, `ideal`; in `probe` also of the noisy labels, `given`, of `noise` =
                  noisy - clean, and of its parts `transition` and `individual`
     outputs      {measure: [epoch][delta]} of the network's outputs
     one_hot      the measures of the last row below of one-hot predictions (`probe`)
-    ideal        {measure: [delta]} what `outputs` would hold for the ideal predictor
-    transition_dropped  whether the transition part is collinear and left out (`probe`)
+    ideal        {measure: [delta]} what `outputs` would be for the ideal predictor
+    transition_dropped  whether the transition part is collinear and so left out (`probe`)
     products     the inner products behind them, so that a new measure needs no new pass
 
 Measures; norms are over all images and classes, and `low` is y_low of y less its mean:
@@ -31,9 +31,9 @@ Measures; norms are over all images and classes, and `low` is y_low of y less it
     clean_low, transition_low, individual_low, clean_high, transition_high, individual_high
                   the same on the three parts of the noisy labels (`probe`)
 
-The last four rows are of softmax outputs only. A measure of an empty band (the high band where the
-kernel is the identity, the noise where no label is wrong) is null. The filter and delta, a variance
-in squared normalized-pixel units, are defined in analysis/gaussian_filter.py.
+The last four rows exist for softmax outputs only. A measure of an empty band (the high band where
+the kernel is the identity, the noise where no label is wrong) is null. The filter and delta, a
+variance in squared normalized-pixel units, are defined in analysis/gaussian_filter.py.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ from common.files import read_json, write_json
 from common.run_folder import FREQUENCY
 
 SECTIONS = ("test", "probe")
-ALONE = 3  # a kernel mass under this: the filtered value is mostly the image's own
+ALONE = 3  # with a kernel mass below this, the filtered value is mostly the image's own
 
 
 def write_frequency(run: Path, content: dict) -> Path:

@@ -40,16 +40,15 @@ def filter_runs(runs: Sequence[Path], data: Path | None, settings: FilterSetting
     """Write frequency.json and memorization.json of every run.
 
     data: the data set, if config.json's path is outdated. Draws of one data set share the deltas
-    that are fitted to the first of them. Raises UserError if a run is incomplete or of another data
-    set.
+    that are fitted to the first of them. Raises UserError if a run is incomplete or was trained on
+    another data set.
     """
     fitted: dict[str, Sequence[float]] = {}
     for group in group_runs(runs, data):
         dataset = read_dataset(group.data)
         if dataset.sha256 != group.digest:
             raise UserError(
-                f"{group.runs[0]} is of another data set than {group.data}; name its own with "
-                "--data"
+                f"{group.runs[0]} was not trained on {group.data}; name its data set with --data"
             )
         shared = str({name: value for name, value in dataset.meta.items() if name not in DRAWN})
         if shared not in fitted:
@@ -148,7 +147,7 @@ def filter_outputs(
 
     A block has up to run_groups.OUTPUT_BYTES of logits and once or twice as many values, so that
     memory does not grow with the epochs. Each block computes distances and kernels again. With d
-    numbers a point and D deltas, the distances cost as much as d / D columns of values; a whole
+    numbers per point and D deltas, the distances cost as much as d / D columns of values; a whole
     block of 10,000 images has 6,700 columns or more.
     """
     softmax, device = settings.values == "softmax", settings.device
@@ -159,7 +158,7 @@ def filter_outputs(
     label_values = torch.from_numpy(np.stack(list(labels.values()))).float().to(device)
     passes: dict[str, list[FilterSums]] = {kind: [] for kind in kinds}
     blocks = list(epoch_blocks(logits))
-    # Made once: what the first block leaves would not always make room for the next one.
+    # Allocated once: the memory that the first block frees does not always fit the next block.
     room = label_values.new_empty(label_values[0].numel() * (shared + len(kinds) * len(blocks[0])))
     for block in blocks:
         columns = as_columns(label_values, block, list(kinds.values()), room)
@@ -204,7 +203,7 @@ def one_hot_predictions(logits: Tensor) -> Tensor:
 
 
 def warn_if_identity(sums: FilterSums, deltas: Sequence[float]) -> None:
-    """Say it if no filter is wide enough to reach another image."""
+    """Warn if no filter is wide enough to reach another image."""
     if (sums.complement < measures.NEGLIGIBLE * sums.count).all():
         smallest = sums.min_distance / (2 * math.log(100))
         print(

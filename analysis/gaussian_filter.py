@@ -1,11 +1,11 @@
-"""A Gaussian filter over a data set: one tiled pass, which keeps inner products and no kernel.
+"""A Gaussian filter over a data set: one tiled pass that keeps inner products but no kernel.
 
 For points x_i and values y_i the filter (arXiv 1901.06523) is the row-normalized kernel
 
     S_ij = K_ij / C_i,   K_ij = exp(-|x_i - x_j|^2 / (2 delta)),   C_i = sum_j K_ij,
 
 with y_low = S y and y_high = y - S y. The kernel exists a few rows at a time, for all values at
-once; what is kept for each delta are sums over the points, from which analysis/measures.py derives
+once. For each delta, the pass keeps sums over the points, from which analysis/measures.py derives
 its measures.
 """
 
@@ -32,7 +32,7 @@ SECONDS_BEFORE_PROGRESS = 2
 
 @contextmanager
 def true_float32() -> Iterator[None]:
-    """Products of float32 matrices without TF32 or bfloat16; what was set returns at the end.
+    """Multiply float32 matrices without TF32 or bfloat16; restores the setting at the end.
 
     With TF32 `excess` would be wrong by up to 1e-4.
     """
@@ -49,9 +49,8 @@ def squared_distances(
 ) -> Tensor:
     """|x_i - x_j|^2 of points (n, d), i in `rows`: float32 (t, n), written to `out` if given.
 
-    norms: |x_i|^2 (n,).
-
-    By matrix product; pairs so close that it would cancel are computed again by difference.
+    norms: |x_i|^2 (n,). Computed by a matrix product; pairs so close that it would cancel are
+    computed again by difference.
     """
     some, own = points[rows], norms[rows, None]
     distances = torch.addmm(norms, some, points.T, alpha=-2, out=out).add_(own).clamp_(min=0)
@@ -65,7 +64,7 @@ def squared_distances(
 def default_deltas(points: Tensor) -> list[float]:
     """GRID, scaled to the median squared distance of up to 2,000 of the points (n, d).
 
-    The scale is a power of 2^(1/8), so that much the same data have the same deltas.
+    The scale is a power of 2^(1/8), so that similar data have the same deltas.
     """
     some = points[:: math.ceil(len(points) / 2000)]
     above = torch.ones(len(some), len(some), dtype=torch.bool, device=points.device).triu(1)
@@ -117,9 +116,9 @@ def filter_columns(
     """Filter values (n, V, C) over points (n, d), for every delta (D): one pass.
 
     columns: the values, the first `references` of them to compare all with. Both are float32 on
-    one device and are centered in place. Points so have the same distances with smaller rounding
-    errors. All values share each tile of the kernel, of `tile_rows` rows (by default as _tile_rows
-    says).
+    one device and are centered in place, which keeps the points' distances and makes rounding
+    errors smaller. All values share each tile of the kernel, of `tile_rows` rows (by default those
+    of _tile_rows).
     """
     (count, values, classes), device = columns.shape, points.device
     mean = torch.cat([part.mean(0, dtype=torch.float64) for part in _parts(columns)])  # (V, C)
@@ -130,7 +129,7 @@ def filter_columns(
     kernel_mass = torch.empty(count, len(deltas))
     min_distance = math.inf
     rows = min(count, tile_rows or _tile_rows(points, values * classes))
-    # Made once: fresh memory for every tile would have to be mapped anew.
+    # Allocated once: new memory for each tile would have to be mapped again.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
     starts = range(0, count, rows)
     for start in tqdm(starts, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
@@ -208,9 +207,9 @@ def _next_kernel(kernel: Tensor, distances: Tensor, delta: float, is_square: boo
 
 
 def _tile_rows(points: Tensor, columns: int) -> int:
-    """Rows of a tile whose kernel and whose float64 values (`columns` a row) fit their budgets.
+    """Rows of a tile whose kernel and float64 values (`columns` per row) fit their budgets.
 
-    Each has an eighth of a GPU's free memory there.
+    On a GPU, each budget is an eighth of its free memory.
     """
     kernel, values = TILE_BYTES, VALUE_BYTES
     if points.device.type == "cuda":

@@ -1,13 +1,13 @@
 """history.json: every curve of every run of a study in one file.
 
-    data   the data set's name, digest, noise, rates, sizes; of several draws, what they share, the
-           mean of their rates, and `seeds`, the draws' seeds
+    data   the data set's name, digest, noise, rates, sizes; for several draws, the fields that they
+           share, the mean of their rates, and their seeds, `seeds`
     runs   a list of {run, loss, network, seed, data: {name, digest, seed}, settings,
            history: {name: [epoch]}, frequency: frequency.json without its inner products or null,
            memorization: memorization.json or null, spectrum: spectrum.json or null}
 
 The runs are of one data set, or of several draws of it: data sets that differ in their seed only.
-A file written before there were draws has no `data` in its runs, and is read as well.
+Files whose runs have no `data` (older ones) can be read too.
 """
 
 import json
@@ -23,7 +23,7 @@ from common.flags import recorded
 from common.run_folder import find_runs, read_config, read_history
 from dataset.data_file import DRAWN
 
-# What `data` of draws of one data set differs in.
+# The fields of `data` that differ between draws of one data set.
 DRAWN_DATA = ("name", "digest", *DRAWN)
 
 
@@ -75,9 +75,10 @@ def _runs_of_file(path: Path) -> list[dict]:
 
 
 def common_data(data_sets: Sequence[dict]) -> dict:
-    """The `data` of history.json for the draws' data. Raises UserError if more than draws differ.
+    """The `data` of history.json for the draws' data.
 
-    One data set stays as it is.
+    The `data` of a single data set is returned unchanged. Raises UserError if the data sets differ
+    in more than their seed.
     """
     first = data_sets[0]
     for other in data_sets[1:]:
@@ -100,7 +101,7 @@ def common_data(data_sets: Sequence[dict]) -> dict:
 
 
 def _common_start(names: Sequence[str]) -> str:
-    """What the names of the draws begin with: cifar10-pair40 of cifar10-pair40-seed1 and -seed2."""
+    """The common start of the draws' names: cifar10-pair40 of cifar10-pair40-seed1 and -seed2."""
     first, last = min(names), max(names)
     length = next((k for k, c in enumerate(first) if k >= len(last) or c != last[k]), len(first))
     return first[:length].removesuffix("seed").rstrip("-") or first
@@ -109,8 +110,8 @@ def _common_start(names: Sequence[str]) -> str:
 def write_history(path: Path, history: dict, digits: int | None = None) -> None:
     """Write history.json, whole or not at all. Raises OSError.
 
-    digits: round every number to so many significant digits and write one run a line, for files
-    that are kept under version control.
+    digits: round every number to this many significant digits and write one run per line, for
+    files that are kept under version control.
     """
     if digits is None:
         write_json(path, history)
@@ -132,7 +133,7 @@ def _compact(content: dict, digits: int) -> str:
 
 
 def read_history_file(path: Path) -> dict:
-    """Read history.json. Raises UserError if it is missing or something else."""
+    """Read history.json. Raises UserError if it is missing or not a history.json."""
     history = read_json(path, "make it with collect_history.py")
     if not {"data", "runs"} <= set(history) or not history["runs"]:
         raise UserError(f"{path}: not a history.json; make it with collect_history.py")

@@ -31,7 +31,7 @@ def gaussian_kernel(images: Tensor, delta: float) -> Tensor:
     delta is a variance, in squared normalized-pixel units.
     """
     points = images.flatten(1).double()
-    points = points - points.mean(0)  # leaves the distances, makes their rounding errors smaller
+    points = points - points.mean(0)  # keeps the distances, and makes their rounding errors smaller
     norms = points.square().sum(1)
     distances = torch.addmm(norms, points, points.T, alpha=-2).add_(norms[:, None])
     distances.fill_diagonal_(0)
@@ -43,7 +43,7 @@ def eigenvectors(kernel: Tensor) -> tuple[Tensor, Tensor]:
 
     kernel: float64 (n, n), symmetric and positive semidefinite; it is centered in place, as H K H
     with H = I - 11'/n. The constant vector, whose eigenvalue is then 0, is left out. Raises
-    ValueError if the kernel has a value that is not finite, or tells no two images apart.
+    ValueError if the kernel has a value that is not finite, or is the same for all images.
     """
     if not kernel.isfinite().all():
         raise ValueError("the kernel has values that are not finite")

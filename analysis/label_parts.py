@@ -1,4 +1,4 @@
-"""What a network learned of noisy labels: the clean classes, the noise's transition, single labels.
+"""What a network learned of noisy labels: clean classes, class transition, and individual labels.
 
 With Y the clean labels as one-hot vectors, the noise N = onehot(noisy) - Y splits into
 
@@ -9,7 +9,7 @@ T is the class transition matrix, estimated on the whole training set. The learn
 least-squares coefficients of a network's centered outputs on the centered Y, B and E. A predictor
 that knows the clean class, memorizes nothing and outputs P(noisy label | clean class) has the
 shares (1, 1, 0). A network that outputs every noisy label has (1, 1, 1), so the share of E
-measures how much of the single labels is memorized, whatever the confidence in the transition.
+measures how many individual labels are memorized, whatever the confidence in the transition.
 
 Noise that depends on the image, as human labels do, leaves something predictable in E: there the
 share of E can be above 0 without memorization.

@@ -125,12 +125,12 @@ def original_ratios(sums: FilterSums) -> dict[str, Tensor]:
     return ratios(low_energy(sums), sums.high_self)
 
 
-# What is measured of the labels and of the outputs, and of the outputs only.
+# Measured for the labels and for the outputs.
 LABEL_MEASURES: tuple[Measure, ...] = (original_ratios, low_frequency_ratio)
 
 
 def shuffled_ratios(sums: FilterSums) -> dict[str, Tensor]:
-    """The original's two ratios (D,) that are expected of the first reference shuffled."""
+    """The original's two ratios (D,) expected for the first reference, shuffled."""
     mean_energy = sums.count * sums.mean[0].square().sum()
     high = sums.total[0] * sums.complement / (sums.count - 1)
     return ratios(sums.total[0] * null_ratio(sums) + mean_energy, high)

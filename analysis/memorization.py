@@ -10,13 +10,12 @@ SMALL_GAP = 10
 
 
 def memorization_gap(predictions: np.ndarray, clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
-    """Accuracy on rightly labeled minus that on wrongly labeled images, percent points (epochs,).
+    """Accuracy on correctly labeled minus that on wrongly labeled images, in points (epochs,).
 
     predictions: classes (epochs, n) on training images; clean, noisy: labels (n,). Both accuracies
     are on the clean labels. Where the noise depends on neither class nor image the gap is 0 without
-    memorization, up to gap_standard_error. Human noise starts above 0: people confuse classes, and
-    images within a class, that are harder for a network too. NaN where all labels are right, or all
-    wrong.
+    memorization, up to gap_standard_error. Human noise starts above 0: people mislabel classes and
+    images that are harder for a network too. NaN if all labels are right, or all are wrong.
     """
     correct, wrong = predictions == clean, clean != noisy
     if wrong.all() or not wrong.any():
@@ -28,7 +27,7 @@ def gap_standard_error(predictions: np.ndarray, clean: np.ndarray, noisy: np.nda
     """Binomial standard error of memorization_gap under no memorization, points (epochs,).
 
     Arguments as of memorization_gap. Without memorization both accuracies estimate one rate p, that
-    of all images: 100 sqrt(p (1 - p) (1 / rightly labeled + 1 / wrongly labeled)). NaN likewise.
+    of all images: 100 sqrt(p (1 - p) (1 / correctly labeled + 1 / wrongly labeled)). NaN likewise.
     """
     wrong = int((clean != noisy).sum())
     right = len(clean) - wrong
@@ -41,8 +40,8 @@ def gap_standard_error(predictions: np.ndarray, clean: np.ndarray, noisy: np.nda
 def accuracy_at_gap(accuracy: np.ndarray, gap: np.ndarray, level: float) -> float | None:
     """Test accuracy where the gap first reaches `level`: accuracy and gap are curves (epochs,).
 
-    Linear between that epoch and the one before. None where the gap never reaches the level, and
-    where it is over it after the first epoch, so that there is no epoch before.
+    Linear between that epoch and the one before. None if the gap never reaches the level, or
+    exceeds it after the first epoch already, so that there is no epoch before.
     """
     reached = np.flatnonzero(np.asarray(gap) >= level)
     if not len(reached):
@@ -59,9 +58,9 @@ def accuracy_at_gap(accuracy: np.ndarray, gap: np.ndarray, level: float) -> floa
 def best_before_memorization(
     accuracy: np.ndarray, gap: np.ndarray, threshold: np.ndarray | float
 ) -> tuple[int, float] | None:
-    """The epoch's index and value of the best test accuracy before the gap exceeds `threshold`.
+    """The best test accuracy before the gap exceeds `threshold`: its epoch's index, and its value.
 
-    accuracy, gap: curves (epochs,); threshold: percent points, one or (epochs,). All epochs
+    accuracy, gap: curves (epochs,); threshold: points, one number or (epochs,). All epochs
     count where the gap never exceeds the threshold; None where it does in the first.
     """
     exceeds = np.flatnonzero(np.asarray(gap) > threshold)
@@ -93,7 +92,7 @@ def noisy_label_auc(losses: np.ndarray, is_noisy: np.ndarray) -> np.ndarray:
 
     losses: label_losses of the noisy labels (epochs, n); is_noisy: bool (n,). It is the chance
     that a wrong label has a higher loss than a right one, a tie counting half (Mann-Whitney, by
-    midranks). 1: the loss finds every wrong label; 0.5: it tells nothing, as once all labels are
+    midranks). 1: the loss finds every wrong label; 0.5: it tells nothing, as when all labels are
     memorized. NaN where all labels are right, or all wrong.
     """
     wrong = int(is_noisy.sum())

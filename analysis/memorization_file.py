@@ -1,16 +1,16 @@
-"""memorization.json: what one run remembers of the noisy labels, and how confident it is.
+"""memorization.json: what one run memorizes of the noisy labels, and how confident it is.
 
     digest               of the data set
     n                    number of training images in the sample
     transition_dropped   whether the transition part is collinear with the clean labels
-    transition_evidence  what that is decided by (analysis/label_parts.py)
+    transition_evidence  the number that decides this (analysis/label_parts.py)
     energies             share of each part of the noisy labels in the energy of all three
     ideal                {softmax, one_hot: {part: share}} of the ideal predictor, from the data
     curves               {name: [epoch]}
 
 Curves, of the sample of training images unless `test` is in their name:
 
-    gap, gap_error       memorization gap and its standard error without memorization (points)
+    gap, gap_error       memorization gap, and its standard error without memorization (points)
     auc                  area under the ROC curve for finding wrong labels by their loss (0 to 1)
     softmax_clean, softmax_transition, softmax_individual
                          learned shares of the three parts of the noisy labels, unfiltered

@@ -1,4 +1,4 @@
-"""Measure what a run remembers of the noisy labels: the content of memorization.json."""
+"""Measure what a run memorizes of the noisy labels: the content of memorization.json."""
 
 import numpy as np
 from scipy.special import softmax

@@ -33,14 +33,14 @@ def curves(run: dict) -> dict[str, list]:
 
 
 def before_memorization(run: dict) -> float | None:
-    """Best test accuracy while the memorization gap is under SMALL_GAP; None if it never is."""
+    """Best test accuracy while the memorization gap is below SMALL_GAP; None if it never is."""
     accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
     best = best_before_memorization(accuracy, gap, SMALL_GAP)
     return None if best is None else best[1]
 
 
 def plain_at_equal_gap(distilled: dict, plain: dict) -> float | None:
-    """Test accuracy of `plain` where its gap first reaches that of `distilled` at its end."""
+    """Test accuracy of `plain` where its gap first reaches the last gap of `distilled`."""
     accuracy, gap = plain["history"]["test_accuracy"], curves(plain)["gap"]
     return accuracy_at_gap(np.array(accuracy), np.array(gap), curves(distilled)["gap"][-1])
 
@@ -81,7 +81,7 @@ def first_epoch(curve: Sequence[float], level: float) -> float | None:
 
 
 def like_epoch(distilled: dict, plain: dict) -> dict[str, float] | None:
-    """Distillation's last epoch beside the epoch of cross-entropy with the nearest profile.
+    """Compare distillation's last epoch with the epoch of cross-entropy with the nearest profile.
 
     Profiles are the shares of the individual part along the eigenvectors of SPECTRUM_KERNEL. None
     where a run has no spectrum.json with this kernel.
@@ -132,7 +132,7 @@ def last_difference(name: str) -> Callable[[dict, dict], float | None]:
     return lambda distilled, plain: difference(curves(distilled)[name][-1], curves(plain)[name][-1])
 
 
-# Quantities of (distilled run, cross-entropy run), by name; the unit is in the name or points.
+# Quantities of (distilled run, cross-entropy run), by name; the unit is in the name, else points.
 QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     PRIMARY: lambda d, p: difference(accuracy_at(d, "last"), accuracy_at(p, "early")),
     "both stopped early": lambda d, p: difference(accuracy_at(d, "early"), accuracy_at(p, "early")),
@@ -186,7 +186,7 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
     "memorization gap: last epoch - cross-entropy at the equivalent epoch": like("gap"),
 }
-# Quantities that are not differences: whether they are 0 is no question, so they have no p-value.
+# Quantities that are not differences. A test against 0 would be meaningless: they have no p-value.
 LEVELS = (
     "equivalent epoch of cross-entropy (epoch)",
     "equivalent epoch by the level only (epoch)",

@@ -101,7 +101,7 @@ def compare_entries(own: dict, other: dict, values: str) -> tuple[EpochPath, np.
 
 
 def _draw(config: dict) -> tuple:
-    """What runs share that differ in their loss only."""
+    """What runs that differ only in their loss have in common."""
     own = config["flags"]
     return config["data"]["digest"], own["seed"], flags.fixed_in_study(own)
 

@@ -56,15 +56,15 @@ def epoch_blocks(logits: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
 def read_outputs(path: Path, images: int, classes: int) -> np.ndarray:
     """The logits (epochs, images, classes) of a run, mapped from disk.
 
-    Says on stderr which epochs of a file that was cut short are used. Raises UserError if there is
-    no whole epoch, or if they are of other images or classes.
+    Prints to stderr which epochs are used of a file that was cut short. Raises UserError if there
+    is no whole epoch, or if the number of images or classes is wrong.
     """
     logits, note = read_logits(path)
     if not len(logits):
         raise UserError(f"{path}: no whole epoch in it; train the run further")
     if logits.shape[1:] != (images, classes):
         raise UserError(
-            f"{path} has outputs {logits.shape} and not of {images} images and {classes} classes; "
+            f"{path} has outputs {logits.shape}, not of {images} images and {classes} classes; "
             "train the run again"
         )
     if note:

@@ -6,7 +6,7 @@ It holds `digest` (of the data set), `n` (images of the sample), `epochs`, and a
     delta        of the Gaussian kernel, a variance in squared normalized-pixel units; else null
     vectors      of a tangent kernel: which output vectors it sums over; else null
     epoch        of a tangent kernel: 0, or the epoch of the checkpoint; else null
-    bands        edges of the half octaves of the index: band k is edge k to edge k + 1 less 1
+    bands        edges of the half octaves of the index: band k is edge k to edge k + 1 minus 1
     eigenvalues  [band] share of the centered kernel's trace
     shuffled     [band] expected share of the energy of shuffled labels
     totals       {part: energy of the part, |part|^2 / n}
@@ -15,7 +15,7 @@ It holds `digest` (of the data set), `n` (images of the sample), `epochs`, and a
                  predictions as one-hot vectors; null where a band has no energy of the part
 
 with the parts clean, transition and individual of analysis/label_parts.py. The transition's shares
-are null where it is a multiple of the clean part. Numbers have five significant digits.
+are null if it is a multiple of the clean part. Numbers have five significant digits.
 """
 
 import json

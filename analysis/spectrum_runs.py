@@ -22,7 +22,7 @@ from training import checkpoint
 from training.prepare import prepare
 from training.settings import RunSettings
 
-DEFAULT_SIZE = 5000  # images, unless the sample has fewer: eigenvectors take the cube of it
+DEFAULT_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
 EPOCHS_AT_ONCE = 20  # outputs whose projections are computed in one product
 
 
@@ -58,7 +58,7 @@ class Kernel:
 def measure_runs(runs: Sequence[Path], data: Path | None, settings: SpectrumSettings) -> None:
     """Write spectrum.json of every run. data: the data set, if config.json's path is outdated.
 
-    Raises UserError if a run is incomplete, of another data set, or has no usable checkpoint.
+    Raises UserError if a run is incomplete, has another data set, or has no usable checkpoint.
     """
     groups: dict[tuple, list[Path]] = {}
     for run in runs:
@@ -70,7 +70,7 @@ def measure_runs(runs: Sequence[Path], data: Path | None, settings: SpectrumSett
         dataset = read_dataset(path)
         if dataset.sha256 != digest:
             raise UserError(
-                f"{members[0]} is of another data set than {path}; name its own with --data"
+                f"{members[0]} was not trained on {path}; name its data set with --data"
             )
         measure_group(members, dataset, settings)
 
@@ -187,7 +187,7 @@ def load_checkpoint(
         )
     content = checkpoint.read(run, device)
     if content["settings"].get("data_sha256", dataset.sha256) != dataset.sha256:
-        raise UserError(f"{run / checkpoint.NAME} is of another data set; train the run again")
+        raise UserError(f"{run / checkpoint.NAME} belongs to another data set; train the run again")
     checkpoint.load_model(run, model, content)
     return content["epoch"]
 
@@ -211,7 +211,7 @@ def measure_shares(
 
 
 def as_entry(spectrum: LabelSpectrum, shares: dict[str, np.ndarray]) -> dict:
-    """What an entry of `kernels` in spectrum.json says beside the kernel's own fields."""
+    """The fields of an entry of `kernels` in spectrum.json, without the kernel's own ones."""
     numbers = spectrum_file.as_numbers
     energies = spectrum.energies
     totals = energies.sum(axis=1)

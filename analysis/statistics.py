@@ -1,7 +1,7 @@
-"""Where each run would be stopped, and what that gives: means over seeds, with their intervals.
+"""The epoch at which each run stops, and the results there: means over seeds, with intervals.
 
 Three ways to stop are compared: the last epoch; early stopping at the epoch of the best accuracy on
-held-out images with noisy labels, which is what one can really do; and the best test epoch, which
+held-out images with noisy labels, which is possible in practice; and the best test epoch, which
 only an oracle knows. Intervals are Student's t at 95% over seeds. Differences are paired: runs of
 one seed share labels, initialization and order. With one seed there is no interval.
 """
@@ -30,7 +30,7 @@ STOPS = {
     "early": "early stopping",
     "oracle": "best test epoch (oracle)",
 }
-# Distillation stopped as the first says, minus cross-entropy stopped as the second says.
+# Distillation stopped by the first rule minus cross-entropy stopped by the second.
 CONTRASTS = (
     *((stop, stop) for stop in STOPS),
     ("last", "early"),
@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 
 
 def stopping_epochs(run: dict) -> dict[str, int | None]:
-    """The index of the epoch that each way to stop takes; the first one of equals.
+    """The index of the epoch that each stopping rule chooses; the first one of several equal ones.
 
     `early` is None for a run without validation images.
     """
@@ -88,7 +88,7 @@ def frequency_measures(history: dict) -> dict[str, Curve]:
 
 
 def what_varies(history: dict) -> str:
-    """What differs between the runs of one loss: what the intervals are about."""
+    """What differs between the runs of one loss, and so what the intervals are over."""
     if len({run.get("data", {}).get("digest") for run in history["runs"]}) > 1:
         return "draws of images, labels, validation set, initialization and order"
     if any(run["settings"].get("augment", True) for run in history["runs"]):
@@ -120,7 +120,7 @@ def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> dic
 
 
 def values_at_stop(runs: dict[int, dict], curve: Curve, stop: str) -> dict[int, float]:
-    """seed -> the measure at the epoch where the run is stopped; empty if that is unknown."""
+    """seed -> the measure at the epoch where the run stops; empty if that is unknown."""
     epochs = {seed: stopping_epochs(run)[stop] for seed, run in runs.items()}
     if None in epochs.values():
         return {}
@@ -132,7 +132,7 @@ def summarize(history: dict) -> list[dict]:
 
     First the mean of every measure for each loss and stop, then CONTRASTS of every other loss with
     cross-entropy, seed by seed; these rows have `minus_loss`, `minus_stop` and p. Raises UserError
-    if the runs have no common mean.
+    if the runs cannot be averaged.
     """
     groups, measures = group_by_loss(history), study_measures(history)
     setting = {

@@ -36,7 +36,7 @@ def write_summary(folder: Path, name: str, data: dict, rows: Sequence[dict]) -> 
 
 
 def as_csv(rows: Sequence[dict]) -> str:
-    """The rows as CSV; seeds in one field, nothing where there is no value."""
+    """The rows as CSV; the seeds are in one field, and a missing value is empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -46,7 +46,7 @@ def as_csv(rows: Sequence[dict]) -> str:
 
 
 def run_line(run: dict) -> str:
-    """Test accuracy of one run of history.json, in percent, wherever it could be stopped."""
+    """Test accuracy of one run of history.json, in percent, by stopping rule."""
     accuracy = run["history"]["test_accuracy"]
     stops = [
         f"{STOPS[stop]} {accuracy[epoch]:.2f}% at epoch {epoch + 1}"
@@ -60,7 +60,7 @@ def as_text(rows: Sequence[dict]) -> str:
     """The tables for a reader: accuracy at every stop, other measures at the last epoch."""
     first = rows[0]
     seeds = sorted({seed for row in rows for seed in row["seeds"]}, key=str)
-    spread = f"mean ± half of the 95% t-interval over {first['varies']}"
+    spread = f"mean ± half-width of the 95% t-interval over {first['varies']}"
     title = (
         f"{first['noise']} noise, {100 * first['rate']:.4g}% wrong labels, {first['network']}, "
         f"n = {len(seeds)} (seeds {', '.join(map(str, seeds))}): "
@@ -76,7 +76,7 @@ def as_text(rows: Sequence[dict]) -> str:
 def filter_line(history: dict) -> str:
     """How far the filter of the tables reaches on the training sample; empty without frequencies.
 
-    A median kernel mass under ENOUGH_MASS is marked: such a filter leaves most images as they are.
+    A median kernel mass below ENOUGH_MASS is marked: such a filter leaves most images as they are.
     """
     frequency = history["runs"][0].get("frequency")
     if frequency is None or "alone" not in frequency["probe"]:
@@ -88,7 +88,7 @@ def filter_line(history: dict) -> str:
     return (
         f"\nat delta {section['delta'][column]:g} a filtered value is a mean of {mass:.3g} images "
         f"in the median{mark}; {100 * section['alone'][column]:.2g}% of the images have a kernel "
-        f"mass under {ALONE}"
+        f"mass below {ALONE}"
     )
 
 
@@ -126,7 +126,7 @@ def measure_tables(rows: Sequence[dict]) -> dict[str, Table]:
 
 
 def answer_text(rows: Sequence[dict]) -> str:
-    """The answer for a reader: a table a loss, a line a quantity, a column a noise."""
+    """The answer for a reader: one table per loss, one line per quantity, one column per noise."""
     lines = []
     for loss in dict.fromkeys(row["loss"] for row in rows):
         table: Table = {}
@@ -136,7 +136,7 @@ def answer_text(rows: Sequence[dict]) -> str:
                 line[row["noise"]] = row | {"measure": "share", "minus_loss": "cross-entropy"}
                 if "(share)" not in row["quantity"]:
                     line[row["noise"]]["measure"] = "test_accuracy"
-        lines += format_table(f"{loss} minus cross-entropy, points unless said", table)
+        lines += format_table(f"{loss} minus cross-entropy, points unless noted", table)
     varies = "; ".join(dict.fromkeys(row["varies"] for row in rows))
     counts = ", ".join(dict.fromkeys(f"{row['noise']}: n = {row['n']}" for row in rows))
     holm = ", ".join(
@@ -175,7 +175,7 @@ def format_table(head: str, table: Table) -> list[str]:
 
 
 def format_row(row: dict) -> str:
-    """Mean and half of its interval, as in 58.1 ± 4.6; a difference has a sign and its p."""
+    """Mean and half-width of its interval, as in 58.1 ± 4.6; a difference has a sign and its p."""
     digits = ".1f" if row["measure"] in PERCENT else ".3f"
     sign = "+" if row["minus_loss"] else ""
     text = f"{row['mean']:{sign}{digits}}"

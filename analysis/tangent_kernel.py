@@ -10,7 +10,7 @@ sign vectors.
 The gradient of a linear layer's weights is an outer product, so that its part of the kernel is the
 inputs' Gram matrix times that of the gradients at its outputs, and no gradient is formed. The
 gradients of all other parameters are formed image by image with torch.func, for as many images at a
-time as fit the memory that is given.
+time as fit the given memory.
 """
 
 import copy
@@ -30,7 +30,7 @@ SECONDS_BEFORE_PROGRESS = 2
 
 
 def output_vectors(classes: int, seed: int = 0) -> tuple[Tensor, str]:
-    """Vectors float32 (V, C) with sum v v' = I, and what to call them.
+    """Vectors float32 (V, C) with sum v v' = I, and their name.
 
     Unit vectors for up to MAX_UNIT_VECTORS outputs, which are exact; otherwise random signs over
     the square root of V = SIGN_VECTORS, for which the sum is I in expectation.

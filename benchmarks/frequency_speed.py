@@ -1,16 +1,16 @@
-"""Time the Gaussian split against a plain reference, side by side: `make bench`.
+"""Time the Gaussian split against a plain reference, in one run: `make bench`.
 
     python benchmarks/frequency_speed.py                  10,000 points, 1, 20 and 100 epochs
     python benchmarks/frequency_speed.py --points 3000    quicker
     python benchmarks/frequency_speed.py --device cpu     the split on the CPU, not on the GPU
     python benchmarks/frequency_speed.py --only project --points 60000 --epochs 2 --delta 100 400
 
-The reference is written as the field's public code is: numpy in float64 on the CPU, a list of one
-full kernel for each delta, made again for each epoch. Its time an epoch does not depend on how many
-epochs there are. Both run the original's twelve deltas over drawn shapes (3,072 numbers a point)
+The reference is written like the field's public code: numpy in float64 on the CPU, a list of one
+full kernel per delta, computed again for each epoch. Its time per epoch does not depend on the
+number of epochs. Both run the original's twelve deltas over drawn shapes (3,072 numbers per point)
 alternately; times are medians. The floor is the time of the matrix products alone, at the rate
-measured in this run. The reference, and the peak memory of each, are of processes of their own,
-libraries included, or of the GPU.
+measured in this run. The reference runs in its own process. Peak memory is that of a separate
+process, libraries included, or of the GPU.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def make_inputs(count: int, epochs: int, device):
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Seconds that a call takes, with what it leaves to the GPU."""
+    """Seconds that a call takes, including the work that it queues on the GPU."""
     import torch
 
     start = time.perf_counter()
@@ -84,7 +84,7 @@ def operations(points, sums, values: int) -> float:
 
 
 def product_rate(count: int, values: int, device) -> float:
-    """Operations a second of a product of a kernel tile's shape."""
+    """Operations per second of a product of a kernel tile's shape."""
     import torch
 
     from analysis.gaussian_filter import TILE_BYTES
@@ -115,7 +115,7 @@ def run_alone(args: argparse.Namespace, device) -> None:
 
 
 def alone(args: argparse.Namespace, only: str, epochs: int = 1) -> dict:
-    """What this script prints with --only, in a process of its own: its seconds and peak GB."""
+    """What this script prints with --only, in a separate process: its seconds and peak GB."""
     device = "cpu" if only == "reference" else args.device
     command = [sys.executable, __file__, "--only", only, "--points", str(args.points)]
     command += ["--epochs", str(epochs), "--device", device]
@@ -124,9 +124,9 @@ def alone(args: argparse.Namespace, only: str, epochs: int = 1) -> dict:
 
 
 def compare(args: argparse.Namespace, device) -> dict:
-    """Time both alternately; prints and returns the reference's time and each number of epochs'.
+    """Time both alternately; prints and returns the times of the reference and of the passes.
 
-    The reference runs in processes of its own: the pass is slower in one that has just run it.
+    The reference runs in separate processes: the pass is slower in one that has just run it.
     """
     from analysis.gaussian_filter import filter_sums
 
@@ -147,7 +147,7 @@ def compare(args: argparse.Namespace, device) -> dict:
     print(f"matrix products: {rate / 1e9:.0f} GFLOP/s in float32")
     one = median(run["seconds"] for run in reference)
     peak = max(run["peak_gb"] for run in reference)
-    print(f"reference: {one:.1f} s an epoch, peak {peak:.2f} GB", flush=True)
+    print(f"reference: {one:.1f} s per epoch, peak {peak:.2f} GB", flush=True)
     rows = []
     for epochs, measured in times.items():
         took = median(measured)
@@ -157,7 +157,7 @@ def compare(args: argparse.Namespace, device) -> dict:
         row["peak_gb"] = alone(args, "project", epochs)["peak_gb"]
         rows.append(row)
         print(
-            f"{epochs} epochs: {took:.2f} s, {took / epochs:.4f} s an epoch, "
+            f"{epochs} epochs: {took:.2f} s, {took / epochs:.4f} s per epoch, "
             f"{row['times_reference']:.0f} times the reference's speed, "
             f"{row['share_of_floor']:.0%} of the floor, peak {row['peak_gb']:.2f} GB",
             flush=True,

@@ -1,14 +1,14 @@
-"""All that the first ten minutes on a GPU should tell, in one command: `make gpu`.
+"""Everything to measure in the first ten minutes on a GPU, in one command: `make gpu`.
 
     python benchmarks/gpu.py                  ten minutes, offline
-    python benchmarks/gpu.py --minutes 60     more of them for the study
-    python benchmarks/gpu.py --rehearse       every step at its smallest, on any machine
+    python benchmarks/gpu.py --minutes 60     more time for the study
+    python benchmarks/gpu.py --rehearse       every step at its smallest setting, on any machine
 
-The steps run in order of worth, each in a process of its own with a limit of time: tests that need
-CUDA, training speed, the frequency pass, two runs on one GPU, and the study of `make paper` for as
-long as is left, if CIFAR-10's archive is in data/. Each step's record is written at once to
+The steps run in order of priority, each in its own process with a time limit: tests that need
+CUDA, training speed, the frequency pass, two runs on one GPU, and the study of `make paper` in the
+remaining time, if CIFAR-10's archive is in data/. Each step's record is written at once to
 <name>.json in the folder $OUT, by default benchmarks/gpu/. A failing step is named and the others
-go on; the exit status is then 1. Without CUDA every step is skipped.
+still run; the exit status is then 1. Without CUDA every step is skipped.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from common.run_folder import read_history
 
 ROOT = Path(__file__).parent.parent
 NETWORK = "shake26-2x32d"
-RESERVE = 25.0  # seconds of --minutes for the end of a step that has to be stopped, at most
+RESERVE = 25.0  # seconds of --minutes, at most, for ending a step that has to be stopped
 RESULT_WIDTH = 90
 PAPER_RUNS = "cifar10-pair40-seed*/*/history.jsonl"
 # What torchvision leaves in data/, and what it is made from.
@@ -49,7 +49,7 @@ print(json.dumps({"python": platform.python_version(), "torch": torch.__version_
 
 
 def plan(python: str, reason: str = "", small: bool = False) -> list[Step]:
-    """The steps in order of worth. reason: why there is none on a GPU; small: the smallest ones."""
+    """The steps by priority. reason: why none can run on a GPU; small: smallest settings."""
 
     def measured(name: str, title: str, limit: float, script: str, *flags: str) -> Step:
         command = (python, str(ROOT / "benchmarks" / script), *flags)
@@ -95,7 +95,7 @@ def no_study(small: bool) -> str:
 
 
 def ask_machine(python: str) -> dict:
-    """Python, torch and the GPUs of this machine, asked in a process of its own, and printed.
+    """Python, torch and the GPUs of this machine, read in a separate process, and printed.
 
     Raises UserError if torch cannot be imported within two minutes.
     """
@@ -166,8 +166,8 @@ def work(args: argparse.Namespace) -> int:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--minutes", type=positive, default=10, help="limit of the time of all steps")
-    add("--rehearse", action="store_true", help="only try every command, at its smallest setting")
+    add("--minutes", type=positive, default=10, help="time limit of all steps together")
+    add("--rehearse", action="store_true", help="only try each command, at its smallest setting")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: random images, peak memory, the speed of a matrix product."""
+"""Tools of the benchmarks: random images, peak memory, the speed of a matrix product."""
 
 import platform
 import re
@@ -14,7 +14,7 @@ from dataset.data_file import DataSet
 
 
 def machine() -> dict:
-    """What a time was measured on."""
+    """The machine that a time was measured on."""
     return {
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -42,7 +42,7 @@ def random_dataset(count: int, tests: int) -> DataSet:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Start to measure peak memory anew."""
+    """Reset the peak memory that is measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
@@ -60,7 +60,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product."""
+    """Floating-point operations per second of a matrix product."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device, dtype=dtype)
     times = []
@@ -74,7 +74,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def operations(model: torch.nn.Module, images: torch.Tensor) -> float:
-    """Floating-point operations of one training step, an image. images: uint8 (B, H, W, 3)."""
+    """Floating-point operations per image of one training step. images: uint8 (B, H, W, 3)."""
     with FlopCounterMode(display=False) as counter:
         model(normalize(images)).sum().backward()
     return counter.get_total_flops() / len(images)

@@ -1,4 +1,4 @@
-"""How such training is usually written: the reference that training_speed.py times.
+"""Training as it is usually written: the reference that training_speed.py times.
 
 A DataLoader takes images one by one through torchvision's transforms. Computation is in float32,
 channels first. Shake coefficients are drawn on the CPU. The loss is read from the device at every

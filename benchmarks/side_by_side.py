@@ -6,8 +6,8 @@
     python benchmarks/side_by_side.py --train "--model small_cnn --lr 0.05" --images 1024
 
 Each run is train.py in a process of its own, with its own seed, on random images of CIFAR-10's
-size. A run's speed is its training images by the median seconds of an epoch, evaluation included,
-without the first epoch and the last, when another run may not be there yet or any more.
+size. A run's speed is its training images divided by the median seconds per epoch, evaluation
+included. The first and the last epoch do not count: another run may not be running then.
 """
 
 import argparse
@@ -37,13 +37,13 @@ def start(data: Path, runs: Path, seed: int, flags: Sequence[str]) -> subprocess
 
 
 def epoch_seconds(run: Path) -> float:
-    """The median seconds of an epoch of a run, without its first and its last one."""
+    """The median seconds per epoch of a run, without its first and its last epoch."""
     lines = (run / "history.jsonl").read_text("utf-8").splitlines()
     return median(json.loads(line)["seconds"] for line in lines[1:-1])
 
 
 def speed(data: Path, images: int, count: int, flags: Sequence[str]) -> float:
-    """Training images a second of `count` runs together. Raises RuntimeError if one fails."""
+    """Training images per second of `count` runs together. Raises RuntimeError if one fails."""
     with tempfile.TemporaryDirectory() as folder:
         processes = []
         try:

@@ -1,4 +1,4 @@
-"""Run a step of gpu.py as a process: a limit of time, its output passed on, its result as JSON."""
+"""Run a step of gpu.py as a process with a time limit: print its output, record its result."""
 
 import codecs
 import json
@@ -17,7 +17,7 @@ from studies.display import duration
 from studies.execute import last_line
 from studies.processes import TICK
 
-HEARTBEAT = 25.0  # seconds without output until the runner says that the step is at work
+HEARTBEAT = 25.0  # seconds without output until a line says that the step is still running
 PATIENCE = 15.0  # seconds that a step has to end after SIGINT
 SHORTEST = 5.0  # seconds: a step with less time left is not started
 
@@ -26,8 +26,8 @@ SHORTEST = 5.0  # seconds: a step with less time left is not started
 class Step:
     """A command and the seconds that it may take.
 
-    writes: it takes --json and writes its numbers there. until_stopped: to be stopped at its limit
-    is no failure. reason: why it cannot run here; empty if it can.
+    writes: it takes --json and writes its numbers there. until_stopped: a stop at its limit is not
+    a failure. reason: why it cannot run here; empty if it can.
     """
 
     name: str
@@ -113,7 +113,7 @@ def pass_on(process: subprocess.Popen, title: str, limit: float) -> tuple[str, b
                 spoke, words = now, decoder.decode(data)
                 text += words
                 print(words, end="", flush=True)
-            elif ended:  # even if a process that it has left behind holds the pipe
+            elif ended:  # even if a process that it left behind holds the pipe
                 return text, True
             elif readable:  # the pipe is closed
                 time.sleep(TICK)
@@ -129,8 +129,8 @@ def pass_on(process: subprocess.Popen, title: str, limit: float) -> tuple[str, b
 def stop_tree(process: subprocess.Popen) -> None:
     """End a process and all that it has started: SIGINT, and SIGKILL after PATIENCE.
 
-    study.py gives its runs process groups of their own, which end when it does; what is left of
-    them is processes by its parent.
+    study.py gives its runs their own process groups and ends them when it ends; processes that
+    remain are found by their parent.
     """
     tree = [process.pid, *descendants(process.pid)]
     with suppress(ProcessLookupError):

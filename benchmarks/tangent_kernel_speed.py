@@ -4,8 +4,8 @@
     python benchmarks/tangent_kernel_speed.py --images 200    quicker, 5 GB
 
 The reference forms the Jacobian of all outputs with respect to all parameters for every image with
-torch.func, keeps them all, and multiplies them. Each way has a process of its own, so that its peak
-memory is its own, libraries included. Both see the same network and the same random images; the
+torch.func, keeps them all, and multiplies them. Each method runs in its own process, which gives
+its peak memory, libraries included. Both get the same network and the same random images; the
 largest difference of the two kernels is relative to the largest value.
 """
 
@@ -62,7 +62,7 @@ WAYS = {"reference": full_jacobians, "project": project}
 
 
 def run_alone(way: str, count: int, path: Path) -> tuple[float, float]:
-    """Seconds and peak GB of one way in a process of its own, which writes its kernel to `path`."""
+    """Seconds and peak GB of one method in its own process, which writes its kernel to `path`."""
     words = [sys.executable, __file__, "--images", str(count), "--only", way, "--out", str(path)]
     line = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     return float(line[0]), float(line[1])
@@ -71,7 +71,7 @@ def run_alone(way: str, count: int, path: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--only", choices=WAYS, help="one way only, printed as seconds and GB")
+    parser.add_argument("--only", choices=WAYS, help="one method only, printed as seconds and GB")
     parser.add_argument("--out", type=Path, help="file for the kernel of --only")
     args = parser.parse_args()
     if args.only:

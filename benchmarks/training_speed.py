@@ -66,7 +66,7 @@ VARIANTS = {
 
 
 class ProjectLoop:
-    """Epochs of this project, and the images a second of their training alone."""
+    """Epochs of this project, and the images per second of their training alone."""
 
     def __init__(self, settings: RunSettings, dataset: DataSet, device: torch.device):
         arrays = (dataset.train_images, dataset.train_labels, dataset.clean_labels)
@@ -136,7 +136,7 @@ def time_loops(
 
 
 def compare(network: str, variants: Sequence[str], images: int | None, repeats: int) -> list[dict]:
-    """Time the loops of a network; prints and returns a row a variant.
+    """Time the loops of a network; prints and returns one row per variant.
 
     A variant that cannot run here has a row with the reason in `skipped`.
     """
@@ -212,7 +212,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--network", nargs="+", choices=(*NETWORKS, "start"), default=[*NETWORKS, "start"])
     add("--variants", nargs="+", choices=(PLAIN, *VARIANTS), default=[PLAIN, "float32", "amp"])
-    add("--images", type=int, help="training images an epoch")
+    add("--images", type=int, help="training images per epoch")
     add("--repeats", type=int, default=3)
     add("--json", type=Path, help="also write the numbers to this file")
     return parser.parse_args(argv)

@@ -148,9 +148,7 @@ def check_request(request: Request) -> None:
     for loss in request.losses:
         words = split_flags("--loss", loss)
         if not words or words[0].startswith("-"):
-            raise UserError(
-                f"--loss {loss!r}: begin with the name of a loss, such as cross-entropy"
-            )
+            raise UserError(f"--loss {loss!r}: begin with a loss's name, such as cross-entropy")
         _refuse_reserved("--loss", words, TRAIN_RESERVED)
     _refuse_duplicates("--loss", [loss_slug(loss) for loss in request.losses])
 

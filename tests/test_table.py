@@ -109,7 +109,7 @@ def test_the_text_says_n_and_has_every_table(rows):
     text = as_text(rows)
     title, *_ = text.splitlines()
     assert title == (
-        "pair noise, 40% wrong labels, small_cnn, n = 2 (seeds 0, 1): mean ± half of the 95% "
+        "pair noise, 40% wrong labels, small_cnn, n = 2 (seeds 0, 1): mean ± half-width of the 95% "
         f"t-interval over {rows[0]['varies']}"
     )
     tables = accuracy_tables(rows) | measure_tables(rows)
