@@ -2,7 +2,7 @@
 
     python collect_history.py                            every run under runs/
     python collect_history.py runs/cifar10-pair40        these runs only
-    python collect_history.py runs/cifar10-pair40-seed*  several draws of one data set: one study
+    python collect_history.py runs/cifar10-pair40-seed*  several draws (seeds) of one data set
     python collect_history.py a/history.json runs/b      add runs to a study
     python collect_history.py --answer a/history.json b/history.json    one study per noise
 

@@ -56,7 +56,12 @@ def none(labels: np.ndarray, class_names: list[str], random: np.random.Generator
     return labels
 
 
-NOISES = {"pair": pair, "symmetric": symmetric, "asymmetric": asymmetric, "none": none}
+NOISES = {
+    "pair": pair,
+    "symmetric": symmetric,
+    "asymmetric": asymmetric,
+    "none": none,
+}
 
 
 def flip_labels(

@@ -23,7 +23,11 @@ from plotting.overview_figure import overview_figure
 from plotting.parts_figure import learned_parts_figure
 from plotting.rate_figure import rate_figure
 from plotting.style import save
-from plotting.training_figures import accuracy_figure, loss_figure, memorization_figure
+from plotting.training_figures import (
+    accuracy_figure,
+    loss_figure,
+    memorization_figure,
+)
 
 FIGURES: dict[str, Callable[[dict, dict, float | None], Figure]] = {
     "overview": lambda history, groups, delta: overview_figure([history]),

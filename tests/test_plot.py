@@ -12,7 +12,11 @@ from analysis.curves import group_by_loss
 from common.files import write_json
 from plotting.figures import FIGURES
 from plotting.style import caption, plt
-from plotting.training_figures import accuracy_figure, loss_figure, memorization_figure
+from plotting.training_figures import (
+    accuracy_figure,
+    loss_figure,
+    memorization_figure,
+)
 
 STYLES = ("cross-entropy", "self-distillation")
 FROM_HISTORY = ["accuracy", "loss", "memorization"]

@@ -202,7 +202,7 @@ def test_runs_that_cannot_be_measured_are_refused(study, refused):
 
 def test_another_data_set_or_outputs_of_other_images_are_refused(study, refused):
     write_dataset(study / "data/other.npz", make_dataset(seed=5))
-    assert "name its own with --data" in refused("spectrum", PLAIN, "--data", "data/other.npz")
+    assert "name its data set with --data" in refused("spectrum", PLAIN, "--data", "data/other.npz")
     shutil.copy(PLAIN / "logits.npy", PLAIN / "probe_logits.npy")
     assert "(3, 40, 4)" in refused("spectrum", PLAIN)
     (PLAIN / "probe_logits.npy").unlink()
