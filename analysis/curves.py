@@ -103,7 +103,7 @@ def delta_index(deltas: Sequence[float], delta: float | None, default: float) ->
 
 
 def middle_delta(deltas: Sequence[float]) -> float:
-    """The delta that tables and figures show unless another is asked for.
+    """The delta that tables and figures show by default.
 
     At this delta a filtered value averages tens of points, and both bands hold much of the labels.
     """

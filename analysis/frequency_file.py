@@ -22,7 +22,7 @@ Measures; norms are over all images and classes, and `low` is y_low of y less it
     delta_norm    |y_low| / (|y_low| + |y_high|), the original's README
     energy_share  |y_low|^2 / (|y_low|^2 + |y_high|^2), the original's code
     lfr           |low|^2 / |y - mean|^2; 1 for constant values
-    excess        (lfr - null) / (1 - null): 0 for shuffled values, 1 for wholly low ones
+    excess        (lfr - null) / (1 - null): 0 for shuffled values, 1 if all is low
     e_low, e_high |Y_low - h_low| / |Y_low| (and high) of outputs h against clean labels Y (`test`)
     e_low_centered  e_low of values less their means: 1 for constant outputs (`test`)
     learned_true_low, learned_noise_low, learned_true_high, learned_noise_high

@@ -54,7 +54,7 @@ def tangent_kernel(
     model = copy.deepcopy(model).eval()
     for module in model.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False  # it would overwrite an output whose gradient is asked for
+            module.inplace = False  # it would overwrite an output whose gradient is needed
     vectors = vectors.to(images)
     layers = {k: m for k, m in model.named_modules() if isinstance(m, nn.Linear)}
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)

@@ -50,7 +50,7 @@ def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
     except (ImportError, RuntimeError) as error:
         raise UserError(
             f"--dataset {name.lower()} needs torchvision, which does not import here ({error}); "
-            "install versions of torch and torchvision that match, or use a folder of images"
+            "install a matching pair of torch and torchvision, or use a folder of images"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
     try:

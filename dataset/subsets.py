@@ -5,7 +5,7 @@ import numpy as np
 from common.errors import UserError
 from dataset.data_file import DataSet
 
-SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, unless told otherwise
+SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 
 
 def balanced_subset(
