@@ -62,6 +62,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         help="do nothing if the file exists with the same settings",
     )
     args = parser.parse_args(argv)
+    if args.noise == "none" and args.rate:
+        parser.error("--noise none changes no label; leave --rate out")
     if args.noise in NOISES:
         for flag in ("labels", "matched", "accept_chance_labels"):
             if getattr(args, flag):

@@ -53,7 +53,7 @@ def answers(study: Path) -> dict[tuple[str, str, str], dict]:
 
 
 def number(row: dict | None, digits: int = 1, sign: bool = False) -> str:
-    """Mean ± half of the 95% interval; the mean alone for one draw; nothing if there is no row."""
+    """Mean ± half-width of the 95% interval; the mean alone for one draw; nothing if there is no row."""
     if row is None:
         return ""
     style = f"{'+' if sign else ''}.{digits}f"
@@ -80,7 +80,7 @@ def markdown(head: list[str], lines: list[list[str]]) -> str:
 
 
 def answer_table() -> str:
-    """The README's answer: accuracy where one stops, and the primary contrast."""
+    """The README's answer: accuracy by stopping rule, and the primary contrast."""
     contrast = answers(MAIN)
     lines = []
     for noise, title in NOISES.items():
@@ -133,7 +133,7 @@ def controls_table() -> str:
 
 
 def contrast_table(loss: str) -> str:
-    """Every quantity of the answer for one distillation, a column a noise."""
+    """Every quantity of the answer for one distillation, one column per noise."""
     contrast = answers(MAIN)
     quantities = dict.fromkeys(quantity for _, other, quantity in contrast if other == loss)
     lines = []

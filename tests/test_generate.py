@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import make_image_folder
 
+import generate
 from dataset.data_file import read_dataset, read_meta
 from dataset.make import DataSettings, choose_images, make_dataset
 from dataset.noise import CIFAR10_CLASSES, transition_counts
@@ -67,6 +68,8 @@ def test_no_noise_has_a_name_of_its_own(script, workplace):
     dataset = read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
     assert dataset.meta["rate_asked"] == dataset.meta["rate_found"] == 0
+    with pytest.raises(SystemExit):
+        generate.parse_args(["--noise", "none", "--rate", "0.2"])
 
 
 def test_validation_images_are_held_out_with_noisy_labels(script, workplace):

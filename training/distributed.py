@@ -85,7 +85,7 @@ def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     device_ids = [device.index] if device.type == "cuda" else None
     parallel = nn.parallel.DistributedDataParallel(model, device_ids)
-    # Buffers are sent once an epoch, by broadcast_buffers, and not at every forward pass. The
+    # Buffers are sent once per epoch, by broadcast_buffers, and not at every forward pass. The
     # argument of the same name is deprecated in torch 2.14, and its successor is not in 2.11.
     parallel.broadcast_buffers = False
     return parallel
