@@ -53,7 +53,7 @@ def answers(study: Path) -> dict[tuple[str, str, str], dict]:
 
 
 def number(row: dict | None, digits: int = 1, sign: bool = False) -> str:
-    """Mean ± half-width of the 95% interval; the mean alone for one draw; nothing if there is no row."""
+    """Mean ± half-width of the 95% interval, the mean alone for one draw, or nothing."""
     if row is None:
         return ""
     style = f"{'+' if sign else ''}.{digits}f"
