@@ -85,7 +85,8 @@ def test_centered_errors(noisy_values):
         low = explicit_bands(points, output, 2.0)["low"]
         expected = np.linalg.norm(reference - low) / np.linalg.norm(reference)
         assert errors[1 + k].item() == pytest.approx(expected, abs=1e-5)
-    assert errors[0] == 0 and errors[-1].item() == pytest.approx(1)
+    # The square root of what float64 sums of two products leave.
+    assert errors[0] <= 1e-7 and errors[-1].item() == pytest.approx(1)
 
 
 @pytest.fixture
