@@ -23,7 +23,7 @@ def balanced_subset(
         if len(members) < wanted:
             raise UserError(
                 f"{flag} {size}: equal classes need {wanted} images of class {label}, which has "
-                f"only {len(members)}; use a smaller {flag}"
+                f"only {len(members)} of the {len(labels)} images; use a smaller {flag}"
             )
         chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
     return np.sort(np.concatenate(chosen))
