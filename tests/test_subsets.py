@@ -28,7 +28,8 @@ def test_a_subset_depends_on_the_seed_alone():
 
 
 def test_a_subset_larger_than_a_class_is_refused():
-    with pytest.raises(UserError, match=r"class 1, which has only 2 of the 5 images; use a smaller --val-size$"):
+    expected = r"class 1, which has only 2 of the 5 images; use a smaller --val-size$"
+    with pytest.raises(UserError, match=expected):
         balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0, "--val-size")
 
 
