@@ -4,7 +4,8 @@
     python results/tables.py --check    exit with status 1 if a block is not up to date
 
 Every number in these tables comes from results/<study>/answer.json and
-results/<study>/<noise>/summary.json, which collect_history.py wrote.
+results/<study>/<noise>/summary.json, which collect_history.py wrote; the table of kernels is
+computed from history.json.
 """
 
 import argparse
@@ -13,6 +14,14 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from analysis.curves import group_by_loss
+from analysis.history_file import read_history_file
+from analysis.run_comparison import compare_entries
+from analysis.spectrum_file import kernel_title
+from analysis.statistics import interval
 
 ROOT = Path(__file__).parent.parent
 TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
@@ -94,10 +103,12 @@ def answer_table() -> str:
                 number(find(rows, DISTILLED, "last", "test_accuracy")),
                 f"**{number(primary, sign=True)}**{p}",
                 number(contrast[noise, DISTILLED, "both stopped early"], sign=True),
+                number(contrast[noise, PREVIOUS, PRIMARY], sign=True),
             ]
         )
     head = ["40% wrong labels", "cross-entropy, stopped early", "distillation, last epoch"]
-    return markdown([*head, "difference (Holm)", "both stopped early"], lines)
+    head += ["difference (Holm-adjusted p)", "difference, both stopped early"]
+    return markdown([*head, "difference, previous-epoch teacher"], lines)
 
 
 def accuracy_table() -> str:
@@ -166,6 +177,27 @@ def parts_table() -> str:
     return markdown([*head, "individual, low", "individual, high"], lines)
 
 
+def kernels_table() -> str:
+    """The equivalent epoch of the last epoch by kernel, and its distance."""
+    lines = []
+    for noise, title in NOISES.items():
+        groups = group_by_loss(read_history_file(MAIN / noise / "history.json"))
+        for loss in (DISTILLED, PREVIOUS):
+            paths: dict[str, list] = {}
+            for draw, run in groups[loss].items():
+                others = groups[CROSS_ENTROPY][draw]["spectrum"]["kernels"]
+                for own, other in zip(run["spectrum"]["kernels"], others, strict=True):
+                    path, _ = compare_entries(own, other, "softmax")
+                    paths.setdefault(kernel_title(own), []).append(path)
+            cells = [
+                f"{number(interval([path.nearest[-1] + 1 for path in kernel_paths]))}, distance "
+                f"{number(interval([path.distance[-1] for path in kernel_paths]), 3)}"
+                for kernel_paths in paths.values()
+            ]
+            lines.append([title, loss, *cells])
+    return markdown(["noise", "loss", *paths], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "answer": answer_table,
     "accuracy": accuracy_table,
@@ -173,6 +205,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
     "parts": parts_table,
     "controls": controls_table,
+    "kernels": kernels_table,
 }
 
 

@@ -39,10 +39,10 @@ def read_slowly():
 def fail_in_epoch(fail):
     """The second process calls `fail` at a step of epoch 2."""
 
-    def train_with_failure(model, optimizer, train_set, settings, epoch, previous):
+    def train_with_failure(model, optimizer, train_set, settings, epoch, *rest):
         if epoch == 2 and distributed.rank() == 1:
             optimizer.step = fail
-        return train_epoch(model, optimizer, train_set, settings, epoch, previous)
+        return train_epoch(model, optimizer, train_set, settings, epoch, *rest)
 
     run.train_epoch = train_with_failure
 
