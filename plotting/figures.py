@@ -1,4 +1,4 @@
-"""The figures by name: the one place where a figure is listed.
+"""The figures by name. The figures of training and of frequency are listed in their modules.
 
 A figure is a function of (history, groups, delta): the content of history.json, its runs by loss
 and seed (analysis.curves.group_by_loss), and the variance of --delta or None. It returns a
@@ -13,31 +13,18 @@ from matplotlib.figure import Figure
 
 from analysis.curves import group_by_loss
 from common.errors import UserError
+from plotting import frequency_figures, training_figures
 from plotting.filter_figures import filter_figure, kernel_figure
-from plotting.frequency_figures import (
-    convergence_figure,
-    frequency_figure,
-    spectrum_figure,
-)
 from plotting.overview_figure import overview_figure
 from plotting.parts_figure import learned_parts_figure
 from plotting.rate_figure import rate_figure
 from plotting.style import save
-from plotting.training_figures import (
-    accuracy_figure,
-    loss_figure,
-    memorization_figure,
-)
 
 FIGURES: dict[str, Callable[[dict, dict, float | None], Figure]] = {
     "overview": lambda history, groups, delta: overview_figure([history]),
-    "accuracy": accuracy_figure,
-    "loss": loss_figure,
-    "memorization": memorization_figure,
-    "frequency": frequency_figure,
-    "convergence": convergence_figure,
+    **training_figures.FIGURES,
+    **frequency_figures.FIGURES,
     "learned_parts": learned_parts_figure,
-    "spectrum": spectrum_figure,
     "filter": lambda history, groups, delta: filter_figure([history]),
     "kernels": lambda history, groups, delta: kernel_figure([history]),
 }

@@ -134,3 +134,10 @@ def draw_maps(
         panel.grid(False)
         label_axes(panel, "", title)
     figure.colorbar(image, ax=list(axes), label=label)
+
+
+FIGURES = {
+    "frequency": frequency_figure,
+    "convergence": convergence_figure,
+    "spectrum": spectrum_figure,
+}

@@ -96,3 +96,10 @@ def history_figure(history: dict, groups: dict, panels: Sequence[tuple[str, str,
             raise UserError(f"no `{name}`: no label of this data set is wrong")
         draw_losses(panel, groups, history_curve(name), ylabel, title)
     return add_caption_and_legend(figure, history, groups, axes[0])
+
+
+FIGURES = {
+    "accuracy": accuracy_figure,
+    "loss": loss_figure,
+    "memorization": memorization_figure,
+}
