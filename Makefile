@@ -44,4 +44,5 @@ gpu: $(SETUP)
 	$(PYTHON) benchmarks/gpu.py
 
 .venv/installed: requirements.txt
-	python3 -m venv .venv && .venv/bin/python -m pip install --quiet --requirement $< && touch $@
+	@echo "installing $< into .venv: a few minutes and 6 GB, of which the last is silent"
+	python3 -m venv .venv && .venv/bin/python -m pip install --requirement $< && touch $@
