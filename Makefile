@@ -44,5 +44,5 @@ gpu: $(SETUP)
 	$(PYTHON) benchmarks/gpu.py
 
 .venv/installed: requirements.txt
-	@echo "installing $< into .venv: a few minutes and 6 GB, of which the last is silent"
+	@echo "installing $< into .venv: a few minutes and 6 GB; pip is silent while it unpacks"
 	python3 -m venv .venv && .venv/bin/python -m pip install --requirement $< && touch $@
