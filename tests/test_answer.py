@@ -141,6 +141,7 @@ def two_draws(tmp_path, monkeypatch, script):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_draws_are_one_study(two_draws, script):
     sources = ["runs/small-seed1", "runs/small-seed2"]
     assert script("collect_history", *sources, "--out", "all/history.json")[0] == 0

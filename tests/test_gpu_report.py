@@ -14,6 +14,8 @@ import torch
 from helpers import history
 from steps import Step
 
+pytestmark = pytest.mark.slow  # processes that are ended at their limit
+
 MACHINE = {"torch": "2.11", "gpus": ["a GPU"]}
 # Starts a process in a session of its own, as study.py does, notes both ids, and does not end.
 STUBBORN = """

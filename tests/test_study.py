@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 from helpers import PROGRAMS, ROOT, environment
 
+pytestmark = pytest.mark.slow  # whole studies, and processes that are ended
+
 FAKES = ("train.py", "frequency.py", "collect_history.py", "plot.py")
 RUNS = [
     f"runs/shapes-pair40-seed{seed}/{loss}-seed{seed}"
