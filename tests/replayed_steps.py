@@ -1,5 +1,7 @@
 """A stand-in for recorded training steps on CPUs; settings of every loss, teacher and network."""
 
+import pytest
+
 from training.graphs import GraphedStep
 from training.settings import RunSettings
 
@@ -15,6 +17,7 @@ LOSSES = {
     "uniform": {"loss": "self-distillation", "teacher": "uniform", "weight": 0.2},
 }
 NETWORKS = {"small_cnn": {}, "shake_resnet": {"depth": 8, "width": 4}}
+MODELS = ["small_cnn", pytest.param("shake_resnet", marks=pytest.mark.slow)]
 
 
 class CalledAgain:

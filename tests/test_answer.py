@@ -165,6 +165,7 @@ def test_draws_are_one_study(two_draws, script):
     assert Path("figures/overview.png").exists() and Path("figures/learned_parts.png").exists()
 
 
+@pytest.mark.slow
 def test_a_study_can_be_collected_in_steps(two_draws, script):
     assert script("collect_history", "runs", "--out", "whole.json")[0] == 0
     assert script("collect_history", "runs/small-seed1", "--out", "one.json")[0] == 0
@@ -173,6 +174,7 @@ def test_a_study_can_be_collected_in_steps(two_draws, script):
     assert json.loads(Path("whole.json").read_text()) == json.loads(Path("two.json").read_text())
 
 
+@pytest.mark.slow
 def test_rounded_histories_stay_close(two_draws, script):
     assert script("collect_history", "--runs", "runs/small-seed1", "--out", "whole.json")[0] == 0
     flags = ["--runs", "runs/small-seed1", "--out", "short.json", "--digits", 5]
@@ -185,6 +187,7 @@ def test_rounded_histories_stay_close(two_draws, script):
     assert Path("short.json").stat().st_size < Path("whole.json").stat().st_size / 3
 
 
+@pytest.mark.slow
 def test_other_differences_than_the_seed_are_refused(two_draws, script, refused):
     other = make_dataset(seed=3)
     other.meta["noise"] = "symmetric"

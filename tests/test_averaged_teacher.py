@@ -170,6 +170,7 @@ def assert_equal_runs(one, other):
     assert torch.equal(a["previous"], b["previous"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--weight=0.9"]])
 def test_momentum_0_is_the_previous_epoch(script, workplace, flags):
     flags = [*SMALL_RUN, "--dis=1", "--soft", "--epochs=4", *flags]
@@ -184,6 +185,7 @@ def test_momentum_0_is_the_previous_epoch(script, workplace, flags):
     assert history(RUNS / "longer")[2] != history(RUNS / "previous")[2]
 
 
+@pytest.mark.slow
 def test_each_epoch_learns_from_the_average_of_those_before(script, workplace, monkeypatch):
     given, predicted = [], []
 
@@ -205,6 +207,7 @@ def test_each_epoch_learns_from_the_average_of_those_before(script, workplace, m
     assert kept.shape == (60, 4) and kept.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("soft", [[], ["--soft"]])
 def test_resumed_is_as_never_stopped(script, workplace, soft):
     flags = [*SMALL_RUN, *AVERAGED, *soft, "--epochs=4"]

@@ -34,6 +34,7 @@ def test_names(loss, slug, title):
     assert (loss.slug, loss.title) == (slug, title)
 
 
+@pytest.mark.slow
 def test_it_is_named_in_runs_tables_and_figures(script, workplace):
     for flags in (["--dis=1", "--teacher=previous-epochs", "--momentum=0.8"], ["--dis=0"]):
         assert script("train", *SMALL_RUN, *flags, "--epochs=2")[0] == 0

@@ -140,6 +140,7 @@ def test_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, dama
     assert not (run / "executed").exists()
 
 
+@pytest.mark.slow
 def test_flipped_bit_is_noticed_or_changes_nothing(run):
     path = run / checkpoint.NAME
     raw, good = path.read_bytes(), checkpoint.read(run, "cpu")

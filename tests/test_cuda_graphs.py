@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import SMALL_RUN, assert_equal_runs, history, make_dataset
-from replayed_steps import LOSSES, NETWORKS, StandIn, make_settings
+from replayed_steps import LOSSES, MODELS, StandIn, make_settings
 
 import training.prepare
 import training.run
@@ -43,7 +43,7 @@ def train_epochs(settings, step_class=None, device=None, epochs=3):
     return records, model, optimizer, step
 
 
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_replayed_epochs_are_the_plain_ones(loss, model):
     plain, network, plain_optimizer, _ = train_epochs(make_settings(loss, model))
@@ -86,6 +86,7 @@ def record_on_cpu(patch):
     patch.setattr(training.prepare, "check_cuda_graphs", lambda settings, device: None)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_and_without_graphs(workplace, script, monkeypatch):
     record_on_cpu(monkeypatch)
     write_dataset(Path("data/small.npz"), make_dataset(train=76))
@@ -147,7 +148,7 @@ def test_replays_draw_what_plain_steps_draw():
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_graph_on_cuda_is_near_plain_steps(loss, model):
     device = torch.device("cuda")

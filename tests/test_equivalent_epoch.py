@@ -19,6 +19,7 @@ def random_run(epochs=9, seed=0):
     return profiles, random.random(BANDS) + 0.1
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000), st.integers(2, 12))
 def test_a_run_is_like_itself_at_every_epoch(seed, epochs):
     profiles, energy = random_run(epochs, seed)
@@ -36,6 +37,7 @@ def test_a_run_that_learns_half_as_fast():
     assert path.nearest.tolist() == [k // 2 for k in range(22)]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 1000))
 def test_against_a_double_loop(seed):
     (profiles, energy), (reference, _) = random_run(5, seed), random_run(7, seed + 1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from far_device import CPU, FAR, STEP, FarTensor, teach_torch
 from helpers import SMALL_RUN, history, make_dataset
-from replayed_steps import LOSSES, NETWORKS, StandIn, make_settings
+from replayed_steps import LOSSES, MODELS, StandIn, make_settings
 
 import frequency
 import spectrum
@@ -99,7 +99,7 @@ def assert_no_step_waits(events, epochs=2, steps=3):
     assert [count for key, count in groups if key == STEP] == [steps] * epochs, events
 
 
-@pytest.mark.parametrize("model", NETWORKS)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_epochs_elsewhere_are_those_of_the_cpu_and_no_step_waits(far, loss, model):
     settings = make_settings(loss, model)
@@ -110,6 +110,7 @@ def test_epochs_elsewhere_are_those_of_the_cpu_and_no_step_waits(far, loss, mode
     assert_no_step_waits(far.events)
 
 
+@pytest.mark.slow
 def test_without_augmentation_and_with_replayed_steps(far):
     def replayed(model, optimizer, settings):
         return StandIn(training_step(model, optimizer, settings), settings.batch_size)
@@ -134,6 +135,7 @@ def test_evaluation_waits_for_nothing(far):
         assert far.events == [] and logits.device == FAR and logits.shape == (40, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["--teacher=previous-epoch", "--teacher=previous-epochs"])
 def test_run_elsewhere_is_that_of_the_cpu(far, workplace, script, monkeypatch, loss):
     # Started, stopped, resumed, evaluated, filtered, measured along a kernel's eigenvectors.

@@ -14,6 +14,7 @@ FLAGS = ["--dataset", "shapes", "--train-size", 40, "--test-size", 20, "--out", 
 PATH = Path("data/a.npz")
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_make_a_data_set_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # While this process holds the lock, both have to wait, so that they begin together.

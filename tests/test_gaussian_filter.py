@@ -122,6 +122,7 @@ def test_constant_values():
     check_sums(points, references * 0, outputs, DELTAS)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 40), st.integers(1, 60), st.integers(0, 10**6))
 def test_any_tile_size(count, rows, seed):
     check_sums(*random_case(count, seed=seed), [0.5, 5], tile_rows=rows)
@@ -243,6 +244,7 @@ def test_the_originals_deltas_need_seven_exponentials():
     assert sorted(starts) == [1, 10, 600, 700, 800, 900, 1000]
 
 
+@pytest.mark.slow
 def test_default_deltas_fit_the_data():
     random = torch.Generator().manual_seed(0)
     points = torch.randn(3000, 3072, generator=random) * (8375 / 6144) ** 0.5

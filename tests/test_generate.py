@@ -182,6 +182,7 @@ def test_a_rate_is_refused_with_a_file_of_labels(script, refused, workplace):
 # --- --if-missing ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [FEW, SHAPES])
 def test_if_missing_makes_a_file_once(script, workplace, flags):
     status, out, _ = script("generate", *flags, "--if-missing")

@@ -16,6 +16,7 @@ from dataset.noise import match_transitions, transition_counts
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50)
 
 
+@pytest.mark.slow
 @given(LABELS, st.integers(0, 5))
 def test_transition_counts_are_equal(pairs, seed):
     clean, noisy = np.array(pairs).T
@@ -73,6 +74,7 @@ def test_the_matched_control_of_a_file(script, workplace):
     assert shared == pytest.approx(1 / 9, abs=0.05)
 
 
+@pytest.mark.slow
 def test_matching_a_part_of_the_images_matches_these(script, workplace):
     """Transitions are those of the chosen images, not of the whole file."""
     folder = make_image_folder(workplace / "photos", count=40, classes=list("abcdefghij"))
@@ -88,6 +90,7 @@ def test_matching_a_part_of_the_images_matches_these(script, workplace):
     assert counts[0].sum() == 100
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_draw(script, workplace):
     folder = make_image_folder(workplace / "photos", count=40, classes=list("abcdefghij"))
     write_hard_images(np.repeat(np.arange(10), 40))

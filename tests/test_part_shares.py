@@ -135,6 +135,7 @@ def test_memorization_file(filtered_run):
     assert [ideal[part] for part in PARTS] == pytest.approx([1, 1, 0], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_clean_labels_have_no_memorization(workplace, script):
     clean = make_dataset()
     clean.train_labels[:] = clean.clean_labels

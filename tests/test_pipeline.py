@@ -104,6 +104,7 @@ def test_help_tells_every_flag_and_needs_no_torch(name):
     assert flags and flags <= described
 
 
+@pytest.mark.slow
 def test_collecting_needs_no_torch(study_history):
     Path("history.json").unlink()
     collect = "collect_history.py", "--out", "history.json"

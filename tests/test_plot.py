@@ -106,6 +106,7 @@ def test_one_run_has_a_figure(study_history):
     assert figure.axes[2].texts[0].get_text() == "one loss only"
 
 
+@pytest.mark.slow
 def test_a_run_in_progress_cuts_the_mean_short(study_history):
     first, *others = study_history["runs"]
     shorter = {**first, "history": {name: v[:2] for name, v in first["history"].items()}}
@@ -134,6 +135,7 @@ def test_the_source_by_default_is_every_run(study_history, monkeypatch, flags):
     assert drawn == [(study_history, 100, Path("figures"))]
 
 
+@pytest.mark.slow
 def test_without_frequencies_the_other_figures_are_drawn(study_outputs, script):
     status, out, err = script("plot")
     lines = [line.removeprefix("plot.py: not drawn: ").split(": ") for line in err.splitlines()]
@@ -147,6 +149,7 @@ def test_without_frequencies_the_other_figures_are_drawn(study_outputs, script):
     assert all(reason[-1].startswith("run ") for reason in reasons.values())
 
 
+@pytest.mark.slow
 def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study_outputs, script, only):
     only("frequency", "convergence", "learned_parts")
     assert script("frequency", "--values", "logits", "--delta", 100, 400)[0] == 0
@@ -156,6 +159,7 @@ def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study_outputs, scr
     assert "without --values" in err
 
 
+@pytest.mark.slow
 def test_a_delta_that_was_not_measured_names_the_command(study_history, script, only):
     only("memorization", "frequency", "learned_parts")
     status, out, err = script("plot", "--delta", 333)

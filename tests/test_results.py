@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import pytest
 from helpers import ROOT
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_texts_are_up_to_date():
     command = [sys.executable, str(ROOT / "results" / "tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -15,6 +15,7 @@ from training import checkpoint
 from training import run as training_run
 
 DISTILLED = Path("runs/small/dis1-small_cnn-seed0")
+SLOW = pytest.mark.slow
 COMPLETE = [*SMALL_RUN, "--dis=1", "--epochs=3"]  # the flags of that run of `study`
 NETWORKS = {
     "small_cnn": ["--model=small_cnn"],
@@ -65,11 +66,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize(
-    "network", ["shake_resnet", pytest.param("small_cnn", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("network", ["shake_resnet", pytest.param("small_cnn", marks=SLOW)])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("epoch", [1, 2, 3])
+@pytest.mark.parametrize("epoch", [pytest.param(1, marks=SLOW), 2, pytest.param(3, marks=SLOW)])
 def test_stopping_and_resuming_equals_never_having_stopped(
     workplace, whole_runs, script, network, place, epoch
 ):
@@ -91,8 +90,10 @@ STARTS = [(run_folder, "remove_run"), (checkpoint, "save"), (run_folder, "write_
 STARTS += [(run_folder, "write_config")]
 
 
-@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]], ids=["new", "overwrite"])
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "overwrite", [[], pytest.param(["--overwrite"], marks=SLOW)], ids=["new", "overwrite"]
+)
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=SLOW)], ids=["before", "after"])
 @pytest.mark.parametrize(("module", "name"), STARTS, ids=[name for _, name in STARTS])
 def test_a_run_that_is_stopped_while_it_starts(
     workplace, whole_runs, script, module, name, after, overwrite

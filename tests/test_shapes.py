@@ -20,6 +20,7 @@ def test_shapes_are_a_function_of_the_seed_and_balanced():
     assert labels.tolist() != sorted(labels)
 
 
+@pytest.mark.slow
 def test_more_shapes_than_are_drawn_at_a_time():
     images, labels = draw(4200)
     assert len(labels) == 4200 and (images.reshape(4200, -1).std(axis=1) > 10).all()

@@ -74,6 +74,7 @@ def test_gaussian_kernels_of_every_run(study, script):
             assert_is(entry, gaussian_kernel(sample_of(run)[0], delta), run)
 
 
+@pytest.mark.slow
 def test_tangent_kernels_at_the_start_and_at_the_checkpoint(study, script):
     assert script("spectrum", PLAIN, DISTILLED, "--kernel", "ntk-initial", "ntk-final")[0] == 0
     dataset = read_dataset(Path("data/small.npz"))
@@ -103,6 +104,7 @@ def test_the_initial_network_is_the_one_that_training_starts_from(study, script)
         torch.testing.assert_close(value, trained[name], rtol=0, atol=1e-20)
 
 
+@pytest.mark.slow
 def test_kernels_of_an_earlier_call_stay(study, script):
     assert script("spectrum", PLAIN, "--delta", 100)[0] == 0
     first = read_spectrum(PLAIN)["kernels"][0]

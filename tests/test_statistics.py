@@ -151,6 +151,7 @@ def test_runs_of_two_settings_have_no_common_mean():
         summarize(make_history(first, second))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["pair40", "symmetric40", "human"])
 def test_the_committed_results_have_the_numbers_of_their_summary(noise):
     folder = ROOT / "results/main" / noise

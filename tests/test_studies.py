@@ -247,6 +247,7 @@ def plain() -> display.Display:
     return display.Display(io.StringIO())
 
 
+@pytest.mark.slow
 def test_jobs_run_side_by_side_in_order_and_a_failing_one_stops_none(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "import os, time; s = os.environ['SLOT']; open(s, 'x'); time.sleep(0.2); os.unlink(s)"
@@ -285,6 +286,7 @@ def test_a_complete_job_is_not_started_and_a_started_one_must_be_complete(tmp_pa
 LOCKED = "print('run: process 1 is training it; wait for it'); exit(2)"
 
 
+@pytest.mark.slow
 def test_a_job_of_another_process_is_waited_for_and_its_slot_is_free(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "LOOK", 0.05)
     tries, theirs = tmp_path / "tries", tmp_path / "theirs"
@@ -298,6 +300,7 @@ def test_a_job_of_another_process_is_waited_for_and_its_slot_is_free(tmp_path, m
     assert execute.errors_of(outcomes) == {} and tries.read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_job_whose_other_process_has_died_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(execute, "LOOK", 0.05)
     monkeypatch.setattr(execute, "FIRST_RETRY", 0.2)
@@ -313,6 +316,7 @@ open({str(result)!r}, "x")
     assert time.monotonic() - start > 0.2 + 0.4  # the waiting time doubles
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_processes_cleanly(tmp_path, number):
     code = """
@@ -341,6 +345,7 @@ except KeyboardInterrupt:
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.slow
 def test_a_process_that_does_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "PATIENCE", 0.3)
     code = f"""

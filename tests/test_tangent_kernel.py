@@ -13,6 +13,7 @@ from analysis.tangent_kernel import output_vectors, tangent_kernel
 from models.shake_resnet import shake_resnet
 from models.small_cnn import small_cnn
 
+SLOW = pytest.mark.slow
 IMAGES, CLASSES = 7, 3
 NETWORKS = {
     "small_cnn": lambda: small_cnn(CLASSES),
@@ -22,6 +23,7 @@ NETWORKS = {
         nn.Conv2d(3, CLASSES, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ),
 }
+BOTH_FAMILIES = [pytest.param("small_cnn", marks=SLOW), "shake_resnet"]
 
 
 def network(name):
@@ -67,7 +69,7 @@ def test_against_explicit_jacobians(name):
     assert any(getattr(layer, "inplace", False) for layer in model.modules()) or "bias" in name
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "shake_resnet"])
+@pytest.mark.parametrize("name", BOTH_FAMILIES)
 def test_the_centered_kernel_against_centered_jacobians(name):
     model, inputs = network(name), images()
     kernel = tangent_kernel(model, inputs, torch.eye(CLASSES))
@@ -77,7 +79,7 @@ def test_the_centered_kernel_against_centered_jacobians(name):
     np.testing.assert_allclose(values, expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "shake_resnet"])
+@pytest.mark.parametrize("name", BOTH_FAMILIES)
 def test_any_vectors_give_the_contraction_of_the_jacobians(name):
     model, inputs = network(name), images()
     vectors = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(2))
@@ -87,6 +89,7 @@ def test_any_vectors_give_the_contraction_of_the_jacobians(name):
     torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 2**20, 3 * 2**20])
 def test_the_memory_that_is_given_changes_nothing(limit, monkeypatch):
     model, inputs = network("small_cnn"), images(11)

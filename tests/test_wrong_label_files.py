@@ -96,7 +96,12 @@ WRONG_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG_FILES)
+def marked(name):
+    """The name of a wrong file, with the mark `slow` if the file is large."""
+    return pytest.param(name, marks=pytest.mark.slow) if name.startswith("100MB") else name
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in WRONG_FILES])
 def test_wrong_files_have_short_messages(refused, workplace, name):
     content = WRONG_FILES[name]
     (workplace / name).write_bytes(content() if callable(content) else content)
