@@ -36,6 +36,7 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
         end = draw_curves(curves, groups, styles, history_curve("test_accuracy"))
         draw_stops(stops, groups, styles)
         stops.sharey(curves)
+        stops.tick_params(labelleft=False)
         draw_curves(gaps, groups, styles, memorization_curve("gap"))
         onset = memorization_onset(groups)
         for panel in (curves, gaps):
@@ -46,9 +47,7 @@ def overview_figure(histories: Sequence[dict]) -> Figure:
         gaps.set_ylim(bottom=min(0, gaps.get_ylim()[0]))
     first = axes[0]
     first[0].set_title("test accuracy by epoch", fontsize=10)
-    first[1].set_title("test accuracy by stopping rule: draws, mean, 95% interval", fontsize=10)
-    for panel in axes[:, 1]:
-        panel.set_ylabel("test accuracy (%)")
+    first[1].set_title("by stopping rule: draws, mean, 95% interval", fontsize=10)
     first[2].set_title("memorization gap by epoch", fontsize=10)
     for panel in (axes[-1][0], axes[-1][2]):
         panel.set_xlabel("epoch")
@@ -118,4 +117,5 @@ def add_legend(figure: Figure, axes: Axes, histories: Sequence[dict]) -> None:
         fontsize=9,
     )
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    layout = {"loc": "outside lower center", "ncols": len(labels), "frameon": False}
+    figure.legend(handles, labels, labelcolor="linecolor", **layout)

@@ -31,15 +31,31 @@ SIZES = ["--generate", "--train-size 16 --test-size 8"]
 STUDY = ["--data", "shapes", "--seeds", "0", "1", *SIZES, "--train", "--epochs=3"]
 
 
+def copy_scripts(folder: Path) -> None:
+    """Put study.py, generate.py and stand-ins for the slow scripts into a folder."""
+    for name in ("study.py", "generate.py"):
+        shutil.copy(ROOT / name, folder)
+    for name in FAKES:
+        shutil.copy(PROGRAMS / "fake_scripts.py", folder / name)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with study.py, generate.py and stand-ins for the slow scripts."""
-    for name in ("study.py", "generate.py"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in FAKES:
-        shutil.copy(PROGRAMS / "fake_scripts.py", tmp_path / name)
+    """A working folder with the scripts of copy_scripts."""
+    copy_scripts(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole_study(tmp_path_factory):
+    """The content of the study STUDY that was never stopped, by path."""
+    folder = tmp_path_factory.mktemp("whole")
+    copy_scripts(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        study(*STUDY)
+        return content()
 
 
 def start(*flags, script="study.py", **variables) -> subprocess.Popen:
@@ -102,17 +118,15 @@ def test_a_study_makes_everything_once_and_a_second_call_nothing(folder):
     assert again[again.index("\nshapes-pair40:") :] == out[out.index("\nshapes-pair40:") :]
 
 
-@pytest.mark.slow
-def test_what_is_missing_or_out_of_date_is_made_again_and_no_more(folder):
+def test_what_is_missing_or_out_of_date_is_made_again_and_no_more(folder, whole_study):
     study(*STUDY)
-    whole = content()
     starts()
     # As if the run had been stopped: its history has an epoch less.
     history = Path(RUNS[2]) / "history.jsonl"
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
     study(*STUDY)
     assert [line.split()[0] for line in starts()] == ["train.py", *FAKES[2:]]
-    assert content() == whole
+    assert content() == whole_study
     (Path(RUNS[0]) / "frequency.json").unlink()
     study(*STUDY)
     lines = starts()
@@ -125,7 +139,6 @@ def test_what_is_missing_or_out_of_date_is_made_again_and_no_more(folder):
     assert [line.split()[0] for line in starts()] == ["train.py"] * 2 + list(FAKES[1:])
 
 
-@pytest.mark.slow
 def test_several_settings_have_a_figure_over_the_rate(folder):
     flags = ["--noise", "pair", "none", "--rate", "0.2", "0.4", "--loss", "cross-entropy"]
     flags += [*SIZES, "--data", "shapes", "--data-seed", "5", "--train", "--epochs=1"]
@@ -255,7 +268,6 @@ def test_on_a_cpu_they_share_the_cores(folder):
     assert [share["OMP_NUM_THREADS"] for share in shares()] == [threads] * 2
 
 
-@pytest.mark.slow
 def test_each_line_of_the_list_alone_is_enough_and_study_then_only_collects(folder):
     lines, _ = study(*STUDY, "--list")
     assert len(lines.splitlines()) == 4 and not Path("data").exists()
@@ -275,7 +287,6 @@ def test_each_line_of_the_list_alone_is_enough_and_study_then_only_collects(fold
     assert [line.split()[0] for line in starts()] == list(FAKES[1:])
 
 
-@pytest.mark.slow
 def test_a_quoted_value_is_remarked_on(folder):
     flags = ["--generate", "--train-size 16 --title 'my images'", "--data", "shapes"]
     lines, note = study(*flags, "--list")
@@ -297,13 +308,8 @@ def gone(pid: int) -> bool:
         return True
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_ends_all_runs_and_the_same_command_goes_on(folder, number):
-    study(*STUDY)
-    whole = content()
-    for path in ("data", "runs", "figures"):
-        shutil.rmtree(path)
+def test_stopping_ends_all_runs_and_the_same_command_goes_on(folder, whole_study, number):
     process = start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.4")
     wait_for(lambda: all((Path(run) / "history.jsonl").exists() for run in RUNS[:2]))
     pids = children(process)
@@ -315,16 +321,13 @@ def test_stopping_ends_all_runs_and_the_same_command_goes_on(folder, number):
     assert len(pids) == 2 and all(map(gone, pids))
     assert not (FIGURES / "history.json").exists()
     study(*STUDY)
-    assert content() == whole
+    assert content() == whole_study
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_killing_at_any_moment_and_starting_again_ends_with_the_same_files(folder, seed):
-    study(*STUDY)
-    whole = content()
-    for path in ("data", "runs", "figures"):
-        shutil.rmtree(path)
+def test_killing_at_any_moment_and_starting_again_ends_with_the_same_files(
+    folder, whole_study, seed
+):
     chance = random.Random(seed)
     for _ in range(3):
         process = start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.2")
@@ -333,11 +336,10 @@ def test_killing_at_any_moment_and_starting_again_ends_with_the_same_files(folde
         process.communicate()
     # Runs of a killed study.py go on by themselves; the next one waits for them.
     study(*STUDY)
-    assert content() == whole
+    assert content() == whole_study
 
 
-@pytest.mark.slow
-def test_two_at_once_share_the_work_and_both_end_well(folder):
+def test_two_at_once_share_the_work_and_both_end_well(folder, whole_study):
     processes = [start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.5") for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=120)
@@ -345,11 +347,7 @@ def test_two_at_once_share_the_work_and_both_end_well(folder):
         assert f"the table: {' '.join(Path(run).name for run in RUNS)}\n" in out and err == ""
     lines = [json.loads(x) for run in RUNS for x in (Path(run) / "history.jsonl").open()]
     assert [line["epoch"] for line in lines] == [1, 2, 3] * 4
-    two_at_once = content()
-    for path in ("data", "runs", "figures"):
-        shutil.rmtree(path)
-    study(*STUDY)
-    assert content() == two_at_once
+    assert content() == whole_study
 
 
 class Screen:
@@ -423,7 +421,6 @@ def on_terminal(flags, height, width, **variables):
     return screen, screens
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(24, 70), (4, 40)])
 def test_on_a_terminal_the_lines_change_in_place(folder, height, width):
     flags = [*STUDY, "--jobs", "4"]
@@ -442,7 +439,6 @@ def test_on_a_terminal_the_lines_change_in_place(folder, height, width):
         assert any("and 3 more running" in line for shot in screens for line in shot)
 
 
-@pytest.mark.slow
 def test_the_real_scripts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = ["--generate", "--train-size 60 --test-size 40"]
