@@ -5,7 +5,7 @@
 
 Every number in these tables comes from results/<study>/answer.json and
 results/<study>/<noise>/summary.json, which collect_history.py wrote; the table of kernels is
-computed from history.json.
+computed from history.json, and so are the differences of the controls.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cells import find, markdown, number, paired, rows_of
 
 from analysis.curves import group_by_loss
 from analysis.history_file import read_history_file
@@ -32,23 +34,19 @@ NOISES = {
     "human": "human (CIFAR-10N, worse labels)",
 }
 CONTROLS = ROOT / "results" / "controls"
-# The folders of the controls, and what their rows are called.
+# The folders of the controls: what their rows are called, and what they are compared with.
 CONTROL_SETTINGS = {
-    "pair40": "pair flip",
-    "pair40-lr0.02": "pair flip, learning rate 0.02",
-    "symmetric40": "symmetric",
-    "symmetric40-lr0.02": "symmetric, learning rate 0.02",
-    "human-matched": "human transitions, independent of the image",
-    "clean": "no noise",
+    "pair40": ("pair flip", MAIN / "pair40"),
+    "pair40-lr0.02": ("pair flip, learning rate 0.02", MAIN / "pair40"),
+    "symmetric40": ("symmetric", MAIN / "symmetric40"),
+    "symmetric40-lr0.02": ("symmetric, learning rate 0.02", MAIN / "symmetric40"),
+    "human-matched": ("human transitions, independent of the image", CONTROLS / "human-matched"),
+    "clean": ("no noise", None),
 }
 PRIMARY = "last epoch - cross-entropy stopped early"
 CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
 PREVIOUS = "self-distillation, previous epoch"
-
-
-def rows_of(study: Path, noise: str) -> list[dict]:
-    """The rows of a study's summary.json."""
-    return json.loads((study / noise / "summary.json").read_text("utf-8"))["rows"]
+CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILLED, "last"))
 
 
 def answers(study: Path) -> dict[tuple[str, str, str], dict]:
@@ -59,33 +57,6 @@ def answers(study: Path) -> dict[tuple[str, str, str], dict]:
         names[history["noise"]] = noise
     rows = json.loads((study / "answer.json").read_text("utf-8"))["rows"]
     return {(names[row["noise"]], row["loss"], row["quantity"]): row for row in rows}
-
-
-def number(row: dict | None, digits: int = 1, sign: bool = False) -> str:
-    """Mean ± half-width of the 95% interval, the mean alone for one draw, or nothing."""
-    if row is None:
-        return ""
-    style = f"{'+' if sign else ''}.{digits}f"
-    text = f"{row['mean']:{style}}"
-    if row["low"] is None:
-        return text
-    return f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
-
-
-def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
-    """The row of a loss's own mean."""
-    for row in rows:
-        name = row["measure"].split(" at delta")[0]
-        key = (row["loss"], row["stop"], name, row["minus_loss"])
-        if key == (loss, stop, measure, None):
-            return row
-    return None
-
-
-def markdown(head: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
-    rule = ["---"] * len(head)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
 def answer_table() -> str:
@@ -127,20 +98,27 @@ def accuracy_table() -> str:
 
 
 def controls_table() -> str:
-    """The controls, as far as they have been run, with the number of draws."""
+    """The controls, as far as they have been run, with paired differences from their baselines."""
     lines = []
-    for folder, title in CONTROL_SETTINGS.items():
+    for folder, (title, baseline) in CONTROL_SETTINGS.items():
         if not (CONTROLS / folder).exists():
             continue
         rows = rows_of(CONTROLS, folder)
-        for loss in dict.fromkeys(row["loss"] for row in rows):
+        groups = group_by_loss(read_history_file(CONTROLS / folder / "history.json"))
+        others = group_by_loss(read_history_file(baseline / "history.json")) if baseline else {}
+        for loss, runs in groups.items():
             last = find(rows, loss, "last", "test_accuracy")
-            stops = [number(find(rows, loss, s, "test_accuracy")) for s in ("early", "oracle")]
+            early = number(find(rows, loss, "early", "test_accuracy"))
             gap = number(find(rows, loss, "last", "gap"))
             individual = number(find(rows, loss, "last", "one_hot_individual"), 3)
-            lines.append([title, loss, str(last["n"]), number(last), *stops, gap, individual])
-    head = ["noise", "loss", "n", "last epoch", "early stopping", "best test epoch (oracle)"]
-    return markdown([*head, "memorization gap, last epoch", "individual, one-hot"], lines)
+            cells = [paired(runs, others.get(other, {}), stop) for other, stop in CONTROL_CONTRASTS]
+            lines.append(
+                [title, loss, str(last["n"]), number(last), early, gap, individual, *cells]
+            )
+    head = ["noise", "loss", "n", "last epoch", "early stopping", "memorization gap, last epoch"]
+    head += ["individual, one-hot", "last - cross-entropy, last"]
+    head += ["last - cross-entropy, stopped early", "last - distillation, last"]
+    return markdown(head, lines)
 
 
 def contrast_table(loss: str) -> str:

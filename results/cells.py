@@ -1,0 +1,51 @@
+"""The cells of the tables: a row of summary.json, a mean with its interval, a paired difference."""
+
+import json
+from pathlib import Path
+
+from analysis.curves import history_curve
+from analysis.statistics import paired_difference, values_at_stop
+
+
+def rows_of(study: Path, noise: str) -> list[dict]:
+    """The rows of a study's summary.json."""
+    return json.loads((study / noise / "summary.json").read_text("utf-8"))["rows"]
+
+
+def number(row: dict | None, digits: int = 1, sign: bool = False) -> str:
+    """Mean ± half-width of the 95% interval, the mean alone for one draw, or nothing."""
+    if row is None:
+        return ""
+    style = f"{'+' if sign else ''}.{digits}f"
+    text = f"{row['mean']:{style}}"
+    if row["low"] is None:
+        return text
+    return f"{text} ± {(row['high'] - row['low']) / 2:.{digits}f}"
+
+
+def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
+    """The row of a loss's own mean."""
+    for row in rows:
+        name = row["measure"].split(" at delta")[0]
+        key = (row["loss"], row["stop"], name, row["minus_loss"])
+        if key == (loss, stop, measure, None):
+            return row
+    return None
+
+
+def paired(runs: dict, others: dict, stop: str) -> str:
+    """Test accuracy at the last epoch minus that of the same draws of another loss at a stop."""
+    accuracy = history_curve("test_accuracy")
+    values = values_at_stop(runs, accuracy, "last")
+    baseline = values_at_stop(others, accuracy, stop)
+    draws = [draw for draw in values if draw in baseline]
+    if not draws or values == baseline:
+        return ""
+    difference = paired_difference([values[d] for d in draws], [baseline[d] for d in draws])
+    return number(difference, sign=True)
+
+
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    rule = ["---"] * len(head)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
