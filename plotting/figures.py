@@ -17,6 +17,7 @@ from plotting import frequency_figures, training_figures
 from plotting.filter_figures import filter_figure, kernel_figure
 from plotting.overview_figure import overview_figure
 from plotting.parts_figure import learned_parts_figure
+from plotting.path_figure import path_figure
 from plotting.rate_figure import rate_figure
 from plotting.style import save
 
@@ -27,12 +28,14 @@ FIGURES: dict[str, Callable[[dict, dict, float | None], Figure]] = {
     "learned_parts": learned_parts_figure,
     "filter": lambda history, groups, delta: filter_figure([history]),
     "kernels": lambda history, groups, delta: kernel_figure([history]),
+    "equivalent_epochs": lambda history, groups, delta: path_figure([history]),
 }
 # Figures of several studies that differ in their noise.
 COMPARISONS: dict[str, Callable[[Sequence[dict]], Figure]] = {
     "overview": overview_figure,
     "filter": filter_figure,
     "kernels": kernel_figure,
+    "equivalent_epochs": path_figure,
 }
 
 

@@ -131,23 +131,18 @@ def add_caption(figure: Figure, histories: Sequence[dict], epochs: Sequence[int]
 def kernel_figure(histories: Sequence[dict]) -> Figure:
     """A panel for each noise and kernel: cumulative energy of the parts against the index.
 
-    Shuffled labels, which no kernel favors, are dotted. Raises UserError without spectrum.json.
+    A trained network's tangent kernel has a column for each loss. Shuffled labels, which no kernel
+    favors, are dotted. Raises UserError without spectrum.json.
     """
     check_spectra(histories)
-    kernels = histories[0]["runs"][0]["spectrum"]["kernels"]
-    titles = list(dict.fromkeys(kernel_title(entry) for entry in kernels))
+    entries = [kernel_entries(history) for history in histories]
+    titles = list(dict.fromkeys(title for kernels in entries for title in kernels))
     rows, columns = len(histories), len(titles)
     size = (1.0 + 3.2 * columns, 1.0 + 2.6 * rows)
     figure, axes = subplots(rows, columns, figsize=size, sharex=True, sharey=True)
-    for panels, history in zip(axes, histories, strict=True):
+    for panels, history, kernels in zip(axes, histories, entries, strict=True):
         for panel, title in zip(panels, titles, strict=True):
-            entries = [
-                entry
-                for run in history["runs"]
-                for entry in run["spectrum"]["kernels"]
-                if kernel_title(entry) == title
-            ]
-            draw_energies(panel, entries)
+            draw_energies(panel, kernels.get(title, []))
         panels[0].set_ylabel(f"{noise_title(history['data'])}\ncumulative share of energy")
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(title, fontsize=9)
@@ -166,6 +161,19 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
         handles=handles, loc="outside lower center", ncols=2 if columns == 1 else 4, frameon=False
     )
     return figure
+
+
+def kernel_entries(history: dict) -> dict[str, list[dict]]:
+    """The entries of spectrum.json of all runs by what a panel is called.
+
+    The tangent kernel at the end of training is a kernel of its own for each loss.
+    """
+    entries: dict[str, list[dict]] = {}
+    for run in history["runs"]:
+        for entry in run["spectrum"]["kernels"]:
+            loss = f"\n{run['loss']}" if entry["kernel"] == "ntk-final" else ""
+            entries.setdefault(kernel_title(entry) + loss, []).append(entry)
+    return entries
 
 
 def draw_energies(axes: Axes, entries: Sequence[dict]) -> None:
