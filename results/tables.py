@@ -48,6 +48,19 @@ CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
 PREVIOUS = "self-distillation, previous epoch"
 CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILLED, "last"))
 
+# The questions of the study, each with the quantity of answer.json that answers it.
+QUESTIONS = {
+    PRIMARY: "Does it beat early stopping?",
+    "both stopped early": "Does early stopping help it as well?",
+    "both at the last epoch": "Does it lose less by not stopping?",
+    "best test epoch with a gap under 10 points": "Is it ahead before memorization?",
+    "last epoch - cross-entropy at equal memorization gap": "Is it ahead at equal memorization?",
+    "individual noise learned, one-hot (share)": "Does it memorize less at equal confidence?",
+    "individual noise, low minus high, one-hot (share)": "More of the low frequencies?",
+    "equivalent epoch of cross-entropy (epoch)": "Like which epoch of cross-entropy?",
+    "last epoch - cross-entropy at the equivalent epoch": "Is it ahead there?",
+}
+
 
 def answers(study: Path) -> dict[tuple[str, str, str], dict]:
     """(noise, loss, quantity) -> row of answer.json; the noise by its folder's name."""
@@ -121,6 +134,22 @@ def controls_table() -> str:
     return markdown(head, lines)
 
 
+def questions_table() -> str:
+    """The questions of the study, answered for each noise."""
+    contrast = answers(MAIN)
+    lines = []
+    for quantity, question in QUESTIONS.items():
+        rows = [contrast[noise, DISTILLED, quantity] for noise in NOISES]
+        digits = 3 if "(share)" in quantity else 1
+        cells = [number(row, digits, sign="(epoch)" not in quantity) for row in rows]
+        if quantity == PRIMARY:
+            holm = [f" (p = {row['p_holm']:.2g})" if row["p_holm"] else "" for row in rows]
+            cells = [cell + p for cell, p in zip(cells, holm, strict=True)]
+        lines.append([question, quantity, *cells])
+    titles = [f"{t}, n = {row['n']}" for t, row in zip(NOISES.values(), rows, strict=True)]
+    return markdown(["question", "self-distillation minus cross-entropy", *titles], lines)
+
+
 def contrast_table(loss: str) -> str:
     """Every quantity of the answer for one distillation, one column per noise."""
     contrast = answers(MAIN)
@@ -178,6 +207,7 @@ def kernels_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "answer": answer_table,
+    "questions": questions_table,
     "accuracy": accuracy_table,
     "contrasts": lambda: contrast_table(DISTILLED),
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
