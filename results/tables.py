@@ -51,7 +51,7 @@ CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILL
 # The questions of the study, each with the quantity of answer.json that answers it.
 QUESTIONS = {
     PRIMARY: "Does it beat early stopping?",
-    "both stopped early": "Does early stopping help it as well?",
+    "both stopped early": "Is it ahead where both stop early?",
     "both at the last epoch": "Does it lose less by not stopping?",
     "best test epoch with a gap under 10 points": "Is it ahead before memorization?",
     "last epoch - cross-entropy at equal memorization gap": "Is it ahead at equal memorization?",
