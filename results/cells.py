@@ -1,10 +1,20 @@
-"""The cells of the tables: a row of summary.json, a mean with its interval, a paired difference."""
+"""What the tables are made of: the main study's folders, a mean with its interval, differences."""
 
 import json
 from pathlib import Path
 
 from analysis.curves import history_curve
 from analysis.statistics import paired_difference, values_at_stop
+
+ROOT = Path(__file__).parent.parent
+MAIN = ROOT / "results" / "main"
+NOISES = {
+    "pair40": "pair flip",
+    "symmetric40": "symmetric",
+    "human": "human (CIFAR-10N, worse labels)",
+}
+CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
+PREVIOUS = "self-distillation, previous epoch"
 
 
 def rows_of(study: Path, noise: str) -> list[dict]:

@@ -4,8 +4,8 @@
     python results/tables.py --check    exit with status 1 if a block is not up to date
 
 Every number in these tables comes from results/<study>/answer.json and
-results/<study>/<noise>/summary.json, which collect_history.py wrote; the table of kernels is
-computed from history.json, and so are the differences of the controls.
+results/<study>/<noise>/summary.json, which collect_history.py wrote; the tables of kernels and
+the differences of the controls are computed from history.json.
 """
 
 import argparse
@@ -17,22 +17,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from cells import find, markdown, number, paired, rows_of
+from cells import (
+    CROSS_ENTROPY,
+    DISTILLED,
+    MAIN,
+    NOISES,
+    PREVIOUS,
+    ROOT,
+    find,
+    markdown,
+    number,
+    paired,
+    rows_of,
+)
+from kernel_tables import kernels_table, tangent_table
 
 from analysis.curves import group_by_loss
 from analysis.history_file import read_history_file
-from analysis.run_comparison import compare_entries
-from analysis.spectrum_file import kernel_title
-from analysis.statistics import interval
 
-ROOT = Path(__file__).parent.parent
 TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
-MAIN = ROOT / "results" / "main"
-NOISES = {
-    "pair40": "pair flip",
-    "symmetric40": "symmetric",
-    "human": "human (CIFAR-10N, worse labels)",
-}
 CONTROLS = ROOT / "results" / "controls"
 # The folders of the controls: what their rows are called, and what they are compared with.
 CONTROL_SETTINGS = {
@@ -44,8 +47,6 @@ CONTROL_SETTINGS = {
     "clean": ("no noise", None),
 }
 PRIMARY = "last epoch - cross-entropy stopped early"
-CROSS_ENTROPY, DISTILLED = "cross-entropy", "self-distillation"
-PREVIOUS = "self-distillation, previous epoch"
 CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILLED, "last"))
 
 # The questions of the study, each with the quantity of answer.json that answers it.
@@ -184,27 +185,6 @@ def parts_table() -> str:
     return markdown([*head, "individual, low", "individual, high"], lines)
 
 
-def kernels_table() -> str:
-    """The equivalent epoch of the last epoch by kernel, and its distance."""
-    lines = []
-    for noise, title in NOISES.items():
-        groups = group_by_loss(read_history_file(MAIN / noise / "history.json"))
-        for loss in (DISTILLED, PREVIOUS):
-            paths: dict[str, list] = {}
-            for draw, run in groups[loss].items():
-                others = groups[CROSS_ENTROPY][draw]["spectrum"]["kernels"]
-                for own, other in zip(run["spectrum"]["kernels"], others, strict=True):
-                    path, _ = compare_entries(own, other, "softmax")
-                    paths.setdefault(kernel_title(own), []).append(path)
-            cells = [
-                f"{number(interval([path.nearest[-1] + 1 for path in kernel_paths]))}, distance "
-                f"{number(interval([path.distance[-1] for path in kernel_paths]), 3)}"
-                for kernel_paths in paths.values()
-            ]
-            lines.append([title, loss, *cells])
-    return markdown(["noise", "loss", *paths], lines)
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "answer": answer_table,
     "questions": questions_table,
@@ -214,6 +194,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts": parts_table,
     "controls": controls_table,
     "kernels": kernels_table,
+    "tangent": tangent_table,
 }
 
 
