@@ -32,8 +32,9 @@ from cells import (
 )
 from kernel_tables import kernels_table, tangent_table
 
-from analysis.curves import group_by_loss
+from analysis.curves import delta_index, group_by_loss, middle_delta
 from analysis.history_file import read_history_file
+from analysis.statistics import interval
 
 TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
 CONTROLS = ROOT / "results" / "controls"
@@ -185,6 +186,24 @@ def parts_table() -> str:
     return markdown([*head, "individual, low", "individual, high"], lines)
 
 
+def energies_table() -> str:
+    """How much of each part's energy is in the low band, and how many images filter nothing."""
+    lines = []
+    for noise, title in NOISES.items():
+        runs = group_by_loss(read_history_file(MAIN / noise / "history.json"))[CROSS_ENTROPY]
+        sections = [run["frequency"]["probe"] for run in runs.values()]
+        k = delta_index(sections[0]["delta"], None, middle_delta(sections[0]["delta"]))
+        labels = [section["labels"] for section in sections]
+        rows = [
+            [part[name]["lfr"][k] for part in labels]
+            for name in ("true", "transition", "individual")
+        ]
+        rows += [[section[name][k] for section in sections] for name in ("null", "alone")]
+        lines.append([title, *(number(interval([100 * x for x in row])) for row in rows)])
+    head = ["noise", "clean labels", "transition", "individual", "shuffled labels"]
+    return markdown([*head, "images that the filter leaves nearly as they are"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "answer": answer_table,
     "questions": questions_table,
@@ -193,6 +212,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
     "parts": parts_table,
     "controls": controls_table,
+    "energies": energies_table,
     "kernels": kernels_table,
     "tangent": tangent_table,
 }
