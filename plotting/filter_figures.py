@@ -164,7 +164,7 @@ def kernel_figure(histories: Sequence[dict]) -> Figure:
 
 
 def kernel_entries(history: dict) -> dict[str, list[dict]]:
-    """The entries of spectrum.json of all runs by what a panel is called.
+    """The entries of spectrum.json of all runs by what a panel is called, trained kernels last.
 
     The tangent kernel at the end of training is a kernel of its own for each loss.
     """
@@ -173,7 +173,7 @@ def kernel_entries(history: dict) -> dict[str, list[dict]]:
         for entry in run["spectrum"]["kernels"]:
             loss = f"\n{run['loss']}" if entry["kernel"] == "ntk-final" else ""
             entries.setdefault(kernel_title(entry) + loss, []).append(entry)
-    return entries
+    return dict(sorted(entries.items(), key=lambda item: "ntk-final" in item[0]))
 
 
 def draw_energies(axes: Axes, entries: Sequence[dict]) -> None:

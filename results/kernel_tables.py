@@ -34,6 +34,11 @@ def kernels_table() -> str:
     return markdown(["noise", "loss", *paths], lines)
 
 
+def trained_last(item: tuple) -> bool:
+    """The sorting key of tangent_table's rows."""
+    return item[0][0] == "ntk-final"
+
+
 def tangent_table() -> str:
     """Energy of the parts along the leading eigenvectors: pixels, and networks before and after."""
     lines, count = [], 0
@@ -50,7 +55,7 @@ def tangent_table() -> str:
                 energies.setdefault((kernel_title(entry), trained), []).append(shares)
         lines += [
             [title, kernel, loss, *(f"{share:.3f}" for share in np.mean(shares, axis=0))]
-            for (kernel, loss), shares in energies.items()
+            for (kernel, loss), shares in sorted(energies.items(), key=trained_last)
         ]
-    head = ["noise", "kernel", "trained with", "clean labels", "individual noise"]
-    return markdown([*head, f"shuffled labels, first {count} eigenvectors"], lines)
+    head = ["noise", "kernel", "trained with", f"energy along the first {count}: clean labels"]
+    return markdown([*head, "individual noise", "shuffled labels"], lines)
