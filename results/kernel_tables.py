@@ -5,6 +5,7 @@ from cells import CROSS_ENTROPY, DISTILLED, MAIN, NOISES, PREVIOUS, ROOT, markdo
 
 from analysis.curves import group_by_loss
 from analysis.history_file import read_history_file
+from analysis.quantities import spectrum_entry
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import kernel_title
 from analysis.statistics import interval
@@ -25,6 +26,9 @@ def kernels_table() -> str:
                 for own, other in zip(run["spectrum"]["kernels"], others, strict=True):
                     path, _ = compare_entries(own, other, "softmax")
                     paths.setdefault(kernel_title(own), []).append(path)
+                pair = spectrum_entry(run), spectrum_entry(groups[CROSS_ENTROPY][draw])
+                path, _ = compare_entries(*pair, "one_hot")
+                paths.setdefault(f"{kernel_title(pair[0])}, one-hot", []).append(path)
             cells = [
                 f"{number(interval([path.nearest[-1] + 1 for path in kernel_paths]))}, distance "
                 f"{number(interval([path.distance[-1] for path in kernel_paths]), 3)}"
