@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.curves import group_by_loss, has_memorization
-from analysis.quantities import LEVELS, PRIMARY, QUANTITIES
+from analysis.equivalent_quantities import LEVELS
+from analysis.quantities import PRIMARY, QUANTITIES
 from analysis.statistics import interval, what_varies
 from common.errors import UserError
 from losses import CROSS_ENTROPY

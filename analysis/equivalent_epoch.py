@@ -30,6 +30,7 @@ class EpochPath:
     shape_distance: np.ndarray  # (E,)   the part of it that is not the level's
     flat_distance: np.ndarray  # (E,)    from a flat profile of the epoch's own level
     resolution: np.ndarray  # (E,)       from that epoch to the nearer of its neighbors
+    shape_resolution: np.ndarray  # (E,) the same of the shapes alone
     by_level: np.ndarray  # int64 (E,)   nearest by the level only
     distance_by_level: np.ndarray  # (E,)  of the whole profiles there
 
@@ -72,6 +73,7 @@ def epoch_path(profiles: np.ndarray, reference: np.ndarray, energy: np.ndarray) 
         shape_distances[epochs, nearest],
         np.sqrt(shapes**2 @ weights),
         neighbor_distances(reference, weights)[nearest],
+        neighbor_distances(reference_shapes, weights)[nearest],
         by_level,
         whole[epochs, by_level],
     )

@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from analysis.curves import delta_index, middle_delta
+from analysis.equivalent_quantities import EQUIVALENT_QUANTITIES
 from analysis.memorization import SMALL_GAP, accuracy_at_gap, best_before_memorization
-from analysis.run_comparison import compare_entries
-from analysis.spectrum_file import as_array
 from analysis.statistics import stopping_epochs
 
 PRIMARY = "last epoch - cross-entropy stopped early"
 PART_TITLES = {"clean": "clean labels", "individual": "individual noise"}
-SPECTRUM_KERNEL = ("gaussian", 1600.0)  # of the equivalent epoch
+EQUAL_GAPS = (20, 30, 40, 50)  # points, which all losses pass in the middle of training
 EARLY_SHARE = 0.25  # of a part, which every run that memorizes reaches in both bands
 
 
@@ -27,16 +26,45 @@ def accuracy_at(run: dict, stop: str) -> float | None:
     return None if epoch is None else run["history"]["test_accuracy"][epoch]
 
 
+def fall(run: dict) -> float | None:
+    """Test accuracy at the last epoch minus that of early stopping: below 0 for a loss."""
+    return difference(accuracy_at(run, "last"), accuracy_at(run, "early"))
+
+
 def curves(run: dict) -> dict[str, list]:
     """The curves of the run's memorization.json."""
     return run["memorization"]["curves"]
 
 
+def accuracy_stopped_smoothly(run: dict) -> float | None:
+    """Test accuracy at the epoch whose validation accuracy, averaged with its neighbors', is best.
+
+    Single epochs jump; this rule is steadier than `early`. None without validation images.
+    """
+    validation = run["history"].get("val_accuracy") or [None]
+    if validation[0] is None:
+        return None
+    padded = np.pad(np.array(validation, float), 1, constant_values=np.nan)
+    means = np.nanmean([padded[:-2], padded[1:-1], padded[2:]], axis=0)
+    return run["history"]["test_accuracy"][int(np.argmax(means))]
+
+
 def before_memorization(run: dict) -> float | None:
-    """Best test accuracy while the memorization gap is below SMALL_GAP; None if it never is."""
+    """Best test accuracy before the memorization gap has risen by SMALL_GAP points.
+
+    It rises from its value after the first epoch, which is above 0 where people label the harder
+    images wrong.
+    """
     accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
-    best = best_before_memorization(accuracy, gap, SMALL_GAP)
+    best = best_before_memorization(accuracy, gap - gap[0], SMALL_GAP)
     return None if best is None else best[1]
+
+
+def accuracies_at_equal_gaps(run: dict) -> float | None:
+    """Mean test accuracy where the gap first reaches each of EQUAL_GAPS; None if it misses one."""
+    accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
+    found = [accuracy_at_gap(accuracy, gap, level) for level in EQUAL_GAPS]
+    return None if None in found else float(np.mean(found))
 
 
 def plain_at_equal_gap(distilled: dict, plain: dict) -> float | None:
@@ -45,15 +73,28 @@ def plain_at_equal_gap(distilled: dict, plain: dict) -> float | None:
     return accuracy_at_gap(np.array(accuracy), np.array(gap), curves(distilled)["gap"][-1])
 
 
-def band_difference(run: dict, outputs: str) -> float | None:
-    """Learned share of the individual part at the last epoch, low minus high, at the middle delta.
+def band_difference(run: dict, outputs: str, epoch: int = -1) -> float | None:
+    """Learned share of the individual part after an epoch, low minus high, at the middle delta.
 
-    outputs: "outputs" for softmax, "one_hot" for predictions.
+    outputs: "outputs" for softmax, "one_hot" for predictions. epoch: its index.
     """
     section = run["frequency"]["probe"]
     column = delta_index(section["delta"], None, default=middle_delta(section["delta"]))
-    low, high = (section[outputs][f"individual_{band}"][-1][column] for band in ("low", "high"))
+    low, high = (section[outputs][f"individual_{band}"][epoch][column] for band in ("low", "high"))
     return None if low is None or high is None else low - high
+
+
+def band_difference_beyond(distilled: dict, plain: dict) -> float | None:
+    """band_difference of softmax outputs, minus that of `plain` at equal memorization.
+
+    That is the epoch whose unfiltered share of the individual part is nearest to the last one of
+    `distilled`: also under cross-entropy the low band is ahead while labels are being memorized.
+    """
+    shares = np.array(curves(plain)["softmax_individual"], float)
+    nearest = int(np.argmin(np.abs(shares - curves(distilled)["softmax_individual"][-1])))
+    return difference(
+        band_difference(distilled, "outputs"), band_difference(plain, "outputs", nearest)
+    )
 
 
 def epochs_ahead(run: dict, part: str) -> float | None:
@@ -80,48 +121,6 @@ def first_epoch(curve: Sequence[float], level: float) -> float | None:
     return float(k + 1 if k == 0 else k + (level - curve[k - 1]) / (curve[k] - curve[k - 1]))
 
 
-def like_epoch(distilled: dict, plain: dict) -> dict[str, float] | None:
-    """Compare distillation's last epoch with the epoch of cross-entropy with the nearest profile.
-
-    Profiles are the shares of the individual part along the eigenvectors of SPECTRUM_KERNEL. None
-    where a run has no spectrum.json with this kernel.
-    """
-    entries = [spectrum_entry(run) for run in (distilled, plain)]
-    if None in entries:
-        return None
-    path, excess = compare_entries(*entries, "softmax")
-    nearest = int(path.nearest[-1])
-    energy = as_array(entries[0]["energies"]["clean"])
-    return {
-        "epoch": nearest + 1,
-        "distance": float(path.distance[-1]),
-        "distance by level": float(path.distance_by_level[-1]),
-        "epoch by level": int(path.by_level[-1]) + 1,
-        "step": float(path.resolution[-1]),
-        "excess": float(np.nansum(excess[-1] * energy)),
-        "accuracy": difference(
-            accuracy_at(distilled, "last"), plain["history"]["test_accuracy"][nearest]
-        ),
-        "gap": curves(distilled)["gap"][-1] - curves(plain)["gap"][nearest],
-    }
-
-
-def spectrum_entry(run: dict) -> dict | None:
-    """The run's entry of spectrum.json for SPECTRUM_KERNEL; None if there is none."""
-    entries = (run.get("spectrum") or {"kernels": []})["kernels"]
-    return next((e for e in entries if (e["kernel"], e["delta"]) == SPECTRUM_KERNEL), None)
-
-
-def like(name: str) -> Callable[[dict, dict], float | None]:
-    """The quantity: an entry of like_epoch."""
-
-    def quantity(distilled: dict, plain: dict) -> float | None:
-        values = like_epoch(distilled, plain)
-        return None if values is None else values[name]
-
-    return quantity
-
-
 def difference(first: float | None, second: float | None) -> float | None:
     """first - second, None if either is unknown."""
     return None if first is None or second is None else first - second
@@ -142,14 +141,19 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "both at their best test epoch (oracle)": lambda d, p: difference(
         accuracy_at(d, "oracle"), accuracy_at(p, "oracle")
     ),
-    "own last epoch - own early stopping": lambda d, p: difference(
-        accuracy_at(d, "last"), accuracy_at(d, "early")
+    "own last epoch - own early stopping": lambda d, p: fall(d),
+    "cross-entropy: last epoch - early stopping": lambda d, p: fall(p),
+    "own last epoch - own early stopping, minus that of cross-entropy": lambda d, p: difference(
+        fall(d), fall(p)
     ),
-    "cross-entropy: last epoch - early stopping": lambda d, p: difference(
-        accuracy_at(p, "last"), accuracy_at(p, "early")
+    "last epoch - cross-entropy stopped early by a mean of three epochs": lambda d, p: difference(
+        accuracy_at(d, "last"), accuracy_stopped_smoothly(p)
     ),
-    f"best test epoch with a gap under {SMALL_GAP} points": lambda d, p: difference(
+    f"best test epoch before the gap rises by {SMALL_GAP} points": lambda d, p: difference(
         before_memorization(d), before_memorization(p)
+    ),
+    f"both at gaps of {EQUAL_GAPS[0]} to {EQUAL_GAPS[-1]} points (mean)": lambda d, p: difference(
+        accuracies_at_equal_gaps(d), accuracies_at_equal_gaps(p)
     ),
     "last epoch - cross-entropy at equal memorization gap": lambda d, p: difference(
         accuracy_at(d, "last"), plain_at_equal_gap(d, p)
@@ -165,6 +169,9 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "cross-entropy: individual noise, low minus high (share)": lambda d, p: band_difference(
         p, "outputs"
     ),
+    "individual noise, low minus high, beyond cross-entropy at equal memorization (share)": (
+        band_difference_beyond
+    ),
     **{
         f"cross-entropy: {title} learned low before high (epoch)": (
             lambda d, p, part=part: epochs_ahead(p, part)
@@ -177,20 +184,5 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     },
     "confidence on test images": last_difference("test_confidence"),
     "calibration error on test images": last_difference("test_calibration_error"),
-    "equivalent epoch of cross-entropy (epoch)": like("epoch"),
-    "equivalent epoch by the level only (epoch)": like("epoch by level"),
-    "distance to the equivalent epoch (share)": like("distance"),
-    "distance to the epoch of the same level (share)": like("distance by level"),
-    "step of cross-entropy at the equivalent epoch (share)": like("step"),
-    "clean labels held beyond the equivalent epoch (share)": like("excess"),
-    "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
-    "memorization gap: last epoch - cross-entropy at the equivalent epoch": like("gap"),
+    **EQUIVALENT_QUANTITIES,
 }
-# Quantities that are not differences. A test against 0 would be meaningless: they have no p-value.
-LEVELS = (
-    "equivalent epoch of cross-entropy (epoch)",
-    "equivalent epoch by the level only (epoch)",
-    "distance to the equivalent epoch (share)",
-    "distance to the epoch of the same level (share)",
-    "step of cross-entropy at the equivalent epoch (share)",
-)

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.curves import group_by_loss
+from analysis.equivalent_quantities import like_epoch, spectrum_entry
 from analysis.label_parts import PARTS
-from analysis.quantities import like_epoch, spectrum_entry
 from analysis.spectrum_file import as_array, kernel_title
 from common.errors import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION

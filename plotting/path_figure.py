@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import group_by_loss, stack
 from analysis.equivalent_epoch import EpochPath
-from analysis.quantities import spectrum_entry
+from analysis.equivalent_quantities import spectrum_entry
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import kernel_title
 from common.errors import UserError

@@ -4,8 +4,8 @@ import numpy as np
 from cells import CROSS_ENTROPY, DISTILLED, MAIN, NOISES, PREVIOUS, ROOT, markdown, number
 
 from analysis.curves import group_by_loss
+from analysis.equivalent_quantities import spectrum_entry
 from analysis.history_file import read_history_file
-from analysis.quantities import spectrum_entry
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import kernel_title
 from analysis.statistics import interval

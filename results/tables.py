@@ -9,7 +9,6 @@ the differences of the controls are computed from history.json.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from answer_tables import answer_table, contrast_table, questions_table
 from cells import (
     CROSS_ENTROPY,
     DISTILLED,
@@ -47,54 +47,7 @@ CONTROL_SETTINGS = {
     "human-matched": ("human transitions, independent of the image", CONTROLS / "human-matched"),
     "clean": ("no noise", None),
 }
-PRIMARY = "last epoch - cross-entropy stopped early"
 CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILLED, "last"))
-
-# The questions of the study, each with the quantity of answer.json that answers it.
-QUESTIONS = {
-    PRIMARY: "Does it beat early stopping?",
-    "both stopped early": "Is it ahead where both stop early?",
-    "both at the last epoch": "Does it lose less by not stopping?",
-    "best test epoch with a gap under 10 points": "Is it ahead before memorization?",
-    "last epoch - cross-entropy at equal memorization gap": "Is it ahead at equal memorization?",
-    "individual noise learned, one-hot (share)": "Does it memorize less at equal confidence?",
-    "individual noise, low minus high, one-hot (share)": "More of the low frequencies?",
-    "equivalent epoch of cross-entropy (epoch)": "Like which epoch of cross-entropy?",
-    "last epoch - cross-entropy at the equivalent epoch": "Is it ahead there?",
-}
-
-
-def answers(study: Path) -> dict[tuple[str, str, str], dict]:
-    """(noise, loss, quantity) -> row of answer.json; the noise by its folder's name."""
-    names = {}
-    for noise in NOISES:
-        history = json.loads((study / noise / "summary.json").read_text("utf-8"))["data"]
-        names[history["noise"]] = noise
-    rows = json.loads((study / "answer.json").read_text("utf-8"))["rows"]
-    return {(names[row["noise"]], row["loss"], row["quantity"]): row for row in rows}
-
-
-def answer_table() -> str:
-    """The README's answer: accuracy by stopping rule, and the primary contrast."""
-    contrast = answers(MAIN)
-    lines = []
-    for noise, title in NOISES.items():
-        rows = rows_of(MAIN, noise)
-        primary = contrast[noise, DISTILLED, PRIMARY]
-        p = "" if primary["p_holm"] is None else f" (p = {primary['p_holm']:.2g})"
-        lines.append(
-            [
-                f"{title}, n = {primary['n']}",
-                number(find(rows, CROSS_ENTROPY, "early", "test_accuracy")),
-                number(find(rows, DISTILLED, "last", "test_accuracy")),
-                f"**{number(primary, sign=True)}**{p}",
-                number(contrast[noise, DISTILLED, "both stopped early"], sign=True),
-                number(contrast[noise, PREVIOUS, PRIMARY], sign=True),
-            ]
-        )
-    head = ["40% wrong labels", "cross-entropy, stopped early", "distillation, last epoch"]
-    head += ["difference (Holm-adjusted p)", "difference, both stopped early"]
-    return markdown([*head, "difference, previous-epoch teacher"], lines)
 
 
 def accuracy_table() -> str:
@@ -136,36 +89,6 @@ def controls_table() -> str:
     return markdown(head, lines)
 
 
-def questions_table() -> str:
-    """The questions of the study, answered for each noise."""
-    contrast = answers(MAIN)
-    lines = []
-    for quantity, question in QUESTIONS.items():
-        rows = [contrast[noise, DISTILLED, quantity] for noise in NOISES]
-        digits = 3 if "(share)" in quantity else 1
-        cells = [number(row, digits, sign="(epoch)" not in quantity) for row in rows]
-        if quantity == PRIMARY:
-            holm = [f" (p = {row['p_holm']:.2g})" if row["p_holm"] else "" for row in rows]
-            cells = [cell + p for cell, p in zip(cells, holm, strict=True)]
-        lines.append([question, quantity, *cells])
-    titles = [f"{t}, n = {row['n']}" for t, row in zip(NOISES.values(), rows, strict=True)]
-    return markdown(["question", "self-distillation minus cross-entropy", *titles], lines)
-
-
-def contrast_table(loss: str) -> str:
-    """Every quantity of the answer for one distillation, one column per noise."""
-    contrast = answers(MAIN)
-    quantities = dict.fromkeys(quantity for _, other, quantity in contrast if other == loss)
-    lines = []
-    for quantity in quantities:
-        digits = 3 if "(share)" in quantity else 1
-        cells = [
-            number(contrast.get((noise, loss, quantity)), digits, sign=True) for noise in NOISES
-        ]
-        lines.append([quantity, *cells])
-    return markdown([f"{loss} minus cross-entropy", *NOISES.values()], lines)
-
-
 def parts_table() -> str:
     """Learned shares of the three parts at the last epoch; the individual part also by band."""
     lines = []
@@ -201,7 +124,7 @@ def energies_table() -> str:
         rows += [[section[name][k] for section in sections] for name in ("null", "alone")]
         lines.append([title, *(number(interval([100 * x for x in row])) for row in rows)])
     head = ["noise", "clean labels", "transition", "individual", "shuffled labels"]
-    return markdown([*head, "images that the filter leaves nearly as they are"], lines)
+    return markdown([*head, "images with a kernel mass below 3"], lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {

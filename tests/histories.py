@@ -1,4 +1,6 @@
-"""Histories written by hand, for the tests of statistics and tables."""
+"""Histories written by hand, for the tests of statistics, tables and figures."""
+
+import numpy as np
 
 
 def make_run(loss, seed, test, val=None, memorized=None) -> dict:
@@ -40,3 +42,49 @@ def find_row(rows, **wanted) -> dict:
     """The one row of a summary that has these fields."""
     (row,) = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
     return row
+
+
+# Runs with a spectrum, whose equivalent epochs are known.
+
+EPOCHS, BANDS = 6, [1, 2, 4, 8, 16, 32]
+DRAWS = (0, 1)
+PLAIN, DISTILLED = "cross-entropy", "self-distillation"
+
+
+def shares(draw, epoch):
+    """[part][band]: they grow with the epoch, and fall with the index."""
+    bands = np.arange(1, len(BANDS))
+    individual = (epoch + 1) / EPOCHS / bands**0.1 + 0.01 * draw
+    return {"clean": 1 - 0.02 * bands, "individual": individual}
+
+
+def make_spectrum_run(loss, draw, epochs):
+    """A run that has learned at each epoch what cross-entropy has at `epochs`."""
+    profiles = [shares(draw, epoch) for epoch in epochs]
+    values = {
+        part: [profile[part].tolist() for profile in profiles] for part in ("clean", "individual")
+    }
+    values["transition"] = [[None] * (len(BANDS) - 1)] * EPOCHS  # a multiple of the clean labels
+    energy = [1 / (len(BANDS) - 1)] * (len(BANDS) - 1)
+    entry = {
+        **{"kernel": "gaussian", "delta": 1600.0, "vectors": None, "epoch": None, "bands": BANDS},
+        "energies": {"clean": energy, "transition": energy, "individual": energy},
+        "shares": {"softmax": values},
+        "shuffled": energy,
+    }
+    return {
+        **{"run": f"{loss}-{draw}", "loss": loss, "network": "small_cnn", "seed": draw},
+        "settings": {"model": "small_cnn", "epochs": EPOCHS, "lr": 0.05, "seed": draw},
+        "data": {"name": f"small-seed{draw}", "digest": f"{draw}", "seed": draw},
+        "spectrum": {"n": 31, "kernels": [entry]},
+        "history": {"test_accuracy": [50.0 + epoch for epoch in epochs]},
+        "memorization": {"curves": {"gap": [10.0 * epoch for epoch in epochs]}},
+    }
+
+
+def half_as_fast() -> dict:
+    """Two draws; distillation's epochs 1, 2, ... are like 1, 1, 2, 2, 3, 3 of cross-entropy."""
+    half = [epoch // 2 for epoch in range(EPOCHS)]
+    runs = [make_spectrum_run(PLAIN, draw, range(EPOCHS)) for draw in DRAWS]
+    runs += [make_spectrum_run(DISTILLED, draw, half) for draw in DRAWS]
+    return {"data": {"title": "shapes", "noise": "pair", "rate_found": 0.4}, "runs": runs}

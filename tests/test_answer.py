@@ -69,8 +69,12 @@ def test_the_quantities_by_hand():
     assert rows["both at the last epoch"]["mean"] == 7
     assert rows["cross-entropy: last epoch - early stopping"]["mean"] == -5
     assert rows["own last epoch - own early stopping"]["mean"] == -3
+    assert rows["own last epoch - own early stopping, minus that of cross-entropy"]["mean"] == 2
+    # Averaged with their neighbors', the validation accuracies are 1.5, 1.33 and 1.5.
+    smooth = rows["last epoch - cross-entropy stopped early by a mean of three epochs"]
+    assert smooth["mean"] == 52 - 40
     # The gap of cross-entropy exceeds 10 points in the third epoch; that of distillation never.
-    assert rows["best test epoch with a gap under 10 points"]["mean"] == 5
+    assert rows["best test epoch before the gap rises by 10 points"]["mean"] == 5
     # Cross-entropy reaches a gap of 10 half way from 50 to 45.
     equal_gap = rows["last epoch - cross-entropy at equal memorization gap"]
     assert equal_gap["mean"] == pytest.approx(52 - 47.5)
@@ -78,6 +82,31 @@ def test_the_quantities_by_hand():
     assert rows["individual noise learned (share)"]["mean"] == pytest.approx(-0.3)
     assert rows["individual noise, low minus high (share)"]["mean"] == pytest.approx(0.25)
     assert "draws" in primary["varies"]
+
+
+def test_accuracies_at_equal_gaps():
+    run = made_run("cross-entropy", 1, [40, 50, 60], None, [0, 100, 100])
+    assert quantities.accuracies_at_equal_gaps(run) == np.mean([42, 43, 44, 45])
+    run = made_run("cross-entropy", 1, [40, 50, 60], None, [0, 30, 49])
+    assert quantities.accuracies_at_equal_gaps(run) is None
+
+
+def test_the_rise_of_the_gap_counts_not_its_level():
+    run = made_run("cross-entropy", 1, [40, 50, 60], None, [12, 21, 23])
+    assert quantities.before_memorization(run) == 50
+
+
+def test_bands_are_compared_at_equal_memorization():
+    distilled = made_run("self-distillation", 1, [40, 50, 60], None, [0, 1, 2], 0.7)
+    plain = made_run("cross-entropy", 1, [40, 50, 60], None, [0, 1, 2])
+    plain["memorization"]["curves"]["softmax_individual"] = [0.1, 0.6, 1.0]
+    outputs = plain["frequency"]["probe"]["outputs"]
+    plain["frequency"]["probe"]["outputs"] = {
+        **outputs,
+        "individual_low": [[0.2], [0.7], [1.0]],
+        "individual_high": [[0.1], [0.6], [1.0]],
+    }
+    assert quantities.band_difference_beyond(distilled, plain) == pytest.approx(0.25 - 0.1)
 
 
 def test_which_band_is_learned_first():

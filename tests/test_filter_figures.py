@@ -3,54 +3,25 @@
 import numpy as np
 import pytest
 from helpers import panel_lines
+from histories import (
+    BANDS,
+    DISTILLED,
+    DRAWS,
+    EPOCHS,
+    PLAIN,
+    half_as_fast,
+    make_spectrum_run,
+    shares,
+)
 
 from common.errors import UserError
 from plotting.filter_figures import band_middles, filter_figure, kernel_figure
 from plotting.path_figure import path_figure
 
-EPOCHS, BANDS = 6, [1, 2, 4, 8, 16, 32]
-DRAWS = (0, 1)
-PLAIN, DISTILLED = "cross-entropy", "self-distillation"
-
-
-def shares(draw, epoch):
-    """[part][band]: they grow with the epoch, and fall with the index."""
-    bands = np.arange(1, len(BANDS))
-    individual = (epoch + 1) / EPOCHS / bands**0.1 + 0.01 * draw
-    return {"clean": 1 - 0.02 * bands, "individual": individual}
-
-
-def make_run(loss, draw, epochs):
-    """A run that has learned at each epoch what cross-entropy has at `epochs`."""
-    profiles = [shares(draw, epoch) for epoch in epochs]
-    values = {
-        part: [profile[part].tolist() for profile in profiles] for part in ("clean", "individual")
-    }
-    values["transition"] = [[None] * (len(BANDS) - 1)] * EPOCHS  # a multiple of the clean labels
-    energy = [1 / (len(BANDS) - 1)] * (len(BANDS) - 1)
-    entry = {
-        **{"kernel": "gaussian", "delta": 1600.0, "vectors": None, "epoch": None, "bands": BANDS},
-        "energies": {"clean": energy, "transition": energy, "individual": energy},
-        "shares": {"softmax": values},
-        "shuffled": energy,
-    }
-    return {
-        **{"run": f"{loss}-{draw}", "loss": loss, "network": "small_cnn", "seed": draw},
-        "settings": {"model": "small_cnn", "epochs": EPOCHS, "lr": 0.05, "seed": draw},
-        "data": {"name": f"small-seed{draw}", "digest": f"{draw}", "seed": draw},
-        "spectrum": {"n": 31, "kernels": [entry]},
-        "history": {"test_accuracy": [50.0 + epoch for epoch in epochs]},
-        "memorization": {"curves": {"gap": [10.0 * epoch for epoch in epochs]}},
-    }
-
 
 @pytest.fixture
 def history():
-    """Two draws; distillation's epochs 1, 2, ... are like 1, 1, 2, 2, 3, 3 of cross-entropy."""
-    half = [epoch // 2 for epoch in range(EPOCHS)]
-    runs = [make_run(PLAIN, draw, range(EPOCHS)) for draw in DRAWS]
-    runs += [make_run(DISTILLED, draw, half) for draw in DRAWS]
-    return {"data": {"title": "shapes", "noise": "pair", "rate_found": 0.4}, "runs": runs}
+    return half_as_fast()
 
 
 def test_the_path_is_half_as_fast_at_distance_zero(history):
@@ -109,6 +80,6 @@ def test_a_run_without_spectrum_names_the_command(history, figure):
 
 
 def test_a_path_needs_cross_entropy_of_the_same_draw(history):
-    history["runs"] = [make_run(PLAIN, 2, range(EPOCHS)), *history["runs"][2:]]
+    history["runs"] = [make_spectrum_run(PLAIN, 2, range(EPOCHS)), *history["runs"][2:]]
     with pytest.raises(UserError, match="no distilled run"):
         path_figure([history])

@@ -1,0 +1,117 @@
+"""The quantities of the answer that compare a distilled run with its equivalent epoch.
+
+The equivalent epoch (equivalent_epoch.py) is the epoch of the cross-entropy run of the same draw
+whose profile of individual noise, along the eigenvectors of SPECTRUM_KERNEL, is nearest to that of
+distillation's last epoch. Shares, epochs from 1, accuracies and gaps in percent points.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from analysis.run_comparison import compare_entries
+from analysis.spectrum_file import as_array
+
+SPECTRUM_KERNEL = ("gaussian", 1600.0)
+
+
+def spectrum_entry(run: dict) -> dict | None:
+    """The run's entry of spectrum.json for SPECTRUM_KERNEL; None if there is none."""
+    entries = (run.get("spectrum") or {"kernels": []})["kernels"]
+    return next((e for e in entries if (e["kernel"], e["delta"]) == SPECTRUM_KERNEL), None)
+
+
+def like_epoch(distilled: dict, plain: dict, values: str = "softmax") -> dict[str, float] | None:
+    """Compare distillation's last epoch with the equivalent epoch, by the names of the quantities.
+
+    values: "softmax" outputs or "one_hot" predictions. None where a run has no spectrum.json with
+    this kernel.
+    """
+    entries = [spectrum_entry(run) for run in (distilled, plain)]
+    if None in entries:
+        return None
+    path, excess = compare_entries(*entries, values)
+    nearest = int(path.nearest[-1])
+    accuracy, reference = (run["history"]["test_accuracy"] for run in (distilled, plain))
+    gap, reference_gap = (run["memorization"]["curves"]["gap"] for run in (distilled, plain))
+    energy = as_array(entries[0]["energies"]["clean"])
+    tail, reference_tail = (
+        last_octave(entry, values, epoch)
+        for entry, epoch in zip(entries, (-1, nearest), strict=True)
+    )
+    return {
+        "epoch": nearest + 1,
+        "distance": float(path.distance[-1]),
+        "distance by level": float(path.distance_by_level[-1]),
+        "epoch by level": int(path.by_level[-1]) + 1,
+        "step": float(path.resolution[-1]),
+        "shape distance": float(path.shape_distance[-1]),
+        "shape step": float(path.shape_resolution[-1]),
+        "excess": float(np.nansum(excess[-1] * energy)),
+        "last octave": tail - reference_tail,
+        "accuracy": accuracy[-1] - reference[nearest],
+        "gap": gap[-1] - reference_gap[nearest],
+    }
+
+
+def last_octave(entry: dict, values: str, epoch: int) -> float:
+    """Share of the individual noise in the last octave of the index, minus the four before it.
+
+    entry: of spectrum.json. Means over bands, weighted by the part's energy. NaN where the sample
+    is so small that an octave has no band.
+    """
+    starts = np.array(entry["bands"][:-1])
+    energy = as_array(entry["energies"]["individual"])
+    shares = as_array(entry["shares"][values]["individual"])[epoch]
+    end = entry["bands"][-1]
+    last = starts >= end / 2
+    before = (starts >= end / 32) & ~last
+    if not last.any() or not before.any():
+        return np.nan
+    means = [np.average(shares[octaves], weights=energy[octaves]) for octaves in (last, before)]
+    return float(means[0] - means[1])
+
+
+def like(name: str, values: str = "softmax") -> Callable[[dict, dict], float | None]:
+    """The quantity: an entry of like_epoch; None where it is unknown."""
+
+    def quantity(distilled: dict, plain: dict) -> float | None:
+        entries = like_epoch(distilled, plain, values)
+        return None if entries is None or np.isnan(entries[name]) else entries[name]
+
+    return quantity
+
+
+# Quantities of (distilled run, cross-entropy run), by name; the unit is in the name, else points.
+EQUIVALENT_QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
+    "equivalent epoch of cross-entropy (epoch)": like("epoch"),
+    "equivalent epoch by the level only (epoch)": like("epoch by level"),
+    "equivalent epoch, one-hot (epoch)": like("epoch", "one_hot"),
+    "distance to the equivalent epoch (share)": like("distance"),
+    "distance to the epoch of the same level (share)": like("distance by level"),
+    "step of cross-entropy at the equivalent epoch (share)": like("step"),
+    "distance of the shapes at the equivalent epoch (share)": like("shape distance"),
+    "step of cross-entropy's shape there (share)": like("shape step"),
+    "individual noise, last octave minus those before, beyond the equivalent epoch (share)": like(
+        "last octave"
+    ),
+    "clean labels held beyond the equivalent epoch (share)": like("excess"),
+    "clean labels held beyond the equivalent epoch, one-hot (share)": like("excess", "one_hot"),
+    "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
+    "last epoch - cross-entropy at the equivalent epoch, one-hot": like("accuracy", "one_hot"),
+    "memorization gap: last epoch - cross-entropy at the equivalent epoch": like("gap"),
+    "memorization gap: last epoch - cross-entropy at the equivalent epoch, one-hot": like(
+        "gap", "one_hot"
+    ),
+}
+# Quantities that are not differences. A test against 0 would be meaningless: they have no p-value.
+LEVELS = (
+    "equivalent epoch of cross-entropy (epoch)",
+    "equivalent epoch by the level only (epoch)",
+    "equivalent epoch, one-hot (epoch)",
+    "distance to the equivalent epoch (share)",
+    "distance to the epoch of the same level (share)",
+    "step of cross-entropy at the equivalent epoch (share)",
+    "distance of the shapes at the equivalent epoch (share)",
+    "step of cross-entropy's shape there (share)",
+)
