@@ -40,10 +40,16 @@ TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
 CONTROLS = ROOT / "results" / "controls"
 # The folders of the controls: what their rows are called, and what they are compared with.
 CONTROL_SETTINGS = {
-    "pair40": ("pair flip", MAIN / "pair40"),
-    "pair40-lr0.02": ("pair flip, learning rate 0.02", MAIN / "pair40"),
-    "symmetric40": ("symmetric", MAIN / "symmetric40"),
-    "symmetric40-lr0.02": ("symmetric, learning rate 0.02", MAIN / "symmetric40"),
+    **{
+        f"{noise}{flag}": (f"{NOISES[noise].split(' (')[0]}{title}", MAIN / noise)
+        for noise in NOISES
+        for flag, title in (
+            ("", ""),
+            ("-lr0.02", ", learning rate 0.02"),
+            ("-epochs12", ", 12 epochs"),
+            ("-epochs20", ", 20 epochs"),
+        )
+    },
     "human-matched": ("human transitions, independent of the image", CONTROLS / "human-matched"),
     "clean": ("no noise", None),
 }
