@@ -35,8 +35,8 @@ def like_epoch(distilled: dict, plain: dict, values: str = "softmax") -> dict[st
     accuracy, reference = (run["history"]["test_accuracy"] for run in (distilled, plain))
     gap, reference_gap = (run["memorization"]["curves"]["gap"] for run in (distilled, plain))
     energy = as_array(entries[0]["energies"]["clean"])
-    tail, reference_tail = (
-        last_octave(entry, values, epoch)
+    rough, reference_rough = (
+        rough_fraction(entry, values, epoch)
         for entry, epoch in zip(entries, (-1, nearest), strict=True)
     )
     return {
@@ -45,31 +45,31 @@ def like_epoch(distilled: dict, plain: dict, values: str = "softmax") -> dict[st
         "distance by level": float(path.distance_by_level[-1]),
         "epoch by level": int(path.by_level[-1]) + 1,
         "step": float(path.resolution[-1]),
-        "shape distance": float(path.shape_distance[-1]),
-        "shape step": float(path.shape_resolution[-1]),
+        "shape beyond step": float(path.shape_distance[-1] - path.shape_resolution[-1]),
         "excess": float(np.nansum(excess[-1] * energy)),
-        "last octave": tail - reference_tail,
+        "rough": rough,
+        "rough beyond": rough - reference_rough,
         "accuracy": accuracy[-1] - reference[nearest],
         "gap": gap[-1] - reference_gap[nearest],
     }
 
 
-def last_octave(entry: dict, values: str, epoch: int) -> float:
-    """Share of the individual noise in the last octave of the index, minus the four before it.
+def rough_fraction(entry: dict, values: str, epoch: int) -> float:
+    """Which fraction of the individual noise that is kept out depends on the index.
 
-    entry: of spectrum.json. Means over bands, weighted by the part's energy. NaN where the sample
-    is so small that an octave has no band.
+    entry: of spectrum.json. Of the individual part, 1 - share is kept out. The smooth directions,
+    five octaves from the n/160-th to the n/5-th eigenvector, keep out k_s, all directions k, both
+    weighted by energy. The fraction is 1 - k_s / k: 0 if every direction keeps out the same. NaN
+    where the sample is so small that there are no such bands.
     """
     starts = np.array(entry["bands"][:-1])
     energy = as_array(entry["energies"]["individual"])
-    shares = as_array(entry["shares"][values]["individual"])[epoch]
-    end = entry["bands"][-1]
-    last = starts >= end / 2
-    before = (starts >= end / 32) & ~last
-    if not last.any() or not before.any():
+    kept_out = 1 - as_array(entry["shares"][values]["individual"])[epoch]
+    smooth = (starts >= entry["bands"][-1] / 160) & (starts < entry["bands"][-1] / 5)
+    if not smooth.any():
         return np.nan
-    means = [np.average(shares[octaves], weights=energy[octaves]) for octaves in (last, before)]
-    return float(means[0] - means[1])
+    means = (np.average(kept_out[k], weights=energy[k]) for k in (smooth, slice(None)))
+    return float(1 - np.divide(*means))
 
 
 def like(name: str, values: str = "softmax") -> Callable[[dict, dict], float | None]:
@@ -90,11 +90,14 @@ EQUIVALENT_QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "distance to the equivalent epoch (share)": like("distance"),
     "distance to the epoch of the same level (share)": like("distance by level"),
     "step of cross-entropy at the equivalent epoch (share)": like("step"),
-    "distance of the shapes at the equivalent epoch (share)": like("shape distance"),
-    "step of cross-entropy's shape there (share)": like("shape step"),
-    "individual noise, last octave minus those before, beyond the equivalent epoch (share)": like(
-        "last octave"
+    "distance of the shapes there, beyond a step of cross-entropy's shape (share)": like(
+        "shape beyond step"
     ),
+    "individual noise kept out that depends on the index (fraction)": like("rough"),
+    "index-dependent fraction, beyond cross-entropy at the equivalent epoch (fraction)": like(
+        "rough beyond"
+    ),
+    "index-dependent fraction, beyond it, one-hot (fraction)": like("rough beyond", "one_hot"),
     "clean labels held beyond the equivalent epoch (share)": like("excess"),
     "clean labels held beyond the equivalent epoch, one-hot (share)": like("excess", "one_hot"),
     "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),
@@ -112,6 +115,5 @@ LEVELS = (
     "distance to the equivalent epoch (share)",
     "distance to the epoch of the same level (share)",
     "step of cross-entropy at the equivalent epoch (share)",
-    "distance of the shapes at the equivalent epoch (share)",
-    "step of cross-entropy's shape there (share)",
+    "individual noise kept out that depends on the index (fraction)",
 )

@@ -15,7 +15,11 @@ from analysis.memorization import SMALL_GAP, accuracy_at_gap, best_before_memori
 from analysis.statistics import stopping_epochs
 
 PRIMARY = "last epoch - cross-entropy stopped early"
-PART_TITLES = {"clean": "clean labels", "individual": "individual noise"}
+PART_TITLES = {
+    "clean": "clean labels",
+    "transition": "transition",
+    "individual": "individual noise",
+}
 EQUAL_GAPS = (20, 30, 40, 50)  # points, which all losses pass in the middle of training
 EARLY_SHARE = 0.25  # of a part, which every run that memorizes reaches in both bands
 
@@ -141,6 +145,9 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "both at their best test epoch (oracle)": lambda d, p: difference(
         accuracy_at(d, "oracle"), accuracy_at(p, "oracle")
     ),
+    "last epoch - cross-entropy's best test epoch (oracle)": lambda d, p: difference(
+        accuracy_at(d, "last"), accuracy_at(p, "oracle")
+    ),
     "own last epoch - own early stopping": lambda d, p: fall(d),
     "cross-entropy: last epoch - early stopping": lambda d, p: fall(p),
     "own last epoch - own early stopping, minus that of cross-entropy": lambda d, p: difference(
@@ -159,6 +166,7 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
         accuracy_at(d, "last"), plain_at_equal_gap(d, p)
     ),
     "memorization gap at the last epoch": last_difference("gap"),
+    "noisy-label AUC at the last epoch (area)": last_difference("auc"),
     "individual noise learned (share)": last_difference("softmax_individual"),
     "individual noise learned, one-hot (share)": last_difference("one_hot_individual"),
     "clean labels learned (share)": last_difference("softmax_clean"),

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from cells import CROSS_ENTROPY, DISTILLED, MAIN, NOISES, PREVIOUS, find, markdown, number, rows_of
 
+from analysis.curves import group_by_loss
 from analysis.equivalent_quantities import LEVELS
-from analysis.quantities import PRIMARY
+from analysis.history_file import read_history_file
+from analysis.quantities import PRIMARY, QUANTITIES
 
 # The questions of the study, each with the quantity of answer.json that answers it.
 QUESTIONS = {
     PRIMARY: "Does it beat early stopping?",
-    "last epoch - cross-entropy stopped early by a mean of three epochs": "By a steadier rule?",
     "both stopped early": "Is it ahead where both stop early?",
     "both at the last epoch": "Is it ahead where neither stops?",
     "own last epoch - own early stopping, minus that of cross-entropy": (
@@ -20,11 +21,14 @@ QUESTIONS = {
     "best test epoch before the gap rises by 10 points": "Is it ahead before memorization?",
     "both at gaps of 20 to 50 points (mean)": "Is it ahead at equal memorization?",
     "individual noise learned, one-hot (share)": "Does it memorize less at equal confidence?",
-    "individual noise, low minus high, beyond cross-entropy at equal memorization (share)": (
-        "Does it keep out high frequencies most?"
-    ),
     "equivalent epoch, one-hot (epoch)": "Which epoch of cross-entropy is it like?",
     "last epoch - cross-entropy at the equivalent epoch, one-hot": "Is it ahead of that epoch?",
+    "individual noise kept out that depends on the index (fraction)": (
+        "How much of what it keeps out is a matter of frequency?"
+    ),
+    "index-dependent fraction, beyond cross-entropy at the equivalent epoch (fraction)": (
+        "More of it than early stopping has?"
+    ),
 }
 
 
@@ -36,6 +40,26 @@ def answers(study: Path) -> dict[tuple[str, str, str], dict]:
         names[history["noise"]] = noise
     rows = json.loads((study / "answer.json").read_text("utf-8"))["rows"]
     return {(names[row["noise"]], row["loss"], row["quantity"]): row for row in rows}
+
+
+def digits(quantity: str) -> int:
+    """Digits after the point: three for shares, one for points, percent and epochs."""
+    return 3 if quantity.endswith(("(share)", "(fraction)", "(area)")) else 1
+
+
+def draws_table() -> str:
+    """The primary difference of every draw."""
+    lines = []
+    for noise, title in NOISES.items():
+        groups = group_by_loss(read_history_file(MAIN / noise / "history.json"))
+        for loss in (DISTILLED, PREVIOUS):
+            values = [
+                QUANTITIES[PRIMARY](run, groups[CROSS_ENTROPY][draw])
+                for draw, run in sorted(groups[loss].items())
+            ]
+            lines.append([title, loss, *(f"{value:+.1f}" for value in values)])
+    draws = [f"draw {draw}" for draw in sorted(groups[DISTILLED])]
+    return markdown(["noise", f"loss; {PRIMARY}", *draws], lines)
 
 
 def answer_table() -> str:
@@ -70,7 +94,7 @@ def questions_table() -> str:
         cells = []
         for noise, first in zip(NOISES, primary, strict=True):
             row = contrast[noise, DISTILLED, quantity]
-            cell = number(row, 3 if "(share)" in quantity else 1, sign=quantity not in LEVELS)
+            cell = number(row, digits(quantity), sign=quantity not in LEVELS)
             cells.append(cell if row["n"] == first["n"] else f"{cell} (n = {row['n']})")
         lines.append([question, quantity, *cells])
     titles = [f"{t}, n = {row['n']}" for t, row in zip(NOISES.values(), primary, strict=True)]
@@ -83,9 +107,12 @@ def contrast_table(loss: str) -> str:
     quantities = dict.fromkeys(quantity for _, other, quantity in contrast if other == loss)
     lines = []
     for quantity in quantities:
-        digits = 3 if "(share)" in quantity else 1
         cells = [
-            number(contrast.get((noise, loss, quantity)), digits, sign=quantity not in LEVELS)
+            number(
+                contrast.get((noise, loss, quantity)),
+                digits(quantity),
+                sign=quantity not in LEVELS,
+            )
             for noise in NOISES
         ]
         lines.append([quantity, *cells])

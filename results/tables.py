@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from answer_tables import answer_table, contrast_table, questions_table
+from answer_tables import answer_table, contrast_table, draws_table, questions_table
 from cells import (
     CROSS_ENTROPY,
     DISTILLED,
@@ -123,12 +123,16 @@ def energies_table() -> str:
         sections = [run["frequency"]["probe"] for run in runs.values()]
         k = delta_index(sections[0]["delta"], None, middle_delta(sections[0]["delta"]))
         labels = [section["labels"] for section in sections]
+        # A transition that is a multiple of the clean labels is not a part of its own.
+        dropped = any(section["transition_dropped"] for section in sections)
         rows = [
             [part[name]["lfr"][k] for part in labels]
             for name in ("true", "transition", "individual")
         ]
         rows += [[section[name][k] for section in sections] for name in ("null", "alone")]
-        lines.append([title, *(number(interval([100 * x for x in row])) for row in rows)])
+        cells = [number(interval([100 * share for share in row])) for row in rows]
+        cells[1] = "" if dropped else cells[1]
+        lines.append([title, *cells])
     head = ["noise", "clean labels", "transition", "individual", "shuffled labels"]
     return markdown([*head, "images with a kernel mass below 3"], lines)
 
@@ -136,6 +140,7 @@ def energies_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "answer": answer_table,
     "questions": questions_table,
+    "draws": draws_table,
     "accuracy": accuracy_table,
     "contrasts": lambda: contrast_table(DISTILLED),
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),

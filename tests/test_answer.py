@@ -24,6 +24,7 @@ def made_run(loss, seed, accuracy, validation, gap, individual=0.5):
     for name in ("test_confidence", "test_calibration_error", "confidence"):
         curves[name] = [50.0] * epochs
     levels = {"individual_low": 0.5, "individual_high": 0.25, "clean_low": 0.2, "clean_high": 0.2}
+    levels |= {"transition_low": None, "transition_high": None}
     bands = {name: [[level]] * epochs for name, level in levels.items()}
     return {
         "run": f"{loss}-{seed}",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from histories import BANDS, DISTILLED, EPOCHS, PLAIN, half_as_fast, make_spectrum_run, shares
 
-from analysis.equivalent_quantities import EQUIVALENT_QUANTITIES, last_octave, like_epoch
+from analysis.equivalent_quantities import EQUIVALENT_QUANTITIES, like_epoch, rough_fraction
 
 
 @pytest.fixture
@@ -17,11 +17,11 @@ def pair():
 def test_a_run_that_is_half_as_fast_ends_at_half_the_epochs(pair):
     like = like_epoch(*pair)
     assert like["epoch"] == like["epoch by level"] == 3
-    for name in ("distance", "shape distance", "excess", "last octave", "accuracy", "gap"):
+    for name in ("distance", "excess", "rough beyond", "accuracy", "gap"):
         assert like[name] == pytest.approx(0, abs=1e-12)
     weights = np.arange(1, len(BANDS)) ** -0.1 / EPOCHS
     assert like["step"] == pytest.approx(np.sqrt(np.mean(weights**2)))
-    assert like["shape step"] == pytest.approx(np.std(weights))
+    assert like["shape beyond step"] == pytest.approx(-np.std(weights))
 
 
 def test_accuracy_and_gap_are_those_of_the_equivalent_epoch(pair):
@@ -44,14 +44,19 @@ def test_one_hot_predictions_have_an_equivalent_epoch_of_their_own(pair):
     assert rows["equivalent epoch of cross-entropy (epoch)"] == 3
 
 
-def test_the_last_octave_by_hand(pair):
+def test_the_rough_fraction_by_hand(pair):
     _, plain = pair
     (entry,) = plain["spectrum"]["kernels"]
-    values = shares(0, 4)["individual"]  # of the bands 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31
-    assert last_octave(entry, "softmax", 4) == pytest.approx(values[4] - np.mean(values[:4]))
-    entry["energies"]["individual"] = [0, 0.1, 0, 0.3, 0.6]
-    expected = values[4] - (0.1 * values[1] + 0.3 * values[3]) / 0.4
-    assert last_octave(entry, "softmax", 4) == pytest.approx(expected)
+    kept_out = 1 - shares(0, 4)["individual"]  # of the bands 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31
+    # Smooth are the bands that start below 32 / 5: the first three.
+    expected = 1 - np.mean(kept_out[:3]) / np.mean(kept_out)
+    assert rough_fraction(entry, "softmax", 4) == pytest.approx(expected)
+    entry["energies"]["individual"] = [0, 0.1, 0.3, 0, 0.6]
+    smooth = (0.1 * kept_out[1] + 0.3 * kept_out[2]) / 0.4
+    expected = 1 - smooth / (0.4 * smooth + 0.6 * kept_out[4])
+    assert rough_fraction(entry, "softmax", 4) == pytest.approx(expected)
+    entry["shares"]["softmax"]["individual"][4] = [0.7] * 5
+    assert rough_fraction(entry, "softmax", 4) == pytest.approx(0)
 
 
 def test_runs_without_the_kernel_have_no_quantities(pair):
