@@ -95,6 +95,31 @@ def controls_table() -> str:
     return markdown(head, lines)
 
 
+def short_table() -> str:
+    """Training for 12 epochs instead of 40, both to a learning rate of 0, at the last epochs."""
+    lines = []
+    for noise, title in NOISES.items():
+        rows = rows_of(CONTROLS, f"{noise}-epochs12")
+        short = group_by_loss(read_history_file(CONTROLS / f"{noise}-epochs12" / "history.json"))
+        long = group_by_loss(read_history_file(MAIN / noise / "history.json"))
+        plain, distilled = short[CROSS_ENTROPY], short[DISTILLED]
+        cells = [
+            number(find(rows, loss, "last", "test_accuracy")) for loss in (CROSS_ENTROPY, DISTILLED)
+        ]
+        cells += [
+            paired(runs, others, "last")
+            for runs, others in (
+                (distilled, plain),
+                (long[DISTILLED], plain),
+                (distilled, long[DISTILLED]),
+            )
+        ]
+        lines.append([f"{title}, n = {len(plain)}", *cells])
+    head = ["noise", "cross-entropy, 12 epochs", "distillation, 12 epochs", "difference"]
+    head += ["distillation, 40 epochs - cross-entropy, 12 epochs"]
+    return markdown([*head, "distillation, 12 epochs - 40 epochs"], lines)
+
+
 def parts_table() -> str:
     """Learned shares of the three parts at the last epoch; the individual part also by band."""
     lines = []
@@ -146,6 +171,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "contrasts-previous-epoch": lambda: contrast_table(PREVIOUS),
     "parts": parts_table,
     "controls": controls_table,
+    "short": short_table,
     "energies": energies_table,
     "kernels": kernels_table,
     "tangent": tangent_table,
