@@ -1,6 +1,7 @@
 """The scripts in order, as a user runs them; their modules and their help."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,13 +25,16 @@ def run(name, *flags):
 def orders(tmp_path_factory):
     """Both orders of the scripts (frequency first, collect first) over equal runs, two folders."""
     folders = {}
+    trained = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        run("generate", "--dataset", "shapes", "--train-size", 60, "--test-size", 40)
+        for dis in (0, 1):
+            run("train", f"--dis={dis}", "--data=data/shapes-pair40.npz", *SMALL)
         for order in ("frequency first", "collect first"):
-            folder = folders[order] = tmp_path_factory.mktemp(order.replace(" ", "-"))
+            folder = folders[order] = trained.with_name(order.replace(" ", "-"))
+            shutil.copytree(trained, folder)
             patch.chdir(folder)
-            run("generate", "--dataset", "shapes", "--train-size", 60, "--test-size", 40)
-            for dis in (0, 1):
-                run("train", f"--dis={dis}", "--data=data/shapes-pair40.npz", *SMALL)
             if order == "frequency first":
                 run("frequency")
                 run("plot")
