@@ -2,7 +2,8 @@
 
 The equivalent epoch (equivalent_epoch.py) is the epoch of the cross-entropy run of the same draw
 whose profile of individual noise, along the eigenvectors of SPECTRUM_KERNEL, is nearest to that of
-distillation's last epoch. Shares, epochs from 1, accuracies and gaps in percent points.
+distillation's last epoch. Runs are those of history.json. Accuracies and gaps are percent points,
+shares are learned shares (label_parts.py), epochs count from 1.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import as_array
 
-SPECTRUM_KERNEL = ("gaussian", 1600.0)
+SPECTRUM_KERNEL = ("gaussian", 1600.0)  # its name, and delta in squared normalized-pixel units
 
 
 def spectrum_entry(run: dict) -> dict | None:
@@ -35,8 +36,8 @@ def like_epoch(distilled: dict, plain: dict, values: str = "softmax") -> dict[st
     accuracy, reference = (run["history"]["test_accuracy"] for run in (distilled, plain))
     gap, reference_gap = (run["memorization"]["curves"]["gap"] for run in (distilled, plain))
     energy = as_array(entries[0]["energies"]["clean"])
-    rough, reference_rough = (
-        rough_fraction(entry, values, epoch)
+    fraction, reference_fraction = (
+        index_dependent_fraction(entry, values, epoch)
         for entry, epoch in zip(entries, (-1, nearest), strict=True)
     )
     return {
@@ -47,14 +48,14 @@ def like_epoch(distilled: dict, plain: dict, values: str = "softmax") -> dict[st
         "step": float(path.resolution[-1]),
         "shape beyond step": float(path.shape_distance[-1] - path.shape_resolution[-1]),
         "excess": float(np.nansum(excess[-1] * energy)),
-        "rough": rough,
-        "rough beyond": rough - reference_rough,
+        "fraction": fraction,
+        "fraction beyond": fraction - reference_fraction,
         "accuracy": accuracy[-1] - reference[nearest],
         "gap": gap[-1] - reference_gap[nearest],
     }
 
 
-def rough_fraction(entry: dict, values: str, epoch: int) -> float:
+def index_dependent_fraction(entry: dict, values: str, epoch: int) -> float:
     """Which fraction of the individual noise that is kept out depends on the index.
 
     entry: of spectrum.json. Of the individual part, 1 - share is kept out. The smooth directions,
@@ -93,11 +94,11 @@ EQUIVALENT_QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "distance of the shapes there, beyond a step of cross-entropy's shape (share)": like(
         "shape beyond step"
     ),
-    "individual noise kept out that depends on the index (fraction)": like("rough"),
+    "individual noise kept out that depends on the index (fraction)": like("fraction"),
     "index-dependent fraction, beyond cross-entropy at the equivalent epoch (fraction)": like(
-        "rough beyond"
+        "fraction beyond"
     ),
-    "index-dependent fraction, beyond it, one-hot (fraction)": like("rough beyond", "one_hot"),
+    "index-dependent fraction, beyond it, one-hot (fraction)": like("fraction beyond", "one_hot"),
     "clean labels held beyond the equivalent epoch (share)": like("excess"),
     "clean labels held beyond the equivalent epoch, one-hot (share)": like("excess", "one_hot"),
     "last epoch - cross-entropy at the equivalent epoch": like("accuracy"),

@@ -30,8 +30,8 @@ def accuracy_at(run: dict, stop: str) -> float | None:
     return None if epoch is None else run["history"]["test_accuracy"][epoch]
 
 
-def fall(run: dict) -> float | None:
-    """Test accuracy at the last epoch minus that of early stopping: below 0 for a loss."""
+def change_after_stop(run: dict) -> float | None:
+    """Test accuracy at the last epoch minus that where early stopping would have ended the run."""
     return difference(accuracy_at(run, "last"), accuracy_at(run, "early"))
 
 
@@ -40,7 +40,7 @@ def curves(run: dict) -> dict[str, list]:
     return run["memorization"]["curves"]
 
 
-def accuracy_stopped_smoothly(run: dict) -> float | None:
+def accuracy_at_smoothed_stop(run: dict) -> float | None:
     """Test accuracy at the epoch whose validation accuracy, averaged with its neighbors', is best.
 
     Single epochs jump; this rule is steadier than `early`. None without validation images.
@@ -67,8 +67,8 @@ def before_memorization(run: dict) -> float | None:
 def accuracies_at_equal_gaps(run: dict) -> float | None:
     """Mean test accuracy where the gap first reaches each of EQUAL_GAPS; None if it misses one."""
     accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
-    found = [accuracy_at_gap(accuracy, gap, level) for level in EQUAL_GAPS]
-    return None if None in found else float(np.mean(found))
+    values = [accuracy_at_gap(accuracy, gap, level) for level in EQUAL_GAPS]
+    return None if None in values else float(np.mean(values))
 
 
 def plain_at_equal_gap(distilled: dict, plain: dict) -> float | None:
@@ -148,13 +148,13 @@ QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
     "last epoch - cross-entropy's best test epoch (oracle)": lambda d, p: difference(
         accuracy_at(d, "last"), accuracy_at(p, "oracle")
     ),
-    "own last epoch - own early stopping": lambda d, p: fall(d),
-    "cross-entropy: last epoch - early stopping": lambda d, p: fall(p),
+    "own last epoch - own early stopping": lambda d, p: change_after_stop(d),
+    "cross-entropy: last epoch - early stopping": lambda d, p: change_after_stop(p),
     "own last epoch - own early stopping, minus that of cross-entropy": lambda d, p: difference(
-        fall(d), fall(p)
+        change_after_stop(d), change_after_stop(p)
     ),
     "last epoch - cross-entropy stopped early by a mean of three epochs": lambda d, p: difference(
-        accuracy_at(d, "last"), accuracy_stopped_smoothly(p)
+        accuracy_at(d, "last"), accuracy_at_smoothed_stop(p)
     ),
     f"best test epoch before the gap rises by {SMALL_GAP} points": lambda d, p: difference(
         before_memorization(d), before_memorization(p)

@@ -54,7 +54,7 @@ def draw_paths(panels: Sequence[Axes], groups: dict) -> None:
         draws = [draw for draw in groups[loss] if draw in plain and loss != CROSS_ENTROPY]
         if not draws:
             continue
-        paths = [path_of(groups[loss][draw], plain[draw]) for draw in draws]
+        paths = [equivalent_path(groups[loss][draw], plain[draw]) for draw in draws]
         draw(panels[0], stack([path.nearest + 1 for path in paths]), label=loss, **styles[loss])
         draw(panels[1], stack([path.distance for path in paths]), **styles[loss])
         steps = stack([path.resolution for path in paths]).mean(0)
@@ -69,6 +69,6 @@ def draw_paths(panels: Sequence[Axes], groups: dict) -> None:
         panel.set(xlim=(1, max(end, 2)), ylim=(0, None))
 
 
-def path_of(run: dict, plain: dict) -> EpochPath:
+def equivalent_path(run: dict, plain: dict) -> EpochPath:
     """The equivalent epochs of a run, by its softmax outputs."""
     return compare_entries(spectrum_entry(run), spectrum_entry(plain), "softmax")[0]

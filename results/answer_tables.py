@@ -24,7 +24,7 @@ QUESTIONS = {
     "equivalent epoch, one-hot (epoch)": "Which epoch of cross-entropy is it like?",
     "last epoch - cross-entropy at the equivalent epoch, one-hot": "Is it ahead of that epoch?",
     "individual noise kept out that depends on the index (fraction)": (
-        "How much of what it keeps out is a matter of frequency?"
+        "How much of what it keeps out depends on frequency?"
     ),
     "index-dependent fraction, beyond cross-entropy at the equivalent epoch (fraction)": (
         "More of it than early stopping has?"

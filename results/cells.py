@@ -44,7 +44,10 @@ def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
 
 
 def paired(runs: dict, others: dict, stop: str) -> str:
-    """Test accuracy at the last epoch minus that of the same draws of another loss at a stop."""
+    """Test accuracy at the last epoch minus that of the same draws of another loss at a stop.
+
+    Empty if they share no draw, or are the same runs at the same stop.
+    """
     accuracy = history_curve("test_accuracy")
     values = values_at_stop(runs, accuracy, "last")
     baseline = values_at_stop(others, accuracy, stop)

@@ -111,12 +111,14 @@ def short_table() -> str:
             for runs, others in (
                 (distilled, plain),
                 (long[DISTILLED], plain),
+                (long[PREVIOUS], plain),
                 (distilled, long[DISTILLED]),
             )
         ]
         lines.append([f"{title}, n = {len(plain)}", *cells])
     head = ["noise", "cross-entropy, 12 epochs", "distillation, 12 epochs", "difference"]
     head += ["distillation, 40 epochs - cross-entropy, 12 epochs"]
+    head += ["previous-epoch teacher, 40 epochs - cross-entropy, 12 epochs"]
     return markdown([*head, "distillation, 12 epochs - 40 epochs"], lines)
 
 
@@ -141,7 +143,7 @@ def parts_table() -> str:
 
 
 def energies_table() -> str:
-    """How much of each part's energy is in the low band, and how many images filter nothing."""
+    """How much of each part's energy is low, and how many images the filter hardly changes."""
     lines = []
     for noise, title in NOISES.items():
         runs = group_by_loss(read_history_file(MAIN / noise / "history.json"))[CROSS_ENTROPY]

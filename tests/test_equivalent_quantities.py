@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from histories import BANDS, DISTILLED, EPOCHS, PLAIN, half_as_fast, make_spectrum_run, shares
 
-from analysis.equivalent_quantities import EQUIVALENT_QUANTITIES, like_epoch, rough_fraction
+from analysis.equivalent_quantities import (
+    EQUIVALENT_QUANTITIES,
+    index_dependent_fraction,
+    like_epoch,
+)
 
 
 @pytest.fixture
@@ -17,7 +21,7 @@ def pair():
 def test_a_run_that_is_half_as_fast_ends_at_half_the_epochs(pair):
     like = like_epoch(*pair)
     assert like["epoch"] == like["epoch by level"] == 3
-    for name in ("distance", "excess", "rough beyond", "accuracy", "gap"):
+    for name in ("distance", "excess", "fraction beyond", "accuracy", "gap"):
         assert like[name] == pytest.approx(0, abs=1e-12)
     weights = np.arange(1, len(BANDS)) ** -0.1 / EPOCHS
     assert like["step"] == pytest.approx(np.sqrt(np.mean(weights**2)))
@@ -44,19 +48,19 @@ def test_one_hot_predictions_have_an_equivalent_epoch_of_their_own(pair):
     assert rows["equivalent epoch of cross-entropy (epoch)"] == 3
 
 
-def test_the_rough_fraction_by_hand(pair):
+def test_the_index_dependent_fraction_by_hand(pair):
     _, plain = pair
     (entry,) = plain["spectrum"]["kernels"]
     kept_out = 1 - shares(0, 4)["individual"]  # of the bands 1, 2 to 3, 4 to 7, 8 to 15, 16 to 31
     # Smooth are the bands that start below 32 / 5: the first three.
     expected = 1 - np.mean(kept_out[:3]) / np.mean(kept_out)
-    assert rough_fraction(entry, "softmax", 4) == pytest.approx(expected)
+    assert index_dependent_fraction(entry, "softmax", 4) == pytest.approx(expected)
     entry["energies"]["individual"] = [0, 0.1, 0.3, 0, 0.6]
     smooth = (0.1 * kept_out[1] + 0.3 * kept_out[2]) / 0.4
     expected = 1 - smooth / (0.4 * smooth + 0.6 * kept_out[4])
-    assert rough_fraction(entry, "softmax", 4) == pytest.approx(expected)
+    assert index_dependent_fraction(entry, "softmax", 4) == pytest.approx(expected)
     entry["shares"]["softmax"]["individual"][4] = [0.7] * 5
-    assert rough_fraction(entry, "softmax", 4) == pytest.approx(0)
+    assert index_dependent_fraction(entry, "softmax", 4) == pytest.approx(0)
 
 
 def test_runs_without_the_kernel_have_no_quantities(pair):
