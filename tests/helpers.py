@@ -31,11 +31,12 @@ def run_python(*words, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env=environment(), **options)
 
 
-def start_python(*words) -> subprocess.Popen:
+def start_python(*words, **options) -> subprocess.Popen:
     """Start python with `words`; its output can be read from the pipes stdout and stderr."""
     command = [sys.executable, *map(str, words)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment())
+    streams = {"stdout": pipe, "stderr": pipe, "text": True}
+    return subprocess.Popen(command, env=environment(), **streams, **options)
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

@@ -324,7 +324,7 @@ def test_stopping_ends_all_runs_and_the_same_command_goes_on(folder, whole_study
     assert content() == whole_study
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_killing_at_any_moment_and_starting_again_ends_with_the_same_files(
     folder, whole_study, seed
 ):
