@@ -27,9 +27,9 @@ from cells import (
     find,
     markdown,
     number,
-    paired,
     rows_of,
 )
+from control_tables import all_images_table, controls_table, short_table
 from kernel_tables import kernels_table, tangent_table
 
 from analysis.curves import delta_index, group_by_loss, middle_delta
@@ -37,23 +37,6 @@ from analysis.history_file import read_history_file
 from analysis.statistics import interval
 
 TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
-CONTROLS = ROOT / "results" / "controls"
-# The folders of the controls: what their rows are called, and what they are compared with.
-CONTROL_SETTINGS = {
-    **{
-        f"{noise}{flag}": (f"{NOISES[noise].split(' (')[0]}{title}", MAIN / noise)
-        for noise in NOISES
-        for flag, title in (
-            ("", ""),
-            ("-lr0.02", ", learning rate 0.02"),
-            ("-epochs12", ", 12 epochs"),
-            ("-epochs20", ", 20 epochs"),
-        )
-    },
-    "human-matched": ("human transitions, independent of the image", CONTROLS / "human-matched"),
-    "clean": ("no noise", None),
-}
-CONTROL_CONTRASTS = ((CROSS_ENTROPY, "last"), (CROSS_ENTROPY, "early"), (DISTILLED, "last"))
 
 
 def accuracy_table() -> str:
@@ -69,57 +52,6 @@ def accuracy_table() -> str:
             lines.append([title, loss, *stops, gap])
     head = ["noise", "loss", "last epoch", "early stopping", "best test epoch (oracle)"]
     return markdown([*head, "memorization gap, last epoch"], lines)
-
-
-def controls_table() -> str:
-    """The controls, as far as they have been run, with paired differences from their baselines."""
-    lines = []
-    for folder, (title, baseline) in CONTROL_SETTINGS.items():
-        if not (CONTROLS / folder).exists():
-            continue
-        rows = rows_of(CONTROLS, folder)
-        groups = group_by_loss(read_history_file(CONTROLS / folder / "history.json"))
-        others = group_by_loss(read_history_file(baseline / "history.json")) if baseline else {}
-        for loss, runs in groups.items():
-            last = find(rows, loss, "last", "test_accuracy")
-            early = number(find(rows, loss, "early", "test_accuracy"))
-            gap = number(find(rows, loss, "last", "gap"))
-            individual = number(find(rows, loss, "last", "one_hot_individual"), 3)
-            cells = [paired(runs, others.get(other, {}), stop) for other, stop in CONTROL_CONTRASTS]
-            lines.append(
-                [title, loss, str(last["n"]), number(last), early, gap, individual, *cells]
-            )
-    head = ["noise", "loss", "n", "last epoch", "early stopping", "memorization gap, last epoch"]
-    head += ["individual, one-hot", "last - cross-entropy, last"]
-    head += ["last - cross-entropy, stopped early", "last - distillation, last"]
-    return markdown(head, lines)
-
-
-def short_table() -> str:
-    """Training for 12 epochs instead of 40, both to a learning rate of 0, at the last epochs."""
-    lines = []
-    for noise, title in NOISES.items():
-        rows = rows_of(CONTROLS, f"{noise}-epochs12")
-        short = group_by_loss(read_history_file(CONTROLS / f"{noise}-epochs12" / "history.json"))
-        long = group_by_loss(read_history_file(MAIN / noise / "history.json"))
-        plain, distilled = short[CROSS_ENTROPY], short[DISTILLED]
-        cells = [
-            number(find(rows, loss, "last", "test_accuracy")) for loss in (CROSS_ENTROPY, DISTILLED)
-        ]
-        cells += [
-            paired(runs, others, "last")
-            for runs, others in (
-                (distilled, plain),
-                (long[DISTILLED], plain),
-                (long[PREVIOUS], plain),
-                (distilled, long[DISTILLED]),
-            )
-        ]
-        lines.append([f"{title}, n = {len(plain)}", *cells])
-    head = ["noise", "cross-entropy, 12 epochs", "distillation, 12 epochs", "difference"]
-    head += ["distillation, 40 epochs - cross-entropy, 12 epochs"]
-    head += ["previous-epoch teacher, 40 epochs - cross-entropy, 12 epochs"]
-    return markdown([*head, "distillation, 12 epochs - 40 epochs"], lines)
 
 
 def parts_table() -> str:
@@ -174,6 +106,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parts": parts_table,
     "controls": controls_table,
     "short": short_table,
+    "all-images": all_images_table,
     "energies": energies_table,
     "kernels": kernels_table,
     "tangent": tangent_table,
