@@ -96,7 +96,8 @@ def spectrum_figure(history: dict, groups: dict, delta: float | None = None) -> 
         axes[0][0].tick_params(labelbottom=True)
         axes[1][1].tick_params(labelleft=True)
         largest = max(np.abs(values[usable]).max() for values in differences.values()) or 1
-        style = {"cmap": "PuOr", "vmin": -largest, "vmax": largest}
+        # Blue below zero, yellow above, and of rising lightness: the sign can be read in grey too.
+        style = {"cmap": "cividis", "vmin": -largest, "vmax": largest}
         draw_maps(figure, axes[1][1:], differences, section, "difference of the ratio", **style)
     axes[0][0].set_ylabel("$\\delta$ (squared normalized pixels)")
     hidden = len(section["weight"]) - len(usable)
