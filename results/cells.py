@@ -43,13 +43,13 @@ def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
     return None
 
 
-def paired(runs: dict, others: dict, stop: str, own_stop: str = "last") -> str:
-    """Test accuracy at own_stop minus that of the same draws of another loss at a stop.
+def paired(runs: dict, others: dict, stop: str) -> str:
+    """Test accuracy at the last epoch minus that of the same draws of another loss at a stop.
 
     Empty if they share no draw, or are the same runs at the same stop.
     """
     accuracy = history_curve("test_accuracy")
-    values = values_at_stop(runs, accuracy, own_stop)
+    values = values_at_stop(runs, accuracy, "last")
     baseline = values_at_stop(others, accuracy, stop)
     draws = [draw for draw in values if draw in baseline]
     if not draws or values == baseline:

@@ -29,7 +29,7 @@ from cells import (
     number,
     rows_of,
 )
-from control_tables import all_images_table, controls_table, short_table
+from control_tables import ALL_IMAGES, all_images_table, controls_table, short_table
 from kernel_tables import kernels_table, tangent_table
 
 from analysis.curves import delta_index, group_by_loss, middle_delta
@@ -39,12 +39,13 @@ from analysis.statistics import interval
 TEXTS = (ROOT / "README.md", ROOT / "results" / "README.md")
 
 
-def accuracy_table() -> str:
+def accuracy_table(study: Path = MAIN) -> str:
     """Test accuracy wherever a run is stopped, and the memorization gap at the end."""
     lines = []
     for noise, title in NOISES.items():
-        rows = rows_of(MAIN, noise)
-        for loss in (CROSS_ENTROPY, DISTILLED, PREVIOUS):
+        rows = rows_of(study, noise) if (study / noise).exists() else []
+        losses = {row["loss"] for row in rows}
+        for loss in filter(losses.__contains__, (CROSS_ENTROPY, DISTILLED, PREVIOUS)):
             stops = [
                 number(find(rows, loss, s, "test_accuracy")) for s in ("last", "early", "oracle")
             ]
@@ -107,6 +108,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "controls": controls_table,
     "short": short_table,
     "all-images": all_images_table,
+    "all-images-accuracy": lambda: accuracy_table(ALL_IMAGES),
     "energies": energies_table,
     "kernels": kernels_table,
     "tangent": tangent_table,
