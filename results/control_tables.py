@@ -112,4 +112,4 @@ def all_images_table() -> str:
             mean = number(interval(values), int(style[2]), sign=True)
             lines.append([quantity, *(f"{value:{style}}" for value in values), mean])
     draws = [f"draw {k}" for k in sorted(distilled)]
-    return markdown(["distillation - cross-entropy", *draws, "mean"], lines)
+    return markdown(["distillation - cross-entropy, unless said otherwise", *draws, "mean"], lines)
