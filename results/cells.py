@@ -46,7 +46,8 @@ def find(rows: list[dict], loss: str, stop: str, measure: str) -> dict | None:
 def paired(runs: dict, others: dict, stop: str) -> str:
     """Test accuracy at the last epoch minus that of the same draws of another loss at a stop.
 
-    Empty if they share no draw, or are the same runs at the same stop.
+    Empty if they share no draw, or are the same runs at the same stop. Says n where the other
+    loss has fewer draws.
     """
     accuracy = history_curve("test_accuracy")
     values = values_at_stop(runs, accuracy, "last")
@@ -55,7 +56,8 @@ def paired(runs: dict, others: dict, stop: str) -> str:
     if not draws or values == baseline:
         return ""
     difference = paired_difference([values[d] for d in draws], [baseline[d] for d in draws])
-    return number(difference, sign=True)
+    cell = number(difference, sign=True)
+    return cell if len(draws) == len(values) else f"{cell} (n = {len(draws)})"
 
 
 def markdown(head: list[str], lines: list[list[str]]) -> str:

@@ -1,5 +1,6 @@
 """The tables of the controls: other losses and settings, shorter training, all images."""
 
+from answer_tables import digits
 from cells import (
     CROSS_ENTROPY,
     DISTILLED,
@@ -108,8 +109,10 @@ def all_images_table() -> str:
         plain, distilled = groups[CROSS_ENTROPY], groups[DISTILLED]
         for quantity in ALL_IMAGES_QUANTITIES:
             values = [QUANTITIES[quantity](distilled[k], plain[k]) for k in sorted(distilled)]
-            style = "+.3f" if quantity.endswith("(share)") else "+.1f"
-            mean = number(interval(values), int(style[2]), sign=True)
-            lines.append([quantity, *(f"{value:{style}}" for value in values), mean])
+            places = digits(quantity)
+            mean = number(interval(values), places, sign=True)
+            cells = [f"{value:+.{places}f}" for value in values]
+            lines.append([NOISES[noise], quantity, *cells, mean])
     draws = [f"draw {k}" for k in sorted(distilled)]
-    return markdown(["distillation - cross-entropy, unless said otherwise", *draws, "mean"], lines)
+    head = ["noise", "distillation - cross-entropy, unless said otherwise"]
+    return markdown([*head, *draws, "mean"], lines)
