@@ -3,6 +3,7 @@
     python study.py --data shapes --train "--model small_cnn --epochs 20 --lr 0.05"
     python study.py --data cifar10 --noise pair symmetric --rate 0.2 0.4 --seeds 0 1 2
     python study.py --loss cross-entropy "self-distillation --teacher previous-epoch"
+    python study.py --noise pair symmetric CIFAR-10_human.pt:worse_label
     python study.py --data photos --noise labels.npy --generate "--val-size 2000" --jobs 4
     python study.py --data cifar10 --seeds 0 1 2 --list > commands.txt     for other machines
 
@@ -32,7 +33,12 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--data", default="cifar10", help="cifar10, shapes, or a folder of images")
-    add("--noise", nargs="+", default=["pair"], help="models or label files (by default pair)")
+    add(
+        "--noise",
+        nargs="+",
+        default=["pair"],
+        help="models, label files or FILE:LABELS (by default pair)",
+    )
     add("--rate", nargs="+", type=fraction, default=[0.4], help="noise rates (by default 0.4)")
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds (by default 0)")
     add("--loss", nargs="+", default=LOSSES, help=f"by default {' '.join(LOSSES)}")

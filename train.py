@@ -5,6 +5,7 @@
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
     python train.py --dis=1 --teacher previous-epoch            another teacher
+    python train.py --dis=0 --ema-decay 0.99                    evaluate averaged weights
     python train.py --dis=1 --teacher previous-epochs --momentum 0.9
     python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from common.command_line import Parser, fraction, integer, non_negative, positive, run_script
+from common.command_line import Parser, decay, fraction, integer, non_negative, positive, run_script
 from common.device import DEVICES
 from common.errors import UserError
 from losses import CROSS_ENTROPY, LOSSES, SELF_DISTILLATION, TEACHERS
@@ -92,6 +93,13 @@ def add_training_arguments(parser: Parser) -> None:
     add("--batch-size", type=integer(1), default=DEFAULT.batch_size, help="images in a batch")
     add("--lr", type=positive, default=DEFAULT.lr, help="learning rate at the first step")
     add("--weight-decay", type=non_negative, default=DEFAULT.weight_decay, help="weight decay")
+    add(
+        "--ema-decay",
+        type=decay,
+        default=DEFAULT.ema_decay,
+        help="evaluate a moving average of the weights with this decay per step, such as 0.99; "
+        "0: evaluate the network itself",
+    )
     add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
     add(
         "--seed",
@@ -100,7 +108,7 @@ def add_training_arguments(parser: Parser) -> None:
         help="seed of initialization, data order and crops",
     )
     add(
-        *("--sample-size", "--probe"),
+        "--sample-size",
         type=integer(1),
         help="training images to evaluate after each epoch; by default all, at most 10000",
     )

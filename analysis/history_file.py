@@ -56,7 +56,7 @@ def _run_of_folder(folder: Path) -> tuple[dict, str]:
         "seed": config["flags"]["seed"],
         "data": {name: config["data"].get(name) for name in ("name", "digest", "seed")},
         "settings": recorded(config["flags"]),
-        "history": {key: [record[key] for record in records] for key in records[0]},
+        "history": {k: [record[k] for record in records] for k in records[0] if k != "sha256"},
         "frequency": read_frequency(folder),
         "memorization": read_memorization(folder),
         "spectrum": read_spectrum(folder),
@@ -137,6 +137,8 @@ def read_history_file(path: Path) -> dict:
     history = read_json(path, "make it with collect_history.py")
     if not {"data", "runs"} <= set(history) or not history["runs"]:
         raise UserError(f"{path}: not a history.json; make it with collect_history.py")
+    for run in history["runs"]:  # older names of the same curves
+        run["history"] = {k.replace("probe_", "sample_"): v for k, v in run["history"].items()}
     return history
 
 

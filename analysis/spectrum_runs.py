@@ -188,7 +188,7 @@ def load_checkpoint(
     content = checkpoint.read(run, device)
     if content["settings"].get("data_sha256", dataset.sha256) != dataset.sha256:
         raise UserError(f"{run / checkpoint.NAME} belongs to another data set; train the run again")
-    checkpoint.load_model(run, model, content)
+    checkpoint.load_evaluated(run, model, content)
     return content["epoch"]
 
 

@@ -56,8 +56,8 @@ def stopping_epochs(run: dict) -> dict[str, int | None]:
 def study_measures(history: dict) -> dict[str, Curve]:
     """The measures that all runs of history.json have, by name; frequencies at one delta."""
     measures = {"test_accuracy": history_curve("test_accuracy")}
-    if history["runs"][0]["history"]["probe_memorized"][0] is not None:
-        measures["memorized"] = history_curve("probe_memorized")
+    if history["runs"][0]["history"]["sample_memorized"][0] is not None:
+        measures["memorized"] = history_curve("sample_memorized")
     if has_memorization(history):
         curves = history["runs"][0]["memorization"]["curves"]
         names = [name for name, curve in curves.items() if curve[0] is not None]

@@ -59,6 +59,14 @@ def fraction(text: str) -> float:
     return value
 
 
+def decay(text: str) -> float:
+    """A type for numbers from 0 to below 1."""
+    value = _number(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: use a number from 0 to below 1, such as 0.99")
+    return value
+
+
 def positive(text: str) -> float:
     """A type for finite numbers above 0."""
     value = _number(text)

@@ -10,7 +10,7 @@ EXECUTION = ("device", "compile", "cuda_graphs", "evaluate")
 LOSS_AND_SEED = ("dis", "loss", "teacher", "soft", "weight", "momentum", "seed")
 # Flags that older runs do not have, with their defaults. At its default such a flag is left out, so
 # that old and new runs with the same settings compare equal.
-ADDED = {"momentum": None, "cuda_graphs": False}
+ADDED = {"momentum": None, "cuda_graphs": False, "ema_decay": 0.0}
 
 
 def recorded(flags: dict) -> dict:

@@ -3,8 +3,9 @@
     config.json          every flag, the data set's digest and meta, versions, the device's name
     history.jsonl        one JSON object per epoch, appended and flushed
     logits.npy           outputs on the test images after each epoch: common/logits.py
-    probe_logits.npy     outputs on a fixed sample of training images after each epoch
-    probe_indices.npy    which training images these are
+    train_logits.npy     outputs on a fixed sample of training images after each epoch
+    val_logits.npy       outputs on the held-out images after each epoch, if there are any
+    train_indices.npy    which training images these are
     checkpoint.pt        what --resume needs: training/checkpoint.py
     lock                 held by the process that trains the run
     frequency.json       measures in the frequency domain: analysis/frequency_file.py
@@ -29,10 +30,11 @@ from common.errors import UserError
 from common.files import read_json, write_json, write_text
 from common.logits import logits_length, truncate_logits
 
-TEST_LOGITS, SAMPLE_LOGITS, SAMPLE_INDICES = "logits.npy", "probe_logits.npy", "probe_indices.npy"
-LOGITS = (TEST_LOGITS, SAMPLE_LOGITS)
+TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS = "logits.npy", "train_logits.npy", "val_logits.npy"
+SAMPLE_INDICES = "train_indices.npy"
+LOGITS = (TEST_LOGITS, SAMPLE_LOGITS)  # of every run; VAL_LOGITS only where images are held out
 FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
-FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES)
+FILES = ("config.json", "history.jsonl", *LOGITS, VAL_LOGITS, SAMPLE_INDICES)
 FILES += (FREQUENCY, MEMORIZATION, SPECTRUM)
 FILES += ("checkpoint.pt", "checkpoint.prev.pt")
 # The system's errors for a lock on a file system without locks.
@@ -150,7 +152,8 @@ def truncate_run(run: Path, epochs: int) -> None:
 
     Raises UserError if a file has fewer.
     """
-    history, logits = run / "history.jsonl", [run / n for n in LOGITS if (run / n).exists()]
+    history = run / "history.jsonl"
+    logits = [run / name for name in (*LOGITS, VAL_LOGITS) if (run / name).exists()]
     if epochs == 0:
         for path in (history, *logits):
             path.unlink(missing_ok=True)

@@ -69,13 +69,17 @@ def memorization_figure(history: dict, groups: dict, delta: float | None = None)
     Raises UserError if no label of the data set is wrong.
     """
     panels = [
-        ("memorized", "predicted as their wrong label (%)", "training images with a wrong label"),
+        (
+            "sample_memorized",
+            "predicted as their wrong label (%)",
+            "training images with a wrong label",
+        ),
     ]
     if not has_memorization(history):
         clean = ("train_clean_accuracy", "accuracy (%)", "training images, clean labels")
         return history_figure(history, groups, [*panels, clean])
     figure, (axes,) = subplots(1, 3, figsize=(12.6, 4.2))
-    draw_losses(axes[0], groups, history_curve("memorized"), *panels[0][1:])
+    draw_losses(axes[0], groups, history_curve("sample_memorized"), *panels[0][1:])
     draw_losses(
         *(axes[1], groups, memorization_curve("gap"), "memorization gap (points)"),
         title="accuracy on clean labels,\ncorrectly minus wrongly labeled images",

@@ -16,13 +16,23 @@ def has_rate(noise: str) -> bool:
     return noise != "none" and not is_label_file(noise)
 
 
+def split_noise(noise: str) -> tuple[str, str]:
+    """A noise model or label file, and the labels chosen in the file: FILE:LABELS, or ""."""
+    if not is_label_file(noise):
+        return noise, ""
+    path, colon, labels = noise.rpartition(":")
+    return (path, labels) if colon and "/" not in labels else (noise, "")
+
+
 def noise_label(noise: str, rate: float | None, generate: Sequence[str] = ()) -> str:
     """The noise in names: pair40, none, or a label file's stem with the labels chosen in it."""
     if rate is not None:
         return f"{noise}{100 * rate:g}"
+    path, labels = split_noise(noise)
     words = [part for word in generate for part in word.split("=", 1)]
-    labels = "-" + words[words.index("--labels") + 1] if "--labels" in words[:-1] else ""
-    return _file_name(Path(noise).stem + labels)
+    if "--labels" in words[:-1]:
+        labels = words[words.index("--labels") + 1]
+    return _file_name(Path(path).stem + (f"-{labels}" if labels else ""))
 
 
 def loss_slug(loss: str) -> str:

@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from common.errors import UserError
-from studies.names import has_rate, loss_slug, noise_label
+from studies.names import has_rate, loss_slug, noise_label, split_noise
 
 Command = tuple[str, ...]
 
@@ -130,7 +130,9 @@ def plan_data(
     """The data set that the runs of a training seed use."""
     seed = seed if request.data_seed is None else request.data_seed
     path = Path("data") / f"{setting}-seed{seed}.npz"
-    flags = ("--dataset", request.data, "--noise", noise)
+    model, labels = split_noise(noise)
+    flags = ("--dataset", request.data, "--noise", model)
+    flags += ("--labels", labels) if labels else ()
     flags += () if rate is None else ("--rate", str(rate))
     flags += (*request.generate, "--seed", str(seed), "--out", str(path))
     return PlannedData(path, flags)

@@ -13,7 +13,7 @@ def make_run(loss, seed, test, val=None, memorized=None) -> dict:
         "seed": seed,
         "network": "small_cnn",
         "settings": {"dis": int(loss != "cross-entropy")},
-        "history": {**curves, "probe_memorized": memorized or empty},
+        "history": {**curves, "sample_memorized": memorized or empty},
         "frequency": None,
     }
 

@@ -36,7 +36,7 @@ def made_run(loss, seed, accuracy, validation, gap, individual=0.5):
         "history": {
             "test_accuracy": accuracy,
             "val_accuracy": validation,
-            "probe_memorized": [1.0] * epochs,
+            "sample_memorized": [1.0] * epochs,
         },
         "frequency": {"probe": {"delta": [1.0], "outputs": bands, "one_hot": bands}},
         "memorization": {"curves": curves},

@@ -129,7 +129,7 @@ def test_100_classes_to_the_figures(script, workplace):
     write_dataset(Path("data/small.npz"), make_dataset(train=400, test=200, val=100, classes=100))
     for flags in (["--dis=0"], ["--dis=1", "--teacher=previous-epochs", "--momentum=0.9"]):
         assert script("train", *SMALL_RUN, "--epochs=2", *flags)[0] == 0
-    logits = np.load("runs/small/dis0-small_cnn-seed0/probe_logits.npy", mmap_mode="r")
+    logits = np.load("runs/small/dis0-small_cnn-seed0/train_logits.npy", mmap_mode="r")
     assert logits.shape[1:] == (400, 100)
     for name in ("frequency", "collect_history", "plot"):
         status, _, err = script(name)

@@ -49,13 +49,13 @@ def as_points(images):
 def check_run(run, deltas):
     """Compare the outputs' measures of a run with the slow references."""
     dataset, sections = read_dataset("data/small.npz"), read_sections(run)
-    one_hot, index = np.eye(4), np.load(run / "probe_indices.npy")
+    one_hot, index = np.eye(4), np.load(run / "train_indices.npy")
     clean, noisy = one_hot[dataset.clean_labels[index]], one_hot[dataset.train_labels[index]]
     test_labels = one_hot[dataset.test_labels]
     test = dataset.test_images, "logits.npy", lambda s, h: expected_errors(s, test_labels, h)
     probe = (
         dataset.train_images[index],
-        "probe_logits.npy",
+        "train_logits.npy",
         lambda s, h: expected_shares(s, clean, noisy - clean, h),
     )
     for name, (images, file, expected_others) in {"test": test, "probe": probe}.items():
@@ -102,7 +102,7 @@ def test_runs_that_share_a_pass_get_what_each_gets_alone(study_outputs, script):
 def test_runs_with_many_outputs_do_not_share_a_pass(study_outputs, monkeypatch):
     runs = find_runs([RUNS])
     assert [group.runs for group in run_groups.group_runs(runs, None)] == [runs]
-    size = (RUN / "probe_logits.npy").stat().st_size
+    size = (RUN / "train_logits.npy").stat().st_size
     monkeypatch.setattr(run_groups, "OUTPUT_BYTES", 3 * size)
     groups = list(run_groups.group_runs(runs, None))
     assert [group.runs for group in groups] == [runs[:3], runs[3:]]
@@ -136,7 +136,7 @@ def test_epochs_in_blocks_get_what_one_pass_gives_them(
     assert script("frequency", *flags)[0] == 0
     assert len(passes) == 2  # test images, sample
     whole = read_sections(RUN)
-    sample_epoch = np.load(RUN / "probe_logits.npy")[0].nbytes  # 1.5 epochs of the test images
+    sample_epoch = np.load(RUN / "train_logits.npy")[0].nbytes  # 1.5 epochs of the test images
     monkeypatch.setattr(run_groups, "OUTPUT_BYTES", epochs * sample_epoch)
     assert script("frequency", *flags)[0] == 0
     assert len(passes) == {1: 2 + 3 + 3, 2: 2 + 1 + 2}[epochs]
@@ -258,11 +258,11 @@ DAMAGES = {
         "logits.npy",
     ),
     "no logits": (lambda run: (run / "logits.npy").unlink(), "logits.npy"),
-    "no sample logits": (lambda run: (run / "probe_logits.npy").unlink(), "probe_logits.npy"),
-    "no sample": (lambda run: (run / "probe_indices.npy").unlink(), "probe_indices.npy"),
+    "no sample logits": (lambda run: (run / "train_logits.npy").unlink(), "train_logits.npy"),
+    "no sample": (lambda run: (run / "train_indices.npy").unlink(), "train_indices.npy"),
     "damaged sample": (
-        lambda run: (run / "probe_indices.npy").write_bytes(b"\x93NUMPY cut short"),
-        "probe_indices.npy",
+        lambda run: (run / "train_indices.npy").write_bytes(b"\x93NUMPY cut short"),
+        "train_indices.npy",
     ),
     "bad config": (lambda run: (run / "config.json").write_text("{"), "config.json"),
 }

@@ -123,7 +123,7 @@ def test_memorization_file(filtered_run):
     dataset = read_dataset(Path("data/small.npz"))
     content = json.loads((filtered_run / "memorization.json").read_text())
     index = read_sample_indices(filtered_run)
-    logits = np.load(filtered_run / "probe_logits.npy")
+    logits = np.load(filtered_run / "train_logits.npy")
     clean, noisy = dataset.clean_labels[index], dataset.train_labels[index]
     correct = logits.argmax(2) == clean
     expected = 100 * (correct[:, clean == noisy].mean(1) - correct[:, clean != noisy].mean(1))

@@ -205,7 +205,7 @@ def test_run_from_before_loss_was_a_flag_is_read_and_resumed(study, script, refu
     assert "dis = " in refused("train", *flags, f"--dis={1 - dis}")
     assert script("train", *flags, f"--dis={dis}")[0] == 0
     assert history(run)[-1] == last
-    for name in ("logits.npy", "probe_logits.npy"):
+    for name in ("logits.npy", "train_logits.npy"):
         assert (run / name).read_bytes() == before[name]
 
 

@@ -47,7 +47,7 @@ def assert_is(entry, kernel, run):
     """The entry's numbers are those of the pure functions, to five digits."""
     _, parts, dropped = sample_of(run)
     spectrum = label_spectrum(kernel, parts)
-    logits = np.array(read_logits(run / "probe_logits.npy")[0])
+    logits = np.array(read_logits(run / "train_logits.npy")[0])
     outputs = {"softmax": torch.from_numpy(logits).softmax(2)}
     outputs["one_hot"] = torch.from_numpy(one_hot_predictions(logits))
     assert entry["bands"] == spectrum.edges
@@ -87,7 +87,7 @@ def test_tangent_kernels_at_the_start_and_at_the_checkpoint(study, script):
         settings = RunSettings.from_flags(read_config(run)["flags"])
         model = initial_model(settings, dataset, torch.device("cpu"))
         assert_is(initial, tangent_kernel(model, images, torch.eye(4)), run)
-        checkpoint.load_model(run, model, checkpoint.read(run, "cpu"))
+        checkpoint.load_evaluated(run, model, checkpoint.read(run, "cpu"))
         assert_is(final, tangent_kernel(model, images, torch.eye(4)), run)
 
 
@@ -205,9 +205,9 @@ def test_runs_that_cannot_be_measured_are_refused(study, refused):
 def test_another_data_set_or_outputs_of_other_images_are_refused(study, refused):
     write_dataset(study / "data/other.npz", make_dataset(seed=5))
     assert "name its data set with --data" in refused("spectrum", PLAIN, "--data", "data/other.npz")
-    shutil.copy(PLAIN / "logits.npy", PLAIN / "probe_logits.npy")
+    shutil.copy(PLAIN / "logits.npy", PLAIN / "train_logits.npy")
     assert "(3, 40, 4)" in refused("spectrum", PLAIN)
-    (PLAIN / "probe_logits.npy").unlink()
+    (PLAIN / "train_logits.npy").unlink()
     assert "no such file" in refused("spectrum", PLAIN)
 
 

@@ -169,7 +169,7 @@ def write_run(folder: Path, epochs: int, logits: int | None = None, digest="d", 
     for epoch in range(1, epochs + 1):
         append_history(folder, {"epoch": epoch, "test_accuracy": 1.0, "seconds": 1.0})
     for _ in range(epochs if logits is None else logits):
-        for name in ("logits.npy", "probe_logits.npy"):
+        for name in ("logits.npy", "train_logits.npy"):
             append_logits(folder / name, RANDOM.normal(size=(4, 2)))
     return folder
 
@@ -183,7 +183,7 @@ def test_a_run_is_complete_if_history_and_logits_have_all_epochs(tmp_path):
     assert is_complete(tmp_path / "whole", None)
     assert not is_complete(write_run(tmp_path / "one", 1))
     assert not is_complete(write_run(tmp_path / "history", 2, logits=1))
-    (tmp_path / "whole/probe_logits.npy").unlink()
+    (tmp_path / "whole/train_logits.npy").unlink()
     assert not is_complete(tmp_path / "whole")
 
 

@@ -83,7 +83,7 @@ def starts() -> list[str]:
     return lines
 
 
-def content(names=("history.jsonl", "logits.npy", "probe_logits.npy", "frequency.json")) -> dict:
+def content(names=("history.jsonl", "logits.npy", "train_logits.npy", "frequency.json")) -> dict:
     """The bytes of the study's files, by path."""
     paths = [p for p in Path().glob("*/**/*") if p.name in names or p.suffix in (".png", ".npz")]
     return {str(path): path.read_bytes() for path in sorted(paths)}

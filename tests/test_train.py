@@ -88,17 +88,17 @@ def test_sample_is_balanced_and_measured_in_eval_mode(trained_run):
     dataset = trained_run("--epochs=2", "--sample-size=20", "--seed=3", train=100)
     index = run_folder.read_sample_indices(RUN)
     assert np.bincount(dataset.clean_labels[index]).tolist() == [5] * 4
-    logits = read_logits(RUN / "probe_logits.npy")[0]
+    logits = read_logits(RUN / "train_logits.npy")[0]
     train_images = torch.from_numpy(dataset.train_images)
     expected = evaluate(checkpoint_model(RUN), train_images)[index]
     np.testing.assert_allclose(logits[-1], expected, rtol=1e-4, atol=1e-5)
     noisy, clean = dataset.train_labels[index], dataset.clean_labels[index]
     for record, outputs in zip(history(RUN), logits, strict=True):
         prediction = outputs.argmax(1)
-        assert record["probe_accuracy"] == pytest.approx(100 * np.mean(prediction == noisy))
-        assert record["probe_clean_accuracy"] == pytest.approx(100 * np.mean(prediction == clean))
+        assert record["sample_accuracy"] == pytest.approx(100 * np.mean(prediction == noisy))
+        assert record["sample_clean_accuracy"] == pytest.approx(100 * np.mean(prediction == clean))
         memorized = np.mean((prediction == noisy)[noisy != clean])
-        assert record["probe_memorized"] == pytest.approx(100 * memorized)
+        assert record["sample_memorized"] == pytest.approx(100 * memorized)
 
 
 def test_sample_is_the_same_for_every_seed_and_under_its_old_flag(trained_run):

@@ -31,15 +31,18 @@ def save(
     epoch: int,
     settings: dict,
     previous: Tensor | None,
+    average: nn.Module | None = None,
 ) -> None:
     """Replace the run's checkpoint by that of `epoch`, in one step, and keep the one before.
 
     settings: plain values that a resumed run has to share; previous: a tensor or None, what
-    Loss.remember kept for the next epoch. Raises OSError if it cannot be written; the old one then
+    Loss.remember kept for the next epoch; average: the averaged weights, if the run has them, an
+    AveragedModel. Raises OSError if it cannot be written; the old one then
     stays.
     """
     content = {"format": FORMAT, "epoch": epoch, "settings": settings, "previous": previous}
     content |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    content["average"] = average and average.state_dict()
     buffer = io.BytesIO()  # a full disk is then an OSError, which torch.save's own error is not
     torch.save(content, buffer)
     path = run / NAME
@@ -96,14 +99,17 @@ def load(
     optimizer: torch.optim.Optimizer,
     settings: dict,
     device: torch.device,
+    average: nn.Module | None = None,
 ) -> tuple[int, Tensor | None]:
-    """Load the run's checkpoint into model and optimizer; returns its epoch and predictions.
+    """Load the run's checkpoint into model, optimizer and average; its epoch and predictions.
 
     Raises UserError if there is none, it is damaged, or it is of other settings.
     """
     content = read(run, device)
     check_settings(run, content, settings)
-    load_model(run, model, content)
+    _load_weights(run, model, content["model"])
+    if average:
+        _load_weights(run, average, content["average"])
     optimizer.load_state_dict(content["optimizer"])
     return content["epoch"], content["previous"]
 
@@ -126,10 +132,21 @@ def check_settings(run: Path, content: dict, settings: dict) -> None:
         )
 
 
-def load_model(run: Path, model: nn.Module, content: dict) -> None:
-    """Load a checkpoint's weights. Raises UserError if they are another network's."""
+def load_evaluated(run: Path, model: nn.Module, content: dict) -> None:
+    """Load the weights that were evaluated: the averaged ones, if the run has them.
+
+    Raises UserError if they are another network's.
+    """
+    weights = content["model"]
+    if content.get("average"):
+        averaged = content["average"].items()
+        weights = {k.removeprefix("module."): v for k, v in averaged if k != "n_averaged"}
+    _load_weights(run, model, weights)
+
+
+def _load_weights(run: Path, model: nn.Module, weights: dict) -> None:
     try:
-        model.load_state_dict(content["model"])
+        model.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
             f"{run / NAME} is of another network; start again with --overwrite"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -58,12 +59,14 @@ def train_epoch(
     epoch: int,
     previous: Tensor | None = None,
     step: Callable[..., StepResult] | None = None,
+    average: AveragedModel | None = None,
 ) -> tuple[dict, Tensor]:
     """Train one epoch, counted from 1.
 
     train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device.
     previous: what Loss.remember kept of earlier epochs, for a teacher that needs it. step: the
-    training step of this model and optimizer, if it outlives the epoch: a GraphedStep.
+    training step of this model and optimizer, if it outlives the epoch: a GraphedStep. average: the
+    averaged weights, which follow each step.
 
     Returns the statistics of the training set as seen in this epoch (every image once, augmented,
     in training mode, by the network as it was at that step), and the prediction for each image:
@@ -93,6 +96,8 @@ def train_epoch(
         share = distributed.share_of_batch(statistics.batch_sizes[k])
         taught = () if previous is None else (previous[index],)
         *scalars, predictions = step(inputs, labels[index], step_rates[k], *taught, share=share)
+        if average:
+            average.update_parameters(getattr(model, "module", model))  # of DistributedDataParallel
         statistics.add(share, *scalars)
         statistics.add_predictions(share, index, predictions)
     set_learning_rate(optimizer, rates[-1])  # a number for the checkpoint

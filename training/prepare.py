@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common.device import choose_device
 from common.errors import UserError
@@ -81,3 +82,14 @@ def prepare(
         fused=True,
     )
     return model, optimizer
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel | None:
+    """A moving average of the network's parameters and BatchNorm buffers; None if decay is 0.
+
+    The first `update_parameters` copies the network; each later one moves the average,
+    w_avg <- decay w_avg + (1 - decay) w. Training does not read it.
+    """
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

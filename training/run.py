@@ -1,5 +1,6 @@
 """Train a run from its start or its checkpoint, and measure it again."""
 
+import hashlib
 import platform
 import time
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from common import flags, run_folder
 from common.errors import UserError
@@ -19,7 +21,7 @@ from losses import cross_entropy
 from training import checkpoint, distributed
 from training.epoch import NonFiniteLossError, learning_rate, train_epoch
 from training.graphs import GraphedStep
-from training.prepare import prepare, prepare_device
+from training.prepare import averaged, prepare, prepare_device
 from training.settings import RunSettings
 from training.statistics import evaluate, label_agreement, percent
 from training.step import training_step
@@ -55,6 +57,7 @@ def train(settings: RunSettings) -> Path:
     sample = sample_indices(dataset, settings.sample_size)
     distributed.init(device)
     model, optimizer = prepare(settings, dataset, device)
+    average = averaged(model, settings.ema_decay)
     try:
         with ExitStack() as stack:
             if distributed.is_main():
@@ -63,20 +66,20 @@ def train(settings: RunSettings) -> Path:
             distributed.barrier()
             done, previous = 0, None
             if resume:
-                done, previous = checkpoint.load(run, model, optimizer, fixed, device)
+                done, previous = checkpoint.load(run, model, optimizer, fixed, device, average)
             distributed.barrier()  # all ranks have read before rank 0 writes
             if distributed.is_main():
                 if resume:
                     run_folder.truncate_run(run, done)
                 else:
                     run_folder.remove_run(run)
-                    checkpoint.save(run, model, optimizer, 0, fixed, None)
+                    checkpoint.save(run, model, optimizer, 0, fixed, None, average)
                 config = run_config(settings, dataset, device_name)
                 describe_run(run, config, sample)
                 start = f"from epoch {done + 1}"
                 print(f"{run}: {config['loss']} on {device_name}, {start}", flush=True)
             data = send_data(dataset, sample, device)
-            train_epochs(run, settings, fixed, model, optimizer, data, done, previous)
+            train_epochs(run, settings, fixed, model, optimizer, average, data, done, previous)
     except BrokenPipeError:  # a reader of the output has left: no fault of the disk
         raise
     except OSError as error:
@@ -93,13 +96,15 @@ def train_epochs(
     fixed: dict,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
     data: RunData,
     done: int,
     previous: Tensor | None,
 ) -> None:
     """Train the epochs after `done`; after each one, measure it and write what is known.
 
-    fixed: the settings that a resumed run has to share; previous: what Loss.remember kept.
+    fixed: the settings that a resumed run has to share; average: the averaged weights, which are
+    evaluated instead of the network if there are any; previous: what Loss.remember kept.
     """
     parallel_model = distributed.wrap_ddp(model, data.train[0].device)
     step = training_step(parallel_model, optimizer, settings)
@@ -108,12 +113,14 @@ def train_epochs(
     for epoch in range(done + 1, settings.epochs + 1):
         start = time.perf_counter()
         statistics, predictions = train_epoch(
-            parallel_model, optimizer, data.train, settings, epoch, previous, step
+            parallel_model, optimizer, data.train, settings, epoch, previous, step, average
         )
         previous = settings.loss_function.remember(previous, predictions, epoch)
         training_seconds = time.perf_counter() - start
+        evaluated = average.module if average else model
         distributed.broadcast_buffers(model)
-        measured, logits = measure(model, data, epoch)
+        distributed.broadcast_buffers(evaluated)
+        measured, outputs = measure(evaluated, data, epoch)
         if distributed.is_main():
             record = {
                 "epoch": epoch,
@@ -123,8 +130,8 @@ def train_epochs(
                 "seconds": time.perf_counter() - start,
                 "images_per_second": len(data.train[0]) / training_seconds,
             }
-            write_epoch(run, record, logits)
-            checkpoint.save(run, model, optimizer, epoch, fixed, previous)
+            write_epoch(run, record, outputs)
+            checkpoint.save(run, model, optimizer, epoch, fixed, previous, average)
             print(EPOCH_LINE.format(epochs=settings.epochs, **record), flush=True)
 
 
@@ -160,7 +167,7 @@ def run_config(settings: RunSettings, dataset: DataSet, device_name: str) -> dic
     """What config.json says: all that a reader of the run's numbers has to know."""
     return {
         "loss": settings.loss_function.title,
-        "network": settings.network,
+        "network": settings.title,
         "flags": settings.flags(),
         "data": {"name": settings.data.stem, "digest": dataset.sha256, **dataset.meta},
         "versions": {
@@ -189,34 +196,38 @@ def send_data(dataset: DataSet, sample: np.ndarray, device: torch.device) -> Run
 
 
 def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str, np.ndarray]]:
-    """The network in eval mode after an epoch: its record, and logits by the name of their file.
+    """The network in eval mode after an epoch: its record, and outputs by the name of their file.
 
     Raises NonFiniteLossError if an output is not finite.
     """
     (images, labels), (sample_images, *sample_labels) = data.test, data.sample
     logits, sample_logits = evaluate(model, images), evaluate(model, sample_images)
-    if not (logits.isfinite().all() and sample_logits.isfinite().all()):
-        raise NonFiniteLossError(f"epoch {epoch}, after its last step: the outputs are not finite")
+    outputs = {run_folder.TEST_LOGITS: logits, run_folder.SAMPLE_LOGITS: sample_logits}
     val_images, val_labels = data.val
     val_accuracy = None
     if len(val_images):
-        val_accuracy = percent(evaluate(model, val_images).argmax(dim=1) == val_labels)
+        outputs[run_folder.VAL_LOGITS] = val_logits = evaluate(model, val_images)
+        val_accuracy = percent(val_logits.argmax(dim=1) == val_labels)
+    if not all(values.isfinite().all() for values in outputs.values()):
+        raise NonFiniteLossError(f"epoch {epoch}, after its last step: the outputs are not finite")
     sample_agreement = label_agreement(sample_logits.argmax(dim=1), *sample_labels)
     record = {
-        **{f"probe_{name}": value for name, value in sample_agreement.items()},
+        **{f"sample_{name}": value for name, value in sample_agreement.items()},
         "val_accuracy": val_accuracy,
         "test_cross_entropy": float(cross_entropy(logits, labels)),
         "test_accuracy": percent(logits.argmax(dim=1) == labels),
     }
-    outputs = {run_folder.TEST_LOGITS: logits, run_folder.SAMPLE_LOGITS: sample_logits}
     return record, {name: values.cpu().numpy() for name, values in outputs.items()}
 
 
-def write_epoch(run: Path, record: dict, logits: dict[str, np.ndarray]) -> None:
-    """Append an epoch to history.jsonl and to the files of logits."""
-    for name, values in logits.items():
+def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None:
+    """Append an epoch to the files of outputs and, with their digests, to history.jsonl."""
+    for name, values in outputs.items():
         append_logits(run / name, values)
-    run_folder.append_history(run, record)
+    digests = {
+        name: hashlib.sha256(values.tobytes()).hexdigest() for name, values in outputs.items()
+    }
+    run_folder.append_history(run, {**record, "sha256": digests})
 
 
 def evaluate_run(run: Path, device: str) -> str:
@@ -234,7 +245,7 @@ def evaluate_run(run: Path, device: str) -> str:
     if content["settings"]["data_sha256"] != dataset.sha256:
         raise UserError(f"--evaluate {run}: {settings.data} is not what it was trained on")
     model, _ = prepare(settings, dataset, torch_device)
-    checkpoint.load_model(run, model, content)
+    checkpoint.load_evaluated(run, model, content)
     logits = evaluate(model, torch.from_numpy(dataset.test_images).to(torch_device)).cpu()
     labels = torch.from_numpy(dataset.test_labels)
     return (

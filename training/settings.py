@@ -26,6 +26,7 @@ class RunSettings:
     batch_size: int = 128
     lr: float = 0.2  # at the first step; one cosine to 0
     weight_decay: float = 1e-4
+    ema_decay: float = 0.0  # per step, of the averaged weights that are evaluated; 0: no average
     augment: bool = True
     seed: int = 0
     sample_size: int | None = None  # training images evaluated after each epoch
@@ -50,27 +51,30 @@ class RunSettings:
         return network_name(self.model, self.depth, self.width)
 
     @property
+    def title(self) -> str:
+        """The network, and whether its weights are averaged, for figures and tables."""
+        averaged = f", averaged weights, decay {self.ema_decay:g}" if self.ema_decay else ""
+        return self.network + averaged
+
+    @property
     def folder(self) -> Path:
         """The run's folder: <runs>/<data set>/<run>."""
-        name = self.run or f"{self.loss_function.slug}-{self.network}-seed{self.seed}"
+        averaged = f"-ema{self.ema_decay:g}" if self.ema_decay else ""
+        name = self.run or f"{self.loss_function.slug}-{self.network}{averaged}-seed{self.seed}"
         return self.runs / self.data.stem / name
 
     def flags(self) -> dict:
         """The settings as config.json has them, plain values by flag."""
-        flags = {ON_DISK.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+        flags = {f.name: getattr(self, f.name) for f in fields(self)}
         flags = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items()}
         return {"dis": int(self.loss == SELF_DISTILLATION), **flags}
 
     @classmethod
     def from_flags(cls, flags: dict) -> RunSettings:
         """The settings of a config.json, also of one written before `loss` was a flag."""
-        values = {f.name: flags.get(ON_DISK.get(f.name, f.name), f.default) for f in fields(cls)}
+        values = {f.name: flags.get(f.name, f.default) for f in fields(cls)}
         if "loss" not in flags:
             values["loss"] = SELF_DISTILLATION if flags["dis"] else CROSS_ENTROPY
         for name in ("data", "runs", "evaluate"):
             values[name] = values[name] and Path(values[name])
         return cls(**values)
-
-
-# Names in config.json that differ from the names here: runs made before keep their format.
-ON_DISK = {"sample_size": "probe"}

@@ -60,13 +60,12 @@ class EpochStatistics:
         agreement = None
         if self._agreements:
             agreement = float(batch_fractions @ torch.stack(self._agreements).double().cpu())
-        accuracies = label_agreement(most_likely(predictions), labels, clean_labels)
+        predictions = most_likely(predictions)
         return {
             "train_objective": float(batch_fractions @ objectives),
             "train_cross_entropy": float(batch_fractions @ cross_entropies),
-            "train_accuracy": accuracies["accuracy"],
-            "train_clean_accuracy": accuracies["clean_accuracy"],
-            "memorized": accuracies["memorized"],
+            "train_accuracy": percent(predictions == labels),
+            "train_clean_accuracy": percent(predictions == clean_labels),
             "agreement": agreement,
         }
 
@@ -79,16 +78,20 @@ class EpochStatistics:
 
 
 def label_agreement(predictions: Tensor, labels: Tensor, clean: Tensor) -> dict[str, float | None]:
-    """Percent of predictions (N,) equal to the noisy and to the clean labels, and `memorized`.
+    """Percent of predictions (N,) that are equal to the noisy and to the clean labels.
 
-    The last is the share of images with a wrong label that are predicted as this label; None where
-    no label is wrong.
+    `memorized` is the percentage of images with a wrong label that are predicted as this label.
+    `clean_accuracy_right` and `clean_accuracy_wrong` are the accuracies on the clean labels among
+    the images with a right and with a wrong label; their difference is the memorization gap. None
+    where there is no such image.
     """
     wrong = labels != clean
     return {
         "accuracy": percent(predictions == labels),
         "clean_accuracy": percent(predictions == clean),
         "memorized": percent((predictions == labels)[wrong]) if wrong.any() else None,
+        "clean_accuracy_right": percent((predictions == clean)[~wrong]) if (~wrong).any() else None,
+        "clean_accuracy_wrong": percent((predictions == clean)[wrong]) if wrong.any() else None,
     }
 
 
