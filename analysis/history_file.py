@@ -138,7 +138,8 @@ def read_history_file(path: Path) -> dict:
     if not {"data", "runs"} <= set(history) or not history["runs"]:
         raise UserError(f"{path}: not a history.json; make it with collect_history.py")
     for run in history["runs"]:  # older names of the same curves
-        run["history"] = {k.replace("probe_", "sample_"): v for k, v in run["history"].items()}
+        curves = run.get("history", {})
+        run["history"] = {name.replace("probe_", "sample_"): curves[name] for name in curves}
     return history
 
 

@@ -7,7 +7,7 @@ from common.errors import UserError
 from common.files import read_json
 
 BASELINE = "cross-entropy"
-MEASURES = {"test_accuracy": "test accuracy", "sample_memorized": "wrong labels memorized"}
+MEASURES = {"test_accuracy": "test accuracy", "memorized": "wrong labels memorized"}
 # The figure to open: the first of these that was drawn.
 PICTURES = {
     "overview.png": "accuracy and memorization, epoch by epoch",

@@ -22,7 +22,7 @@ def rows(study_history, script):
 
 def test_the_numbers_are_those_of_the_last_epoch(study_history, rows):
     first, second, third = closing_lines(SUMMARY, PICTURES)
-    for line, name in ((first, "test_accuracy"), (second, "memorized")):
+    for line, name in ((first, "test_accuracy"), (second, "sample_memorized")):
         last = {
             loss: np.mean(
                 [r["history"][name][-1] for r in study_history["runs"] if r["loss"] == loss]

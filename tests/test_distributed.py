@@ -45,7 +45,8 @@ def train_on(world_size, *runs):
 def assert_equal_histories(run, other):
     for record, expected in zip(history(run), history(other), strict=True):
         assert record.keys() == expected.keys()
-        for key, value in expected.items():
+        for key in expected.keys() - {"sha256"}:  # digests are of bits, which differ
+            value = expected[key]
             near = value if value is None else pytest.approx(value, rel=1e-6)
             assert record[key] == near, key
 

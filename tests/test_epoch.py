@@ -93,8 +93,6 @@ def test_statistics_of_an_epoch_against_a_slow_reference(loss):
     assert record["train_cross_entropy"] == pytest.approx(towards_label.mean(), rel=1e-5)
     assert record["train_accuracy"] == pytest.approx(100 * np.mean(classes == noisy))
     assert record["train_clean_accuracy"] == pytest.approx(100 * np.mean(classes == clean))
-    memorized = np.mean((classes == noisy)[noisy != clean])
-    assert record["memorized"] == pytest.approx(100 * memorized)
 
 
 class SlowTraining:

@@ -76,7 +76,7 @@ def test_the_loss_figure_keeps_the_objectives_apart(study_history):
 def test_the_memorization_figure(study_history):
     for run in study_history["runs"]:
         run["memorization"] = None  # as in a history of before there was such a file
-    names = ("memorized", "train_clean_accuracy")
+    names = ("sample_memorized", "train_clean_accuracy")
     for panel, name in zip(draw(memorization_figure, study_history).axes, names, strict=True):
         for loss, values in values_by_loss(study_history, name).items():
             np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
@@ -171,7 +171,7 @@ def test_a_delta_that_was_not_measured_names_the_command(study_history, script, 
 def test_without_wrong_labels_there_is_nothing_to_memorize(study_history, script, only):
     only("memorization")
     for run in study_history["runs"]:
-        run["history"]["memorized"] = [None] * 3
+        run["history"]["sample_memorized"] = [None] * 3
         run["memorization"] = None
     write_json(Path("clean.json"), study_history)
     status, _, err = script("plot", "clean.json")

@@ -200,6 +200,7 @@ def test_nothing_on_disk_is_a_pickle(trained_study):
     for run in run_folder.find_runs([trained_study / "runs"]):
         names = {path.name for path in run.iterdir()}
         assert names == {*run_folder.FILES, "lock"} - {
+            "val_logits.npy",  # no images are held out
             "frequency.json",
             "memorization.json",
             "spectrum.json",

@@ -101,12 +101,12 @@ def test_sample_is_balanced_and_measured_in_eval_mode(trained_run):
         assert record["sample_memorized"] == pytest.approx(100 * memorized)
 
 
-def test_sample_is_the_same_for_every_seed_and_under_its_old_flag(trained_run):
+def test_sample_is_the_same_for_every_seed(trained_run):
     trained_run("--epochs=1", "--sample-size=20", "--seed=3", train=100)
     first = run_folder.read_sample_indices(RUN)
-    trained_run("--epochs=1", "--probe=20", "--seed=4", "--overwrite")
+    trained_run("--epochs=1", "--sample-size=20", "--seed=4", "--overwrite")
     np.testing.assert_array_equal(run_folder.read_sample_indices(RUN), first)
-    assert run_folder.read_config(RUN)["flags"]["probe"] == 20
+    assert run_folder.read_config(RUN)["flags"]["sample_size"] == 20
 
 
 def test_without_a_flag_the_sample_is_all_of_a_small_training_set(trained_study):
@@ -140,7 +140,7 @@ def test_images_of_another_size_without_noise(trained_run, workplace):
     clean.train_labels[:] = clean.clean_labels
     write_dataset(Path("data/small.npz"), clean)
     trained_run("--epochs=1")
-    assert history(RUN)[0]["memorized"] is None
+    assert history(RUN)[0]["sample_memorized"] is None
 
 
 def test_validation_accuracy_is_that_of_the_noisy_labels(trained_run):
@@ -211,7 +211,8 @@ def test_compiled_steps_are_the_plain_ones(workplace, script):
     plain, compiled = Path("runs/small/plain"), Path("runs/small/compiled")
     (record,), (other,) = history(plain), history(compiled)
     assert record.keys() == other.keys()
-    for key, value in record.items():
+    for key in record.keys() - {"sha256"}:  # digests are of bits, which differ
+        value = record[key]
         assert other[key] == (value if value is None else pytest.approx(value, rel=1e-3)), key
     states = [checkpoint.read(run, "cpu")["model"] for run in (plain, compiled)]
     assert list(states[0]) == list(states[1])

@@ -224,9 +224,7 @@ def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None
     """Append an epoch to the files of outputs and, with their digests, to history.jsonl."""
     for name, values in outputs.items():
         append_logits(run / name, values)
-    digests = {
-        name: hashlib.sha256(values.tobytes()).hexdigest() for name, values in outputs.items()
-    }
+    digests = {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in outputs.items()}
     run_folder.append_history(run, {**record, "sha256": digests})
 
 
@@ -248,8 +246,5 @@ def evaluate_run(run: Path, device: str) -> str:
     checkpoint.load_evaluated(run, model, content)
     logits = evaluate(model, torch.from_numpy(dataset.test_images).to(torch_device)).cpu()
     labels = torch.from_numpy(dataset.test_labels)
-    return (
-        f"{run}: epoch {content['epoch']}, test accuracy "
-        f"{percent(logits.argmax(dim=1) == labels):.2f}%, test loss "
-        f"{float(cross_entropy(logits, labels)):.4f}"
-    )
+    accuracy, loss = percent(logits.argmax(dim=1) == labels), float(cross_entropy(logits, labels))
+    return f"{run}: epoch {content['epoch']}, test accuracy {accuracy:.2f}%, test loss {loss:.4f}"
