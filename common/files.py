@@ -1,37 +1,41 @@
-"""Atomic file writes, and JSON objects."""
+"""Atomic file writes, JSON objects, and a lock beside a file that is to be made."""
 
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UserError
+import filelock
+
+from common.command_line import UserError, explained
+
+# The system's errors for a lock on a file system without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
-def atomic_write(
-    path: Path, before_replace: Callable[[], None] | None = None
-) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends without an error.
 
     The content goes to a temporary file beside `path`, named after this process, so that two
     processes that write one file do not mix; a reader sees the old file or the new one.
-    `before_replace` is called when the new content is on disk and `path` is still the old file.
-    Raises OSError if the file cannot be written; the old one then stays.
+    Raises OSError, with the name of `path`, if the file cannot be written; the old one then stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if before_replace:
-            before_replace()
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -56,8 +60,39 @@ def read_json(path: Path, remedy: str) -> dict:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
+    except PermissionError as error:
+        raise explained(error) from None
     except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; {remedy}")
     return content
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock beside a file that is to be made; print a line if another process holds it.
+
+    Inside, check again whether the file exists: the other process may have made it. On a file
+    system without locks, no lock is held. Raises OSError if the lock file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"waiting: another process is making {path}", flush=True)
+            lock.acquire(poll_interval=0.2)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        yield
+        return
+    try:
+        yield
+    finally:
+        # A waiting process then gets the removed lock file, and a new process makes another one.
+        # Both find the data set, or both try again what has failed.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -1,44 +1,43 @@
 """A run on disk: the folder runs/<data set>/<run>/ that the scripts hand to each other.
 
     config.json          every flag, the data set's digest and meta, versions, the device's name
-    history.jsonl        one JSON object per epoch, appended and flushed
-    logits.npy           outputs on the test images after each epoch: common/logits.py
-    train_logits.npy     outputs on a fixed sample of training images after each epoch
-    val_logits.npy       outputs on the held-out images after each epoch, if there are any
-    train_indices.npy    which training images these are
+    history.jsonl        one JSON object per epoch, with the sha256 of the epoch's outputs
+    logits.npy           outputs on the test images after each epoch, float32 (epochs, n, C)
+    train_logits.npy     the same on a fixed sample of training images
+    val_logits.npy       the same on the held-out images, if there are any
+    train_indices.npy    int64 (n,), which training images the sample holds
     checkpoint.pt        what --resume needs: training/checkpoint.py
     lock                 held by the process that trains the run
-    frequency.json       measures in the frequency domain: analysis/frequency_file.py
-    memorization.json    what is memorized of the noisy labels: analysis/memorization_file.py
-    spectrum.json        measures along a kernel's eigenvectors: analysis/spectrum_file.py
+    frequency.json       measures by band: measures/bands.py
+    memorization.json    what is memorized of the noisy labels: measures/memorization.py
+    spectrum.json        measures along a kernel's eigenvectors: measures/spectrum.py
 
-A run exists if it has a config.json.
+A run exists if it has a config.json. history.jsonl is the only file that says how many epochs there
+are: a line is appended when the epoch's outputs are on disk.
 """
 
-import errno
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import filelock
 import numpy as np
 
-from common.errors import UserError
-from common.files import read_json, write_json, write_text
-from common.logits import logits_length, truncate_logits
+from common.command_line import UserError
+from common.files import NO_LOCKS, read_json, write_json, write_text
 
 TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS = "logits.npy", "train_logits.npy", "val_logits.npy"
-SAMPLE_INDICES = "train_indices.npy"
-LOGITS = (TEST_LOGITS, SAMPLE_LOGITS)  # of every run; VAL_LOGITS only where images are held out
+LOGITS = (TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS)
+SAMPLE_INDICES, CHECKPOINT = "train_indices.npy", "checkpoint.pt"
 FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
-FILES = ("config.json", "history.jsonl", *LOGITS, VAL_LOGITS, SAMPLE_INDICES)
-FILES += (FREQUENCY, MEMORIZATION, SPECTRUM)
-FILES += ("checkpoint.pt", "checkpoint.prev.pt")
-# The system's errors for a lock on a file system without locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+MEASURES = (FREQUENCY, MEMORIZATION, SPECTRUM)
+FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, CHECKPOINT, *MEASURES)
+AGAIN = "train the run again under another --run"
 
 
 @contextmanager
@@ -64,28 +63,42 @@ def locked(run: Path) -> Iterator[None]:
         return
     try:
         (run / "lock").write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
-        for name in FILES:  # left by a process that was killed while it wrote
-            for temporary in run.glob(f"{name}.*tmp"):
-                temporary.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The run folders at or below `paths`, sorted. Raises UserError if a path has none."""
-    runs: set[Path] = set()
+    """The run folders at or below `paths`, sorted; symbolic links are followed.
+
+    A folder that two links lead to is returned once. Raises UserError if a path has no run.
+    """
+    runs: dict[Path, Path] = {}
     for path in map(Path, paths):
-        below = [config.parent for config in path.glob("**/config.json")]
+        below = [Path(folder) for folder in _walk(path)]
         if not below:
             raise UserError(f"{path}: no run there; make one with train.py, or name it with --runs")
-        runs.update(below)
-    return sorted(runs)
+        for run in below:
+            runs.setdefault(run.resolve(), run)
+    return sorted(runs.values())
 
 
-def remove_run(run: Path) -> None:
-    """Delete a run's files, first config.json, without which the run does not exist."""
-    for name in FILES:
+def _walk(path: Path) -> Iterator[str]:
+    """The folders at or below `path` that have a config.json; a circle of links ends."""
+    seen = set()
+    for folder, subfolders, files in os.walk(path, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:
+            subfolders.clear()
+            continue
+        seen.add(place)
+        if "config.json" in files:
+            yield folder
+
+
+def remove_files(run: Path, names: Sequence[str]) -> None:
+    """Delete these files of a run, where they exist."""
+    for name in names:
         (run / name).unlink(missing_ok=True)
 
 
@@ -95,10 +108,25 @@ def write_config(run: Path, config: dict) -> None:
 
 
 def read_config(run: Path) -> dict:
-    """Read config.json. Raises UserError if it is missing or damaged."""
+    """Read config.json: loss, network, flags, data, versions, device.
+
+    Raises UserError if it is missing, damaged, or another program's.
+    """
     if not run.is_dir():
         raise UserError(f"{run}: no such run; make it with train.py, or check the path")
-    return read_json(run / "config.json", "train the run again with --overwrite")
+    config = read_json(run / "config.json", AGAIN)
+    try:
+        texts = config["loss"], config["network"], config["data"]["digest"], config["data"]["name"]
+        epochs, data = config["flags"]["epochs"], config["flags"]["data"]
+        valid = all(isinstance(text, str) for text in (*texts, data))
+        valid = valid and isinstance(epochs, int) and isinstance(config["flags"]["seed"], int)
+    except (KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"{run}/config.json: not written by train.py, or damaged; remove the folder"
+        )
+    return config
 
 
 def write_sample_indices(run: Path, indices: np.ndarray) -> None:
@@ -107,15 +135,12 @@ def write_sample_indices(run: Path, indices: np.ndarray) -> None:
 
 
 def read_sample_indices(run: Path) -> np.ndarray:
-    """Read int64 (n,). Raises UserError if there is no such file yet."""
-    try:
-        return np.load(run / SAMPLE_INDICES, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError(f"{error.filename}: no such file yet; train the run further") from None
-    except (ValueError, EOFError) as error:
-        raise UserError(
-            f"{run / SAMPLE_INDICES}: damaged ({error}); train the run again"
-        ) from error
+    """Read int64 (n,). Raises UserError if the file is missing or damaged."""
+    path = run / SAMPLE_INDICES
+    indices = _load(path)
+    if indices.ndim != 1 or indices.dtype != np.int64:
+        raise UserError(f"{path}: {indices.dtype} {indices.shape}, not indices; {AGAIN}")
+    return indices
 
 
 def append_history(run: Path, record: dict) -> None:
@@ -127,7 +152,8 @@ def append_history(run: Path, record: dict) -> None:
 def read_history(run: Path) -> tuple[list[dict], str]:
     """The epochs' records and a note, empty unless a half-written last line was dropped.
 
-    Raises UserError if there is no whole record, or another line than the last is damaged.
+    Raises UserError if there is no whole record, a line is damaged, or the epochs do not count 1,
+    2, 3 ...
     """
     path = run / "history.jsonl"
     try:
@@ -136,36 +162,202 @@ def read_history(run: Path) -> tuple[list[dict], str]:
         lines = []
     # A whole line ends with a newline, so what follows the last newline was cut short.
     note = f"{path}: half-written last line dropped" if lines and lines.pop() else ""
-    records = []
+    records: list[dict] = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"{path}: line {number} is damaged; train the run again") from error
+            record = json.loads(line)
+            valid = record["epoch"] == number and record.keys() == (records or [record])[0].keys()
+            valid = valid and all(map(_is_value, record.values()))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            valid = False
+        if not valid:
+            raise UserError(f"{path}: line {number} is damaged; {AGAIN}")
+        records.append(record)
     if not records:
         raise UserError(f"{path}: no epoch in it yet; go on with train.py --resume")
     return records, note
 
 
-def truncate_run(run: Path, epochs: int) -> None:
-    """Cut history and logits back to their first `epochs` epochs, those of the checkpoint.
+def _is_value(value: object) -> bool:
+    """Whether a record may hold this: a finite number, null, or the digests by file name."""
+    if isinstance(value, dict):
+        return all(isinstance(digest, str) for digest in value.values())
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
-    Raises UserError if a file has fewer.
+
+def is_complete(run: Path) -> bool:
+    """Whether the history has all epochs of --epochs. Raises UserError if a file is damaged."""
+    return len(read_history(run)[0]) >= read_config(run)["flags"]["epochs"]
+
+
+def outputs_digest(run: Path) -> str:
+    """One digest of all epochs' outputs and of the data set, by history.jsonl and config.json."""
+    records, _ = read_history(run)
+    digests = [record.get("sha256") or {} for record in records]
+    text = json.dumps([read_config(run)["data"]["digest"], digests], sort_keys=True)
+    return sha256(text.encode()).hexdigest()
+
+
+def write_measure(run: Path, name: str, content: dict) -> Path:
+    """Write a measure of the run's outputs, tied to these outputs; returns its path.
+
+    name: one of MEASURES. Values are finite numbers, None, lists and dicts.
     """
-    history = run / "history.jsonl"
-    logits = [run / name for name in (*LOGITS, VAL_LOGITS) if (run / name).exists()]
+    write_json(run / name, {"measured_from": outputs_digest(run), **content})
+    return run / name
+
+
+def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
+    """A measure of the run, and a note: (None, "") if there is none.
+
+    (None, what is wrong) if the file is damaged, or was measured from other outputs than those that
+    the run has now.
+    """
+    path, remedy = run / name, "make it again with frequency.py"
+    if not path.exists():
+        return None, ""
+    try:
+        content = read_json(path, remedy)
+    except UserError as error:
+        return None, str(error)
+    if content.get("measured_from") != outputs_digest(run):
+        return None, f"{path}: measured from other outputs than the run has now; {remedy}"
+    return content, ""
+
+
+def append_outputs(path: Path, outputs: np.ndarray, epoch: int) -> None:
+    """Write the outputs (n, C) of an epoch, counted from 1, after those of the earlier epochs.
+
+    The header counts an epoch only once its numbers are in the file, so that a run that is stopped
+    while it writes leaves a file that can be read. Raises UserError if the file does not hold the
+    earlier epochs.
+    """
+    if epoch == 1:
+        with open(path, "wb") as file:
+            _write_header(file, (0, *outputs.shape))
+    with open(path, "r+b") as file:
+        shape, start = _read_header(path, file)
+        if shape != (epoch - 1, *outputs.shape):
+            raise UserError(
+                f"{path} holds {shape}, not {epoch - 1} epochs of {outputs.shape}; {AGAIN}"
+            )
+        file.seek(start + (epoch - 1) * outputs.size * 4)
+        file.write(np.ascontiguousarray(outputs, "<f4").data)
+        file.truncate()
+        file.flush()
+        file.seek(0)
+        _write_header(file, (epoch, *outputs.shape))
+
+
+def read_outputs(
+    run: Path, name: str, images: int | None = None, classes: int | None = None
+) -> np.ndarray:
+    """The outputs float32 (epochs, n, C) of the epochs in history.jsonl, mapped from disk.
+
+    name: one of LOGITS. Raises UserError unless every epoch has the sha256 of its record, finite
+    values, and, where they are given, this number of images and classes.
+    """
+    path = run / name
+    records, _ = read_history(run)
+    outputs = _map_outputs(path)
+    if len(outputs) < len(records):
+        raise UserError(f"{path}: {len(outputs)} of {len(records)} epochs; {AGAIN}")
+    outputs = outputs[: len(records)]
+    for wanted, found, what in (
+        (images, outputs.shape[1], "images"),
+        (classes, outputs.shape[2], "classes"),
+    ):
+        if wanted not in (None, found):
+            raise UserError(f"{path}: outputs of {found} {what}, not of {wanted}; {AGAIN}")
+    for record, epoch in zip(records, outputs, strict=True):
+        if digest(epoch) != (record.get("sha256") or {}).get(name):
+            raise UserError(
+                f"{path}: epoch {record['epoch']} is not what train.py wrote, by its sha256 in "
+                f"history.jsonl; {AGAIN}"
+            )
+        if not np.isfinite(epoch).all():
+            raise UserError(
+                f"{path}: epoch {record['epoch']} has values that are not finite; {AGAIN}"
+            )
+    return outputs
+
+
+def digest(outputs: np.ndarray) -> str:
+    """The sha256 of the outputs (n, C) of an epoch, as float32 in C order."""
+    return sha256(np.ascontiguousarray(outputs, "<f4").data).hexdigest()
+
+
+def truncate_run(run: Path, epochs: int) -> None:
+    """Cut history and outputs back to their first `epochs` epochs, those of the checkpoint.
+
+    Measures of later epochs are removed. Raises UserError if a file has fewer epochs.
+    """
     if epochs == 0:
-        for path in (history, *logits):
-            path.unlink(missing_ok=True)
+        remove_files(run, ("history.jsonl", *LOGITS, *MEASURES))
         return
     records, _ = read_history(run)
-    shortest = min(len(records), *map(logits_length, logits))
-    if shortest < epochs:
-        raise UserError(
-            f"{run}: the checkpoint is of epoch {epochs}, but history or logits end at epoch "
-            f"{shortest}; train it again with --overwrite"
-        )
-    lines = (json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
-    write_text(history, "".join(lines))
-    for path in logits:
-        truncate_logits(path, epochs)
+    names = records[0].get("sha256") or {}
+    counts = {"history.jsonl": len(records)} | {n: len(_map_outputs(run / n)) for n in names}
+    for name, count in counts.items():
+        if count < epochs:
+            raise UserError(
+                f"{run / name} ends at epoch {count}, the checkpoint is of epoch {epochs}; {AGAIN}"
+            )
+    if len(records) > epochs:
+        lines = (json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
+        write_text(run / "history.jsonl", "".join(lines))
+        remove_files(run, MEASURES)
+    for name in names:
+        with open(run / name, "r+b") as file:
+            shape, start = _read_header(run / name, file)
+            file.seek(0)
+            _write_header(file, (epochs, *shape[1:]))
+            file.truncate(start + 4 * epochs * math.prod(shape[1:]))
+
+
+def _map_outputs(path: Path) -> np.ndarray:
+    """The whole epochs of a file of outputs, mapped from disk. Raises UserError."""
+    try:
+        with open(path, "rb") as file:
+            (epochs, *shape), start = _read_header(path, file)
+        present = (path.stat().st_size - start) // (4 * math.prod(shape))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {AGAIN}") from None
+    whole = min(epochs, present)
+    if not whole:
+        return np.empty((0, *shape), np.float32)
+    return np.memmap(path, np.float32, "r", start, (whole, *shape))
+
+
+# numpy leaves room in the header for a first axis of any length, so it can be written over.
+
+
+def _write_header(file, shape: Sequence[int]) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _read_header(path: Path, file) -> tuple[tuple[int, ...], int]:
+    """The shape (epochs, n, C) of a file of outputs, and where its numbers start."""
+    try:
+        np.lib.format.read_magic(file)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy's parser raises many kinds, SyntaxError and TokenError too
+        if isinstance(error, OSError) and not isinstance(error, EOFError) and error.errno:
+            raise
+        raise UserError(f"{path}: damaged header; {AGAIN}") from error
+    if len(shape) != 3 or dtype != np.float32 or fortran or min(shape[1:]) < 1:
+        raise UserError(f"{path}: {dtype} {shape}, not outputs of epochs; {AGAIN}")
+    return shape, file.tell()
+
+
+def _load(path: Path) -> np.ndarray:
+    """The array in an .npy file. Raises UserError."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {AGAIN}") from None
+    except PermissionError:
+        raise
+    except Exception as error:  # numpy's parser raises many kinds
+        raise UserError(f"{path}: damaged; {AGAIN}") from error

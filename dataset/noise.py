@@ -115,3 +115,17 @@ def transition_counts(clean: np.ndarray, noisy: np.ndarray, num_classes: int) ->
     """Counts int64 (C, C) of images by clean class (row) and noisy label (column)."""
     pairs = np.bincount(clean * num_classes + noisy, minlength=num_classes**2)
     return pairs.reshape(num_classes, num_classes)
+
+
+# What figures and tables call the noise of a data set; other label files go by their own name.
+NOISE_TITLES = {
+    "pair": "pair flip",
+    "CIFAR-10_human-worse_label": "human (CIFAR-10N)",
+    "CIFAR-10_human-worse_label-matched": "human, matched",
+}
+
+
+def noise_title(data: dict) -> str:
+    """The noise of a data set's meta and its rate, as in: pair flip, 40% wrong."""
+    name = NOISE_TITLES.get(data["noise"], data["noise"])
+    return f"{name}, {100 * data['rate_found']:.2g}% wrong"
