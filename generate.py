@@ -20,7 +20,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from common.command_line import Parser, fraction, integer, run_script
-from common.file_lock import making
+from common.files import making
 from dataset.data_file import write_dataset
 from dataset.make import (
     DataSettings,

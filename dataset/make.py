@@ -221,3 +221,6 @@ def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str
         for k, j in zip(*np.unravel_index(largest, wrong.shape), strict=True)
         if wrong[k, j]
     ]
+
+
+from dataset.subsets import sample_indices  # noqa: F401
