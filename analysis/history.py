@@ -10,24 +10,35 @@ A value that does not exist is null in the file and NaN here.
 """
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from common import run_folder
-from common.command_line import UserError
+from common.command_line import UserError, explained
 from common.files import read_json, write_text
 from dataset.noise import noise_title
 
 CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
-# Flags that say where a run is and how its numbers are computed: runs that are averaged may differ.
-PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile", "amp")
-# Flags that the loss's name tells, and the seed.
-NAMED = ("dis", "loss", "seed")
+SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
+# Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
+PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
+PLACE += ("cuda_graphs",)
+# Flags that the titles of the loss and of the network tell, and the seed.
+NAMED = ("dis", "loss", "teacher", "soft", "weight", "seed")
+NAMED += ("model", "depth", "width", "ema_decay")
 # What differs between the data sets of one noise that are made with different seeds.
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
+# Meta that machines or versions of generate.py differ in, with the same images and labels.
+MAKING = ("format", "source_sha256")
+CURVES = ("epoch", "test_accuracy", "val_accuracy", "sample_memorized")
+CURVES += ("sample_clean_accuracy_right", "sample_clean_accuracy_wrong")
+MEASURES = ("memorization", "frequency", "spectrum")
+ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
+NAN = float("nan")
 REMEDY = "make it with collect_history.py"
 
 
@@ -60,6 +71,18 @@ class Run:
         return self.seed if data_seed == self.seed else f"{data_seed}/{self.seed}"
 
     @property
+    def setting(self) -> dict:
+        """What runs of one series share: the network, and the flags that no title tells."""
+        flags = {k: v for k, v in self.settings.items() if k not in NAMED}
+        return {"network": self.network, **flags}
+
+    def is_older_than(self, other: "Run") -> bool:
+        """Whether `other` is this run after more epochs."""
+        same = (self.name, self.data["digest"]) == (other.name, other.data["digest"])
+        same = same and self.settings == other.settings
+        return same and len(self.history["epoch"]) < len(other.history["epoch"])
+
+    @property
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
@@ -83,12 +106,23 @@ class Run:
                 f"--delta {delta:g} was not measured: use one of {measured}, or run frequency.py "
                 f"--delta {delta:g}"
             )
-        if measure not in content[values]:
+        if measure not in content.get(values, {}):
             raise UserError("frequency.json of logits: run frequency.py without --values")
         return np.array(content[values][measure], float)[:, content["delta"].index(delta)]
 
 
 Series = dict[str, dict[int | str, Run]]  # title of the series -> seed -> run
+
+
+def shown_delta(section: dict, wanted: float) -> float:
+    """The measured delta nearest to `wanted`, in its logarithm, of those that filter; NaN if none.
+
+    section: `test` or `sample` of frequency.json. A delta filters if its median kernel mass is at
+    least ENOUGH_MASS.
+    """
+    pairs = zip(section["delta"], section["mass"], strict=True)
+    filtering = [delta for delta, mass in pairs if mass is not None and mass >= ENOUGH_MASS]
+    return min(filtering, key=lambda d: abs(np.log(d / wanted)), default=NAN)
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -100,32 +134,42 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs: dict[tuple, Run] = {}
     notes: list[str] = []
     for source in map(Path, sources):
-        if source.suffix == ".json":
-            found = read_history(source)
-        else:
-            found = []
-            for folder in run_folder.find_runs([source]):
-                try:
-                    run, more = read_run(folder)
-                except UserError as error:
-                    more = [f"left out: {error}"]
-                else:
-                    found.append(run)
-                notes += more
+        found, more = read_source(source)
+        notes += more
         for run in found:
-            runs[run.name, run.measured_from] = run
-    if not runs:
+            key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
+            earlier = runs.get(key, run)
+            # A file may hold a run that has been measured since, or whose folder is gone.
+            kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
+            runs[key] = replace(run, name=earlier.name, **kept)
+    current = [run for run in runs.values() if not any(map(run.is_older_than, runs.values()))]
+    if not current:
         raise UserError("; ".join(notes) or f"{sources[0]}: no run in it; make one with train.py")
-    return list(runs.values()), notes
+    return current, notes
+
+
+def read_source(source: Path) -> tuple[list[Run], list[str]]:
+    """The runs of a history.json, or at or below a folder, and notes. Raises UserError."""
+    if source.suffix == ".json" or source.is_file():
+        return read_history(source), []
+    runs, notes = [], []
+    for folder in run_folder.find_runs([source]):
+        try:
+            run, more = read_run(folder)
+        except (UserError, OSError) as error:
+            more = [f"left out: {explained(error) if isinstance(error, OSError) else error}"]
+        else:
+            runs.append(run)
+        notes += more
+    return runs, notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
     """A run from its folder, and notes. Raises UserError if it is damaged or has no epoch yet."""
     config, (records, note) = run_folder.read_config(folder), run_folder.read_history(folder)
-    measures, notes = {}, [note]
-    for name in run_folder.MEASURES:
-        measures[name], note = run_folder.read_measure(folder, name)
-        notes.append(note)
+    frequency, *more = run_folder.read_measure(folder, run_folder.FREQUENCY)
+    memorization, *others = run_folder.read_measure(folder, run_folder.MEMORIZATION)
+    spectrum, *rest = run_folder.read_measure(folder, run_folder.SPECTRUM)
     content = {
         "run": f"{config['data']['name']}/{folder.resolve().name}",
         "loss": config["loss"],
@@ -136,12 +180,12 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         "data": config["data"],
         "measured_from": run_folder.outputs_digest(folder),
         "history": {k: [record[k] for record in records] for k in records[0] if k != "sha256"},
-        "memorization": (measures[run_folder.MEMORIZATION] or {}).get("curves"),
-        "frequency": measures[run_folder.FREQUENCY],
-        "spectrum": measures[run_folder.SPECTRUM],
+        "memorization": memorization and memorization.get("curves"),
+        "frequency": frequency,
+        "spectrum": spectrum,
     }
     try:
-        return as_run(content), [note for note in notes if note]
+        return as_run(content), [n for n in (note, *more, *others, *rest) if n]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
 
@@ -152,40 +196,68 @@ def as_run(content: dict) -> Run:
         name: {k: np.array(curve, float) for k, curve in (content[name] or {}).items()}
         for name in ("history", "memorization")
     }
-    lengths = {len(curve) for group in curves.values() for curve in group.values()}
-    for name, sections in (("frequency", ("test", "sample")), ("spectrum", ())):
-        for section in sections if content[name] else ():
-            lengths |= {len(rows) for rows in content[name][section]["outputs"].values()}
-    if len(lengths) != 1 or curves["history"]["test_accuracy"].ndim != 1:
-        raise ValueError("curves of different lengths")
+    epochs = len(curves["history"]["epoch"])
+    shapes = {curve.shape for group in curves.values() for curve in group.values()}
+    if shapes != {(epochs,)} or epochs == 0 or not set(CURVES) <= set(curves["history"]):
+        raise ValueError("curves of different lengths, or not all of them")
+    texts = (content["run"], content["loss"], content["network"], content["measured_from"])
+    counts = content["seed"], content["epochs"]
+    if not all(isinstance(t, str) for t in texts) or not all(type(n) is int for n in counts):
+        raise TypeError("run, loss, network, seed or epochs")
+    if content["frequency"]:
+        check_frequency(content["frequency"], epochs)
+    noise_title(content["data"])
     names = ("loss", "network", "seed", "epochs", "settings", "data", "measured_from")
     values = {name: content[name] for name in (*names, "frequency", "spectrum")}
-    noise_title(content["data"])
-    return Run(content["run"], **values, **curves)
+    run = Run(content["run"], **values, **curves)
+    _ = run.setting, run.data["name"], run.data["digest"]
+    return run
+
+
+def check_frequency(content: dict, epochs: int) -> None:
+    """Raise KeyError, TypeError or ValueError unless it is a frequency.json of so many epochs."""
+    if content["values"] not in ("softmax", "logits"):
+        raise ValueError(f"values {content['values']}")
+    for section in (content["test"], content["sample"]):
+        deltas = len(section["delta"])
+        if len(section["mass"]) != deltas:
+            raise ValueError("a mass for each delta")
+        for rows in [*section["outputs"].values(), *section.get("one_hot", {}).values()]:
+            if np.array(rows, float).shape != (epochs, deltas):
+                raise ValueError("a measure for each epoch and delta")
+
+
+def without_nan(value: object, digits: int | None = None) -> object:
+    """The value as JSON has it: NaN is null, and an array a list.
+
+    digits: round every number that is not an integer to this many significant digits.
+    """
+    if isinstance(value, dict):
+        return {key: without_nan(item, digits) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [without_nan(item, digits) for item in value]
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            return None
+        return float(f"{value:.{digits}g}") if digits else float(value)
+    return value
 
 
 def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:
     """Write history.json, one run per line, whole or not at all. Raises OSError.
 
-    digits: round every number to this many significant digits, for files under version control.
+    digits: round the curves and measures to this many significant digits, for files under version
+    control. Settings and deltas keep theirs: runs are told apart by them.
     """
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | np.ndarray):
-            return [plain(item) for item in value]
-        if isinstance(value, float):
-            if not np.isfinite(value):
-                return None
-            return float(f"{value:.{digits}g}") if digits else float(value)
-        return value
-
     lines = []
     for run in runs:
-        content = {"run": run.name, **{k: v for k, v in vars(run).items() if k != "name"}}
-        content["memorization"] = content["memorization"] or None
-        lines.append(json.dumps(plain(content), separators=(",", ":"), allow_nan=False))
+        content = {"run": run.name, **without_nan(vars(run))}
+        del content["name"]
+        for name in ("history", *MEASURES):
+            content[name] = without_nan(content[name], digits) or None
+        for section in ("test", "sample") if run.frequency else ():
+            content["frequency"][section]["delta"] = run.frequency[section]["delta"]
+        lines.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
     write_text(path, '{"runs": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
@@ -205,12 +277,75 @@ def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs that have all their epochs, and a note on each of the others."""
     complete = [run for run in runs if run.is_complete]
     notes = [
-        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; go on with "
-        "train.py --resume"
+        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
+        "train.py command with --resume"
         for run in runs
         if not run.is_complete
     ]
     return complete, notes
+
+
+def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs with frequencies that can be compared, and notes on what is left out.
+
+    The runs of one kind of data set get the median over them of the kernel mass, NaN at a delta
+    that some of them lack, so that `shown_delta` is the same for all. Where some were measured
+    from logits and some from softmax outputs, the frequencies of logits are left out.
+    """
+    notes, shared = [], []
+    kinds = {run.frequency["values"] for run in runs if run.frequency}
+    missing = [run.name for run in runs if not run.frequency]
+    if 0 < len(missing) < len(runs):
+        notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
+    if len(kinds) > 1:
+        of_logits = [run for run in runs if run.frequency and run.frequency["values"] == "logits"]
+        names = {id(run) for run in of_logits}
+        runs = [replace(run, frequency=None) if id(run) in names else run for run in runs]
+        notes.append(
+            f"{counted([run.name for run in of_logits])}: frequencies of logits left out, those of "
+            "others are of softmax outputs; run frequency.py without --values"
+        )
+    for members in by_data(runs).values():
+        frequencies = [run.frequency and dict(run.frequency) for run in members]
+        for section in ("test", "sample"):
+            left = _share_mass([content for content in frequencies if content], section)
+            if left:
+                notes.append(
+                    f"{members[0].data['name']}, {section}: delta {left} not measured in every "
+                    "run, left out; run frequency.py on all of them"
+                )
+        pairs = zip(members, frequencies, strict=True)
+        shared += [replace(run, frequency=content) for run, content in pairs]
+    return shared, notes
+
+
+def _share_mass(contents: Sequence[dict], section: str) -> str:
+    """Give a section of each frequency.json the median mass; returns the deltas that some lack."""
+    masses: dict[float, list[float]] = {}
+    for content in contents:
+        for delta, mass in zip(content[section]["delta"], content[section]["mass"], strict=True):
+            masses.setdefault(delta, []).append(NAN if mass is None else mass)
+    shared = {d: np.median(m) if len(m) == len(contents) else NAN for d, m in masses.items()}
+    for content in contents:
+        mass = [float(shared[delta]) for delta in content[section]["delta"]]
+        content[section] = {**content[section], "mass": mass}
+    return ", ".join(f"{d:g}" for d in sorted(masses) if len(masses[d]) < len(contents))
+
+
+def counted(runs: Sequence[str]) -> str:
+    """The first run's name, and how many others there are."""
+    return runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by their kind of data set: what its meta says, but for what differs by seed."""
+    # Fields that an older version of generate.py did not write cannot tell data sets apart.
+    fields = set.intersection(*(set(run.data) for run in runs)) - {*SEEDED, *MAKING}
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        fixed = {name: run.data[name] for name in sorted(fields)}
+        groups.setdefault(json.dumps(fixed, sort_keys=True), []).append(run)
+    return groups
 
 
 def by_noise(runs: Sequence[Run]) -> dict[str, Series]:
@@ -219,65 +354,90 @@ def by_noise(runs: Sequence[Run]) -> dict[str, Series]:
     A series is a loss under one setting. Where the settings of the runs differ, the title names
     what differs. Data sets that differ in more than their seed are apart; where only that tells
     them apart, the title names the data set's files. Raises UserError if two runs have the same
-    place.
+    place, or two data sets the same title.
     """
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        fixed = {k: v for k, v in run.data.items() if k not in SEEDED}
-        groups.setdefault(json.dumps(fixed, sort_keys=True, default=str), []).append(run)
+    groups = list(by_data(runs).values())
     titles = []
-    for members in groups.values():
+    for members in groups:
         rate = float(np.mean([run.data["rate_found"] for run in members]))
         titles.append(noise_title({**members[0].data, "rate_found": rate}))
     noises: dict[str, Series] = {}
-    for title, members in zip(titles, groups.values(), strict=True):
+    for title, members in zip(titles, groups, strict=True):
         if titles.count(title) > 1:
             title = f"{title}, {common_name([run.data['name'] for run in members])}"
+        if title in noises:
+            raise UserError(
+                f"two kinds of data sets are called {title}, one of them of {members[0].name}; "
+                "name the runs of one of them only"
+            )
         noises[title] = by_series(members, differing_settings(runs))
     return noises
 
 
 def by_series(runs: Sequence[Run], differing: Sequence[str]) -> Series:
-    """series title -> seed -> run, cross-entropy first. Raises UserError for two of one place."""
+    """series title -> seed -> run, cross-entropy first, then self-distillation.
+
+    The seed is Run.key where there are several data sets. Raises UserError for two runs of one
+    place, or two data sets of one seed.
+    """
+    one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
-    order = sorted(runs, key=lambda run: (run.loss != CROSS_ENTROPY, str(run.key).zfill(9)))
-    for run in order:
+    digests: dict[int | str, Run] = {}
+    for run in sorted(runs, key=_order):
+        key = run.seed if one_data_set else run.key
         place = series.setdefault(series_title(run, differing), {})
-        if run.key in place:
+        other = place.setdefault(key, run)
+        if other is not run:
             raise UserError(
-                f"{place[run.key].name} and {run.name} have the same loss, setting and seed; name "
-                "one of them only"
+                f"{other.name} and {run.name} have the same loss, setting and seed; name one of "
+                "them only"
             )
-        place[run.key] = run
+        other = digests.setdefault(key, run)
+        if other.data["digest"] != run.data["digest"]:
+            raise UserError(
+                f"{other.name} and {run.name} have the same seed, but different data sets; name "
+                "the runs on one of them only"
+            )
     return series
 
 
+def _order(run: Run) -> tuple:
+    is_other = not run.loss.startswith(SELF_DISTILLATION)
+    place = run.loss != CROSS_ENTROPY, is_other, run.loss, run.data.get("seed", run.seed)
+    return (*place, run.seed, run.name)
+
+
 def differing_settings(runs: Sequence[Run]) -> list[str]:
-    """The settings in which runs of one loss differ, other than the seed."""
-    differing = []
-    for name in dict.fromkeys(name for run in runs for name in run.settings):
-        by_loss: dict[str, set] = {}
-        for run in runs:
-            by_loss.setdefault(run.loss, set()).add(str(run.settings.get(name)))
-        if name not in NAMED and any(len(values) > 1 for values in by_loss.values()):
-            differing.append(name)
-    return differing
+    """The settings in which the runs differ; a flag that a run does not have is one that is off."""
+    settings = [run.setting for run in runs]
+    flags = dict.fromkeys(name for setting in settings for name in setting)
+    return [name for name in flags if len({str(s.get(name) or None) for s in settings}) > 1]
 
 
 def series_title(run: Run, differing: Sequence[str]) -> str:
     """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
     words = [run.loss]
-    if {"model", "depth", "width", "ema_decay"} & set(differing):
-        words.append(run.network)
     for name in differing:
-        if name not in ("model", "depth", "width", "ema_decay"):
-            words.append(f"{name.replace('_', ' ')} {run.settings.get(name)}")
+        value = run.setting.get(name)
+        words.append(value if name == "network" else f"{name.replace('_', ' ')} {value}")
     return ", ".join(words)
 
 
+def baseline_of(series: Series, title: str) -> str | None:
+    """The title of cross-entropy under the setting of the series `title`, or None.
+
+    A setting that is None for cross-entropy belongs to the other loss.
+    """
+    setting = next(iter(series[title].values())).setting
+    for other, runs in series.items():
+        run = next(iter(runs.values()))
+        known = {name: value for name, value in run.setting.items() if value is not None}
+        same = all((setting.get(k) or None) == (value or None) for k, value in known.items())
+        if run.loss == CROSS_ENTROPY and same:
+            return other
+    return None
+
+
 def common_name(names: Sequence[str]) -> str:
-    """The common start of data sets' names: cifar10-pair40 of cifar10-pair40-seed1 and -seed2."""
-    first, last = min(names), max(names)
-    length = next((k for k, c in enumerate(first) if k >= len(last) or c != last[k]), len(first))
-    start = first[:length].rstrip("0123456789") if length < len(first) else first
-    return start.removesuffix("seed").rstrip("-") or first
+    """The data sets' name without their seeds: cifar10-pair40 of cifar10-pair40-seed1."""
+    return min(re.sub(r"-?seed\d+$", "", name) or name for name in names)

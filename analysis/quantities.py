@@ -1,0 +1,211 @@
+"""What is measured of one run, and every quantity that is compared: the one list of them.
+
+A quantity is a function of a distilled run and the cross-entropy run of its seed. Accuracies and
+gaps are percent and points, coefficients fractions (measures/parts.py), epochs count from 1.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.history import NAN, Run, shown_delta
+from analysis.statistics import at_gap, at_stop, first_epoch
+
+RATIO_DELTA = 400  # of Delta, the original's figure
+BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
+GAPS = (10, 20, 30, 40, 50, 60)  # points of the memorization gap at which curves are compared
+QUARTER = 0.25  # of a part of the labels, which every run that memorizes reaches in both bands
+DIGITS = {
+    "percent": 1,
+    "points": 1,
+    "epochs": 1,
+    "coefficient": 3,
+    "ratio": 3,
+}  # after the point, by unit
+ACCURACY, CALIBRATION = "test_accuracy", "test_calibration_error"
+RESIDUAL, TRANSITION = "one_hot_residual", "one_hot_transition"
+Of = Callable[[Run, Run], float]
+NOT_MEASURED = ("epoch", "lr", "seconds", "images_per_second")  # curves of no interest here
+# Curves of frequency.json: section, values, measure, and the delta at which tables show it.
+BAND_CURVES = {
+    "test_energy_share": ("test", "outputs", "energy_share", RATIO_DELTA),
+    "test_e_low": ("test", "outputs", "e_low", BAND_DELTA),
+    "test_e_high": ("test", "outputs", "e_high", BAND_DELTA),
+    **{
+        f"{name}_{part}_{band}": ("sample", values, f"{part}_{band}", BAND_DELTA)
+        for name, values in (("sample", "outputs"), ("one_hot", "one_hot"))
+        for part in ("clean", "transition", "residual")
+        for band in ("low", "high")
+    },
+}
+
+
+def band_curve(run: Run, section: str, values: str, measure: str, wanted: float) -> np.ndarray:
+    """A measure of frequency.json at the shown delta nearest to `wanted` (epochs,); NaN if none."""
+    unknown = np.full(len(run.history["epoch"]), NAN)
+    if run.frequency is None or measure not in run.frequency[section].get(values, {}):
+        return unknown
+    delta = shown_delta(run.frequency[section], wanted)
+    return unknown if np.isnan(delta) else run.band(section, measure, delta, values)
+
+
+def run_curve(run: Run, name: str) -> np.ndarray:
+    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured."""
+    if name == "gap":
+        return run.gap
+    if name in BAND_CURVES:
+        return band_curve(run, *BAND_CURVES[name])
+    unknown = np.full(len(run.history["epoch"]), NAN)
+    return run.history.get(name, run.memorization.get(name, unknown))
+
+
+def curve_names(runs: Iterable[Run]) -> list[str]:
+    """The names of all curves of the runs that tables average."""
+    own = [name for run in runs for name in (*run.history, *run.memorization)]
+    names = dict.fromkeys([*own, "gap", *BAND_CURVES])
+    return [name for name in names if name not in NOT_MEASURED]
+
+
+def unit_of(curve: str) -> str:
+    """The unit of a curve of `curve_names`."""
+    percent = ("accuracy", "memorized", "gap", "confidence", "calibration")
+    return "percent" if any(word in curve for word in percent) else "ratio"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of a distilled run and the cross-entropy run of its seed."""
+
+    key: str  # in results.json
+    title: str  # in tables
+    unit: str  # of DIGITS
+    of: Of  # (distilled, cross-entropy); NaN where unknown
+    is_difference: bool = True  # it has a sign, and is tested against 0
+    is_shown: bool = True  # in tables; results.json has all
+
+
+def lost(run: Run) -> float:
+    """Test accuracy at the last epoch minus that where early stopping ends the run."""
+    accuracy = run_curve(run, ACCURACY)
+    return at_stop(run, accuracy, "last") - at_stop(run, accuracy, "early")
+
+
+def head_start(run: Run) -> float:
+    """By how many epochs the right labels' high band is learned before the wrong ones' low band.
+
+    The epochs in which the softmax coefficients of the clean labels (high band) and of the
+    per-instance residual (low band) first reach QUARTER; positive if the clean labels are first.
+    """
+    right, wrong = run_curve(run, "sample_clean_high"), run_curve(run, "sample_residual_low")
+    return first_epoch(wrong, QUARTER) - first_epoch(right, QUARTER)
+
+
+def minus(curve: str, stop: str, baseline_stop: str = "") -> Of:
+    """The difference of a curve of `curve_names`, each run where a rule of STOPS ends it.
+
+    baseline_stop: the rule of the cross-entropy run, by default the same.
+    """
+    other = baseline_stop or stop
+    return lambda d, b: (
+        at_stop(d, run_curve(d, curve), stop) - at_stop(b, run_curve(b, curve), other)
+    )
+
+
+def equal_gap(curve: str, gaps: Sequence[float] = GAPS) -> Of:
+    """The difference of a curve at equal memorization gap.
+
+    The mean over those of `gaps` (points) that both runs pass; NaN if they share none.
+    """
+
+    def of(distilled: Run, baseline: Run) -> float:
+        first, second = (
+            np.array([at_gap(run, run_curve(run, curve), gap) for gap in gaps])
+            for run in (distilled, baseline)
+        )
+        known = (first - second)[~np.isnan(first - second)]
+        return float(np.mean(known)) if len(known) else NAN
+
+    return of
+
+
+REPLACE, ADD = "replace", "add"  # the primary contrasts of results/PLAN.md
+ORDER = "right labels' high band before wrong labels' low band"
+QUANTITIES = [
+    Quantity(
+        REPLACE,
+        "replace: last epoch - cross-entropy stopped early",
+        "points",
+        minus(ACCURACY, "last", "early"),
+    ),
+    Quantity(ADD, "add: both stopped early", "points", minus(ACCURACY, "early")),
+    Quantity("both_last", "both at the last epoch", "points", minus(ACCURACY, "last")),
+    Quantity("lost", "last epoch - stopped early, of distillation", "points", lambda d, b: lost(d)),
+    Quantity(
+        "baseline_lost",
+        "last epoch - stopped early, of cross-entropy",
+        "points",
+        lambda d, b: lost(b),
+    ),
+    Quantity(
+        "accuracy_at_gap", "at equal gap, mean over 10 to 60 points", "points", equal_gap(ACCURACY)
+    ),
+    *(
+        Quantity(f"accuracy_at_gap_{g}", f"at a gap of {g} points", "points", of, is_shown=False)
+        for g, of in ((g, equal_gap(ACCURACY, [g])) for g in GAPS)
+    ),
+    Quantity("gap", "memorization gap, last epoch", "points", minus("gap", "last")),
+    Quantity("residual", "one-hot residual, last epoch", "coefficient", minus(RESIDUAL, "last")),
+    Quantity(
+        "residual_at_gap", "one-hot residual, at equal gap", "coefficient", equal_gap(RESIDUAL)
+    ),
+    Quantity(
+        "transition", "one-hot transition, last epoch", "coefficient", minus(TRANSITION, "last")
+    ),
+    Quantity(
+        "transition_at_gap",
+        "one-hot transition, at equal gap",
+        "coefficient",
+        equal_gap(TRANSITION),
+    ),
+    *(
+        Quantity(f"residual_{part}", title, "coefficient", minus(f"{RESIDUAL}_{part}", "last"))
+        for part, title in (
+            ("low", "one-hot residual, low band, last epoch"),
+            ("high", "one-hot residual, high band, last epoch"),
+            ("contrast_low", "one-hot residual, images of low contrast, last epoch"),
+            ("contrast_mid", "one-hot residual, images of middle contrast, last epoch"),
+            ("contrast_high", "one-hot residual, images of high contrast, last epoch"),
+        )
+    ),
+    Quantity("head_start", f"{ORDER}, of distillation", "epochs", lambda d, b: head_start(d)),
+    Quantity(
+        "baseline_head_start", f"{ORDER}, of cross-entropy", "epochs", lambda d, b: head_start(b)
+    ),
+    *(
+        Quantity(f"{key}_{stop}", f"{title}, {where}", "ratio", minus(f"test_{curve}", stop))
+        for key, curve, title in (
+            ("delta", "energy_share", f"Delta({RATIO_DELTA})"),
+            ("e_low", "e_low", "e_low"),
+            ("e_high", "e_high", "e_high"),
+        )
+        for stop, where in (("last", "last epoch"), ("early", "both stopped early"))
+    ),
+    Quantity("calibration", "calibration error, last epoch", "points", minus(CALIBRATION, "last")),
+]
+
+
+def cell(result: dict, unit: str, sign: bool = False, n: int | None = None) -> str:
+    """Mean ± half-width of an interval, with the digits of the unit; empty without a mean.
+
+    sign: write the sign of a positive mean, too. n: the n that the caption says, if another one is
+    worth a word. With one seed there is no half-width, and n is said.
+    """
+    digits = DIGITS[unit]
+    if np.isnan(result["mean"]):
+        return ""
+    text = f"{round(result['mean'], digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+    if result["n"] == 1:
+        return f"{text} (n = 1)"
+    text += f" ± {(result['high'] - result['low']) / 2:.{digits}f}"
+    return text if result["n"] == n else f"{text} (n = {result['n']})"
