@@ -288,27 +288,38 @@ def aligned(table: Table) -> list[str]:
 
 
 def short_text(content: dict) -> list[str]:
-    """At most SHORT_LINES lines that answer the question."""
-    rows = [row for row in content["differences"] if row["quantity"] == REPLACE]
-    rows = [row for row in rows if row["loss"] == PRIMARY] or rows
-    contrasts = [contrast_line(content, row) for row in rows[:6]]
-    head, *lines = accuracy_table(content)
-    lines = aligned([[name.removesuffix(" (%)") for name in head], *lines])
-    room = SHORT_LINES - 1 - len(contrasts)
+    """At most SHORT_LINES lines that answer the question, of about 80 columns."""
+    seeds = all_seeds(content)
+    spread = f"mean ± half-width of the 95% interval, {len(seeds)} seeds"
+    compared = bool(content["differences"])
+    head = ["last", "early", "best", "memorized"] + ["replace", "add"] * compared
+    table: Table = []
+    for noise, group in content["noises"].items():
+        table.append([noise, *head])
+        for title, series in group["series"].items():
+            means = {stop: series["means"][stop]["test_accuracy"] for stop in STOPS}
+            n = len(series["seeds"])
+            cells = [cell(means["last"], "percent", n=n), cell(means["early"], "percent", n=n)]
+            single = means["best_test"]["mean"], series["means"]["last"]["sample_memorized"]["mean"]
+            cells += ["" if np.isnan(value) else f"{value:.1f}" for value in single]
+            rows = [find(content, noise, title, key) for key in (REPLACE, ADD) if compared]
+            cells += [short_contrast(row, n) for row in rows]
+            table.append([f"  {title.replace(PRIMARY, 'previous epoch')}", *cells])
+    lines = aligned(table)
+    legend = "replace: last - cross-entropy's early; add: both early; * p < 0.05 (Holm if declared)"
+    room = SHORT_LINES - 2
     if len(lines) > room:
-        lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more: add --all"]
-    return [f"test accuracy in percent, {caption(content)}", *lines, *contrasts]
+        lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
+    spread = spread if len(seeds) > 1 else "one seed"
+    return [f"test accuracy (%), {spread}", *lines, *[legend] * compared]
 
 
-def contrast_line(content: dict, replaces: dict) -> str:
-    """Does it replace early stopping, does it add to it? Of a row of the quantity REPLACE."""
-    noise, series = replaces["noise"], replaces["series"]
-    n = len(content["noises"][noise]["series"][series]["seeds"])
-    adds = find(content, noise, series, ADD)
-    return printable(
-        f"{noise}, {series}: last epoch - cross-entropy stopped early {contrast(replaces, n)}, "
-        f"both stopped early {contrast(adds, n)}"
-    )
+def short_contrast(row: dict | None, n: int) -> str:
+    """A primary contrast with a star if it differs from 0."""
+    if row is None:
+        return ""
+    p = row["p"] if np.isnan(row["p_holm"]) else row["p_holm"]
+    return cell(row, row["unit"], sign=True, n=n).replace(" (n = 1)", "") + " *" * (p < 0.05)
 
 
 def long_text(content: dict) -> list[str]:
