@@ -2,87 +2,318 @@
 
     python study.py --data shapes --train "--model small_cnn --epochs 20 --lr 0.05"
     python study.py --data cifar10 --noise pair symmetric --rate 0.2 0.4 --seeds 0 1 2
-    python study.py --loss cross-entropy "self-distillation --teacher previous-epoch"
-    python study.py --noise pair symmetric CIFAR-10_human.pt:worse_label
-    python study.py --data photos --noise labels.npy --generate "--val-size 2000" --jobs 4
+    python study.py --noise pair CIFAR-10_human.pt:worse_label --generate "--val-size 2000"
+    python study.py --loss cross-entropy "self-distillation --teacher previous-epoch" --jobs 4
     python study.py --data cifar10 --seeds 0 1 2 --list > commands.txt     for other machines
 
-A study has a data set for each noise, rate and seed, and a run for each loss on it. It skips what
-is complete and continues what was interrupted, so the same command finishes a stopped study. It
-ends with a table for each noise and rate, figures in figures/<name>-<noise><percent>/, and three
-lines on what they show if cross-entropy and one other loss were trained.
-
-With several GPUs, each run has its own GPU; on a CPU the runs share the cores. --list prints the
-training commands, one per line, for a job array or GNU parallel: see docs/many-machines.md.
+A study has a data set for each noise, rate and seed, and a run for each loss on it; its table and
+figures go to figures/<name>/. The same command finishes a stopped study, and machines that share a
+folder train each run once. With several GPUs each run has its own; on a CPU they share the cores.
 """
 
+import io
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from itertools import groupby, product
 from pathlib import Path
 
-from common.command_line import Parser, fraction, integer, run_script
-from studies.plan import Request, split_flags
-from studies.run_study import prepare, print_list, run_study
+from tqdm import tqdm
 
-LOSSES = ("cross-entropy", "self-distillation")
+import generate
+import train
+from analysis.history import PLACE
+from common.command_line import Parser, UserError, fraction, integer, printable, run_script
+from common.run_folder import read_config, read_history
+from dataset.data_file import file_digest
+from dataset.make import exists_already
+from dataset.noise import NOISES
+
 SCRIPTS = Path(__file__).resolve().parent
+UTF8 = {"PYTHONIOENCODING": "utf-8"}  # lets the scripts print every name
+LOSSES = [["cross-entropy"], ["self-distillation"]]
+# The flags of generate.py and train.py that study.py sets itself.
+RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
+RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
+RESERVED += ["--evaluate", "--help", "-h"]
+LOCKED = "is training it"  # train.py's message if another process trains the run
+HEARTBEAT, PATIENCE = 25, 15  # seconds between lines without a terminal; from SIGTERM to SIGKILL
+BAR = "{n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] {bar:5} {desc}"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--data", default="cifar10", help="cifar10, shapes, or a folder of images")
-    add(
-        "--noise",
-        nargs="+",
-        default=["pair"],
-        help="models, label files or FILE:LABELS (by default pair)",
-    )
-    add("--rate", nargs="+", type=fraction, default=[0.4], help="noise rates (by default 0.4)")
-    add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds (by default 0)")
-    add("--loss", nargs="+", default=LOSSES, help=f"by default {' '.join(LOSSES)}")
-    add("--data-seed", type=integer(0), help="one data set for all seeds (by default one per seed)")
-    add(
-        "--generate", default="", metavar="FLAGS", help="more flags of generate.py, by default none"
-    )
-    add("--train", default="", metavar="FLAGS", help="more flags of train.py, by default none")
-    add("--name", help="the study's name in file names (by default the name of the data)")
-    add("--jobs", type=integer(1), help="runs side by side (by default one per GPU, or 2 on a CPU)")
+    add("--data", default="cifar10", help="cifar10, cifar100, shapes, or a folder of images")
+    add("--noise", nargs="+", default=["pair"], help="models or FILE:LABELS, by default pair")
+    add("--rate", nargs="+", type=fraction, help="rates of the noise models, by default 0.4")
+    add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
+    add("--loss", nargs="+", type=flags, default=LOSSES, help="losses, by default of --dis=0 and 1")
+    add("--data-seed", type=integer(0), help="one data set for all seeds; by default one per seed")
+    add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
+    add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
+    add("--name", help="the study's name in file names; by default that of the data")
+    add("--jobs", type=integer(1), help="runs side by side; by default one per GPU, or 2 on a CPU")
     add("--list", action="store_true", help="only print the training commands, one per line")
-    return parser.parse_args(join_flags(sys.argv[1:] if argv is None else argv))
+    # As --train=FLAGS: argparse would take FLAGS, which begin with a dash, for flags of its own.
+    words = list(sys.argv[1:] if argv is None else argv)
+    for k in reversed(range(len(words) - 1)):
+        if words[k] in ("--generate", "--train"):
+            words[k : k + 2] = [f"{words[k]}={words[k + 1]}"]
+    args = parser.parse_args(words)
+    args.name = args.name or Path(args.data).resolve().name
+    if not re.fullmatch(r"[\w+-][\w.+-]*", args.name):
+        parser.error(f"--name {args.name!r}: use letters, digits and . _ + - only")
+    return args
 
 
-def join_flags(argv: Sequence[str]) -> list[str]:
-    """argv with `--train FLAGS` as one word: argparse would take FLAGS for flags of study.py."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--train", "--generate"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
+def flags(text: str) -> list[str]:
+    """A type for flags of the other scripts in quotes, split as a shell does."""
+    words = shlex.split(text)
+    for name in {word.split("=")[0] for word in words}.intersection(RESERVED):
+        raise ArgumentTypeError(f"study.py sets {name} itself; leave it out: study.py --help")
     return words
 
 
-def work(args: Namespace) -> int:
-    request = Request(
-        data=args.data,
-        name=args.name or Path(args.data).resolve().name,
-        noises=tuple(args.noise),
-        rates=tuple(args.rate),
-        seeds=tuple(args.seeds),
-        losses=tuple(args.loss),
-        generate=split_flags("--generate", args.generate),
-        train=split_flags("--train", args.train),
-        data_seed=args.data_seed,
-    )
-    study = prepare(request, SCRIPTS)
-    return print_list(study) if args.list else run_study(study, args.jobs)
+@dataclass
+class Run:
+    """A run of the study: what it is, how it is made, and how far it is."""
+
+    name: str  # <noise>/<run>, for the user
+    line: str  # of shell: makes the data set if it is missing, and trains
+    data: Namespace  # what generate.py makes of its flags
+    settings: train.RunSettings
+    complete: bool = False
+    process: subprocess.Popen | None = None
+    elsewhere: bool = False  # another process trains it
+
+    def records(self) -> list[dict]:
+        """The epochs on disk."""
+        with suppress(UserError):
+            return read_history(self.settings.folder)[0]
+        return []
+
+    def done(self) -> int:
+        return self.settings.epochs if self.complete else len(self.records())
+
+    def __str__(self) -> str:
+        if not (records := self.records()):
+            return self.name
+        test = f"test {records[-1]['test_accuracy']:.1f}%"
+        return f"{len(records)}/{self.settings.epochs} {test} {self.name}"
+
+
+def plan(args: Namespace) -> list[Run]:
+    """The runs. Raises UserError for a wrong flag, in the words of the script that refuses it."""
+    runs: dict[str, Run] = {}
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    for (noise, words), seed, loss in product(noises(args), args.seeds, args.loss):
+        data_seed = str(seed if args.data_seed is None else args.data_seed)
+        data = f"data/{args.name}-{noise}-seed{data_seed}.npz"
+        make = ["generate.py", "--dataset", args.data, *words, *args.generate]
+        make += ["--seed", data_seed, "--out", data, "--if-missing"]
+        run = f"{file_name(loss)}-seed{seed}"
+        learn = ["train.py", "--loss", *loss, *args.train, "--seed", str(seed)]
+        learn += ["--data", data, "--run", run, "--resume", "auto"]
+        if (name := f"{noise}/{run}") in runs:
+            raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
+        lines = [[python, os.path.relpath(SCRIPTS / w[0]), *w[1:]] for w in (make, learn)]
+        line = " && ".join(map(shlex.join, lines))
+        runs[name] = Run(name, line, parsed(make), parsed(learn).settings)
+    return list(runs.values())
+
+
+def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """For each noise and rate its name in files, such as pair40, and the flags of generate.py."""
+    models = [noise for noise in args.noise if noise in NOISES and noise != "none"]
+    if args.rate and not models:
+        raise UserError("--rate: none of the noises has a rate; leave it out")
+    for noise in args.noise:
+        file, _, labels = noise.rpartition(":")
+        if noise in models:
+            for rate in args.rate or [0.4]:
+                yield f"{noise}{100 * rate:g}", ["--noise", noise, "--rate", str(rate)]
+        elif file and "/" not in labels:
+            yield file_name([Path(file).stem, labels]), ["--noise", file, "--labels", labels]
+        else:
+            yield file_name([Path(noise).stem]), ["--noise", noise]
+
+
+def file_name(words: Sequence[str]) -> str:
+    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft.
+
+    A flag's name is left out if its value is a word, which is clear by itself.
+    """
+    text = re.sub(r"--([a-z-]+)[ =](?!--|[A-Za-z])", r"\1", " ".join(words))
+    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)
+    return re.sub(r"[^\w.+-]", "-", text.replace(" --", " "))
+
+
+def parsed(command: Sequence[str]) -> Namespace:
+    """What the script makes of its flags. Raises UserError with the script's own line."""
+    script = {"generate.py": generate, "train.py": train}[command[0]]
+    with redirect_stderr(io.StringIO()) as errors, suppress(SystemExit):
+        return script.parse_args(command[1:])
+    raise UserError(f"{command[0]}: {errors.getvalue().strip().partition('error: ')[2]}")
+
+
+def check_existing(runs: Sequence[Run]) -> None:
+    """Find the complete runs. Raises UserError if something was made with other settings."""
+    exists: dict[Path, bool] = {}
+    for run in runs:
+        data, folder = run.data.out, run.settings.folder
+        try:
+            exists[data] = exists.get(data) or exists_already(data, run.data.settings)
+        except UserError as error:
+            raise UserError(str(error).replace("--out", "--name")) from None
+        if (folder / "config.json").exists() and (difference := differs(run.settings)):
+            raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
+        run.complete = exists[data] and len(run.records()) >= run.settings.epochs
+
+
+def differs(settings: train.RunSettings) -> str:
+    """How the run on disk differs from these settings; empty if it does not."""
+    config = read_config(settings.folder)
+    if settings.data.exists() and config["data"]["digest"] != file_digest(settings.data):
+        return "another data set"
+    for name, value in vars(settings).items():
+        found = config["flags"].get(name, getattr(type(settings), name))  # or its default
+        if found != value and (name not in PLACE or (name == "amp" and value is not None)):
+            return f"{name} = {found}, not {value}"
+    return ""
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that torch can use, as CUDA_VISIBLE_DEVICES names them."""
+    # In a child, as torch takes memory; in the scripts' folder, since `-c` imports from its folder.
+    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    done = subprocess.run(words, cwd=SCRIPTS, capture_output=True, text=True)
+    count = 0 if done.returncode else int(done.stdout.split()[-1])
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return named.split(",")[:count]
+
+
+def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """For each run side by side its environment: a GPU, if there are several, and threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = jobs or len(gpus) or min(2, cores)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
+    devices = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else [{}]
+    return [threads | devices[k % len(devices)] for k in range(jobs)]
+
+
+def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
+    """Train the runs, one in each slot at a time; returns a line for each that failed."""
+    terminal, free = sys.stdout.isatty(), list(slots)  # as many as the pool has threads
+    place = {"file": sys.stdout} if terminal else {"file": io.StringIO(), "ncols": 79}
+    place |= {"bar_format": BAR, "ascii": " .-=#", "dynamic_ncols": terminal, "leave": False}
+    total, done = sum(run.settings.epochs for run in runs), sum(run.done() for run in runs)
+    left, jobs, errors = [run for run in runs if not run.complete], [], []
+    with tqdm(total=total, initial=done, **place) as bar, ThreadPoolExecutor(len(slots)) as pool:
+        try:
+            while left:
+                jobs = [pool.submit(train_one, run, free) for run in left]
+                while wait(jobs, 1 if terminal else HEARTBEAT).not_done:
+                    show(bar, runs)
+                errors += [line for job in jobs if (line := job.result())]
+                left = [run for run in left if run.elsewhere]
+                time.sleep(HEARTBEAT if left else 0)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                for process in [run.process for run in runs if run.process]:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, number)
+                wait([job for job in jobs if job.running()], PATIENCE)
+            raise
+    return errors
+
+
+def show(bar: tqdm, runs: Sequence[Run]) -> None:
+    """Show the epochs on disk, and the runs that are trained: in turn, if not all have room."""
+    shown = [str(run) for run in runs if run.process or run.elsewhere]
+    first = int(time.monotonic() / 7) % max(1, len(shown))
+    bar.n = sum(run.done() for run in runs)
+    bar.set_description_str(", ".join(shown[first:] + shown[:first]))
+    if bar.fp is not sys.stdout:
+        print(bar)
+
+
+def train_one(run: Run, free: list[dict[str, str]]) -> str:
+    """Make a run in a free slot; returns a line if it has failed."""
+    slot, start = free.pop(0), time.monotonic()
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    options |= {"encoding": "utf-8", "errors": "replace", "env": {**os.environ, **UTF8, **slot}}
+    # In a session of its own, so that Ctrl-C reaches it from train_all only.
+    run.process = subprocess.Popen(run.line, shell=True, start_new_session=True, **options)
+    output = run.process.communicate()[0].strip()
+    status, run.process = run.process.returncode, None
+    free.append(slot)
+    last = re.sub(r"--run\b", "--name", output.rpartition("\n")[2]) or f"exit status {status}"
+    run.complete, run.elsewhere = not status, status == 2 and LOCKED in last
+    took = tqdm.format_interval(time.monotonic() - start)
+    how = "failed" if status > 0 else "stopped"  # by train_all
+    line = f"{how}: {run.settings.folder}: {last}" if status else f"done in {took}: {run}"
+    line = f"waiting: another process is training {run.name}" if run.elsewhere else line
+    if "Traceback" in output:
+        tqdm.write(output)
+    tqdm.write(printable(line))
+    return line if status and not run.elsewhere else ""
+
+
+def report(name: str, runs: Sequence[Run]) -> list[str]:
+    """Measure, collect and draw complete runs; returns a line for each script that failed."""
+    figures, folders = f"figures/{name}", {run.name: str(run.settings.folder) for run in runs}
+    settings = groupby(folders, lambda name: name.split("/")[0])
+    calls = [["frequency.py", *(folders[name] for name in names)] for _, names in settings]
+    calls.append(["collect_history.py", *folders.values(), "--out", f"{figures}/history.json"])
+    calls.append(["plot.py", f"{figures}/history.json", "--out", figures])
+    errors = []
+    for script, *words in calls:
+        command = [sys.executable, str(SCRIPTS / script), *words]
+        if subprocess.run(command, env={**os.environ, **UTF8}).returncode:
+            errors.append(f"{script} {words[0]} ... failed: see above")
+            if script == "collect_history.py":
+                break  # the figures would be those of an earlier call
+    return errors
+
+
+def run_study(args: Namespace) -> int:
+    """Make what is missing of the study; returns the exit status, 1 if something has failed."""
+    sys.stdout.reconfigure(line_buffering=True)  # also where it is a file
+    runs = plan(args)
+    if args.list:
+        print(*(run.line for run in runs), sep="\n")
+        return 0
+    check_existing(runs)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    gpus = [] if all(run.settings.device == "cpu" for run in runs) else visible_gpus()
+    slots, done = make_slots(args.jobs, gpus), sum(run.complete for run in runs)
+    print(f"{done} of {len(runs)} runs complete; {len(slots)} at a time; {len(gpus)} GPUs found")
+    errors = train_all(runs, slots)
+    complete = [run for run in runs if run.complete]
+    errors += report(args.name, complete) if complete else []
+    for line in errors:
+        print(f"study.py: {line}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return run_script("study.py", lambda: work(args), "run the same command to go on")
+    return run_script("study.py", lambda: run_study(args), "run the same command to go on")
 
 
 if __name__ == "__main__":
