@@ -32,7 +32,6 @@ from tqdm import tqdm
 
 import generate
 import train
-from analysis.history import PLACE
 from common.command_line import Parser, UserError, fraction, integer, printable, run_script
 from common.run_folder import read_config, read_history
 from dataset.data_file import file_digest
@@ -186,9 +185,9 @@ def differs(settings: train.RunSettings) -> str:
     config = read_config(settings.folder)
     if settings.data.exists() and config["data"]["digest"] != file_digest(settings.data):
         return "another data set"
-    for name, value in vars(settings).items():
-        found = config["flags"].get(name, getattr(type(settings), name))  # or its default
-        if found != value and (name not in PLACE or (name == "amp" and value is not None)):
+    for name, value in settings.fixed.items():
+        found = config["flags"].get(name)
+        if found != value and not (name == "amp" and value is None):  # train.py then chooses
             return f"{name} = {found}, not {value}"
     return ""
 
