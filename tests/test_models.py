@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import models
-from common.errors import UserError
+from common.command_line import UserError
 from models.shake_resnet import Block, Shake, Skip, draw_coefficients, shake_resnet
 from models.small_cnn import small_cnn
 
@@ -43,9 +43,9 @@ def test_layers_of_the_small_cnn():
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_every_network_of_the_dict_is_built_and_has_a_name(name):
-    model = models.MODELS[name](7, 8, 4)
-    assert model(torch.randn(3, 3, 8, 8)).shape == (3, 7)
-    assert models.network_name(name, 8, 4) == {"shake_resnet": "shake8-2x4d"}.get(name, name)
+    model = models.MODELS[name](7, (8, 12), 8, 4)
+    assert model(torch.randn(3, 3, 8, 12)).shape == (3, 7)
+    assert models.network_title(name, 8, 4) == {"shake_resnet": "shake8-2x4d"}.get(name, name)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,8 @@ def test_every_network_of_the_dict_is_built_and_has_a_name(name):
         (0, 32, "--depth 0 "),
         (26, 30, "--width 30 is not a multiple of 4"),
         (26, 0, "--width 0 "),
+        (1208, 32, "--depth 1208 "),
+        (26, 1028, "--width 1028 "),
     ],
 )
 def test_impossible_sizes_are_refused(depth, width, words):
@@ -66,12 +68,14 @@ def test_impossible_sizes_are_refused(depth, width, words):
 
 @pytest.mark.parametrize(
     ("name", "height", "width"),
-    [("small_cnn", 7, 8), ("small_cnn", 8, 7), ("shake_resnet", 10, 8), ("shake_resnet", 8, 10)],
+    [
+        *(("small_cnn", 7, 8), ("small_cnn", 8, 7)),
+        *(("shake_resnet", 10, 8), ("shake_resnet", 8, 10), ("shake_resnet", 4, 8)),
+    ],
 )
 def test_images_of_impossible_sizes_are_refused(name, height, width):
-    models.check_images(name, 8, 8)
     with pytest.raises(UserError, match=f"images of {width}x{height} pixels; --model {name} needs"):
-        models.check_images(name, height, width)
+        models.MODELS[name](7, (height, width), 8, 4)
 
 
 def test_coefficients_forward_and_backward():
@@ -207,7 +211,7 @@ def test_strided_skip_equals_selected_pixels_to_the_bit(channels, stride):
 @pytest.mark.parametrize("name", models.MODELS)
 def test_head_computes_in_float32_under_autocast(name):
     torch.manual_seed(0)
-    model = models.MODELS[name](7, 8, 4).eval()  # no shake
+    model = models.MODELS[name](7, (12, 12), 8, 4).eval()  # no shake
     images = torch.randn(16, 3, 12, 12)
     features = []
     model.linear.register_forward_hook(lambda module, inputs, output: features.append(inputs[0]))
@@ -235,7 +239,7 @@ NAMES = {
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_names_are_those_of_earlier_checkpoints(name):
-    model = models.MODELS[name](7, 8, 4)
+    model = models.MODELS[name](7, (8, 8), 8, 4)
     assert set(NAMES[name].split()) <= set(model.state_dict())
     assert len(model.state_dict()) == {"small_cnn": 22, "shake_resnet": 101}[name]
 
