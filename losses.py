@@ -99,7 +99,7 @@ class CrossEntropy:
         the loss remembers of each training image from the epoch before, (images, ...), or None; a
         checkpoint keeps it.
         """
-        self.images, self.all_reduce = images, all_reduce
+        self.images, self.all_reduce, self.agreement = images, all_reduce, None
         self.previous: Tensor | None = None
         self.current: Tensor | None = None
 

@@ -213,10 +213,10 @@ def explained(error: OSError) -> UserError:
 def _prepare_streams() -> None:
     """Let every name be printed on every terminal, and nothing be printed where none is open."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell, as in `>&-`
+        if getattr(sys, name) is None:  # closed by the shell, as in `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 

@@ -339,7 +339,7 @@ def _map_outputs(path: Path) -> np.ndarray:
         raise UserError(f"{path}: no such file; {AGAIN}") from None
     whole = min(epochs, present)
     if not whole:
-        return np.empty((0, *shape), np.float32)
+        return np.empty((0, 0, 0), np.float32)
     return np.memmap(path, np.float32, "r", start, (whole, *shape))
 
 
@@ -360,7 +360,8 @@ def _read_header(path: Path, file) -> tuple[tuple[int, ...], int]:
         if isinstance(error, OSError) and not isinstance(error, EOFError) and error.errno:
             raise
         raise UserError(f"{path}: damaged header; {AGAIN}") from error
-    if len(shape) != 3 or dtype != np.float32 or fortran or min(shape[1:]) < 1:
+    counts = all(type(length) is int and length >= 0 for length in shape) and all(shape[1:])
+    if len(shape) != 3 or not counts or dtype != np.float32 or fortran:
         raise UserError(f"{path}: {dtype} {shape}, not outputs of epochs; {AGAIN}")
     return shape, file.tell()
 
