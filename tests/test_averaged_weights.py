@@ -15,7 +15,15 @@ from training.epoch import evaluate, train_epoch
 from training.run import load_network, make_trained
 from training.settings import RunSettings
 
-FLAGS = [*SMALL_RUN, "--dis=1", "--teacher=previous-epoch", "--epochs=2"]
+FLAGS = [
+    *SMALL_RUN,
+    "--model=shake_resnet",
+    "--depth=8",
+    "--width=4",
+    "--dis=1",
+    "--teacher=previous-epoch",
+    "--epochs=2",
+]
 
 
 def test_the_average_against_a_slow_loop_in_float64():
@@ -56,7 +64,7 @@ def test_the_average_is_evaluated_and_kept_and_training_does_not_see_it(workplac
     assert script("train", *FLAGS, "--ema-decay=0.9", "--run=ema")[0] == 0
     assert script("train", *FLAGS, "--run=plain")[0] == 0
     run, plain = Path("runs/small/ema"), Path("runs/small/plain")
-    assert read_config(run)["network"] == "small_cnn, averaged weights, decay 0.9"
+    assert read_config(run)["network"] == "shake8-2x4d, averaged weights, decay 0.9"
     content, other = checkpoint.read(run), checkpoint.read(plain)
     for part in ("model", "optimizer", "previous"):
         assert equal(content[part], other[part])
@@ -68,7 +76,9 @@ def test_the_average_is_evaluated_and_kept_and_training_does_not_see_it(workplac
         assert not np.array_equal(read_outputs(run, name), read_outputs(plain, name))
     model, epoch = load_network(run, dataset, torch.device("cpu"))
     outputs = evaluate(model, torch.from_numpy(dataset.test_images))
-    assert epoch == 2 and torch.equal(outputs, torch.from_numpy(read_outputs(run, LOGITS[0])[-1].copy()))
+    assert epoch == 2 and torch.equal(
+        outputs, torch.from_numpy(read_outputs(run, LOGITS[0])[-1].copy())
+    )
     accuracy = history(run)[-1]["test_accuracy"]
     assert f"test accuracy {accuracy:.2f}%" in script("train", "--evaluate", run)[1]
 

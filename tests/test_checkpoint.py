@@ -134,7 +134,7 @@ def test_flipped_bit_is_noticed_or_changes_nothing(run):
     path = run / "checkpoint.pt"
     raw, good = path.read_bytes(), checkpoint.read(run)
     draw, refused = random.Random(0), 0
-    for place in draw.sample(range(len(raw)), 250):
+    for place in draw.sample(range(len(raw)), 100):
         flipped = bytearray(raw)
         flipped[place] ^= 1 << draw.randrange(8)
         path.write_bytes(flipped)
@@ -142,7 +142,7 @@ def test_flipped_bit_is_noticed_or_changes_nothing(run):
             assert equal(checkpoint.read(run), good)
         except UserError:
             refused += 1
-    assert refused > 25
+    assert refused > 10
 
 
 def without(content, *path):
@@ -170,7 +170,7 @@ def test_checkpoint_of_another_network_is_refused(run, change):
     content = checkpoint.read(run)
     OTHER[change](content)
     (run / "checkpoint.pt").write_bytes(saved(content))
-    with pytest.raises(UserError, match="is of another network; .*--run"):
+    with pytest.raises(UserError, match=r"is of another network; .*--run"):
         checkpoint.load(run, trained(width=6 if change == "of another width" else 5), SETTINGS, CPU)
 
 

@@ -119,7 +119,9 @@ ENDS = [
 ]
 
 
-@pytest.mark.parametrize(("work", "status", "line"), ENDS, ids=[end[2] or str(end[1]) for end in ENDS])
+@pytest.mark.parametrize(
+    ("work", "status", "line"), ENDS, ids=[end[2] or str(end[1]) for end in ENDS]
+)
 def test_how_a_script_ends(capsys, work, status, line):
     assert run_script("s.py", work, "use --resume") == status
     out, err = capsys.readouterr()

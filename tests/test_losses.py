@@ -1,4 +1,4 @@
-"""losses.py: formulas against float64 references and by hand, memory, names, a loss that is added."""
+"""losses.py: formulas against float64 loops and by hand, memory, names, a loss that is added."""
 
 import math
 from dataclasses import dataclass, fields
@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 from helpers import SMALL_RUN, history
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from slow_losses import SlowLoss
 
 import train
@@ -22,7 +20,6 @@ from losses import (
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
     SelfDistillation,
-    cross_entropy,
     flag,
     mixed_cross_entropy,
 )
@@ -86,37 +83,6 @@ def test_three_epochs_against_loops_in_float64(loss, dtype):
             np.testing.assert_allclose(kept.numpy(), expected, rtol=0, atol=tolerance)
 
 
-@given(st.integers(1, 40), st.integers(2, 12), st.integers(0, 10**6), st.floats(0.01, 30))
-@settings(max_examples=40)
-def test_self_distillation_at_any_scale(count, classes, seed, scale):
-    random = np.random.default_rng(seed)
-    logits = (scale * random.standard_normal((count, classes))).astype(np.float32)
-    labels, index = random.integers(0, classes, count), np.arange(count)
-    z, loss = torch.from_numpy(logits).requires_grad_(), begun(SelfDistillation())
-    objective = loss(z, torch.from_numpy(labels), torch.from_numpy(index))
-    objective.backward()
-    expected, gradient, agreement = SlowLoss(loss)(logits.astype(float), labels, index)
-    assert objective.item() == pytest.approx(expected, rel=2e-5, abs=1e-6)
-    assert loss.agreement.item() == pytest.approx(agreement, rel=1e-6)
-    np.testing.assert_allclose(z.grad.numpy(), gradient, atol=1e-6)
-
-
-@variants
-def test_gradients_are_those_of_fixed_targets(loss):
-    # Finite differences see no gradient through a target or an agreement.
-    torch.manual_seed(1)
-    logits = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
-    labels, index = torch.tensor([0, 1, 2, 0, 1, 2]), torch.arange(6)
-    begun(loss, 6)
-    loss(logits.detach() * 2, labels, index)
-    loss.end_epoch()
-    if isinstance(loss, SelfDistillation) and loss.soft and loss.teacher == "batch":
-        return  # its target moves with the logits, and has no gradient by definition
-    if isinstance(loss, EarlyLearningRegularization):
-        return  # likewise; the loops above have its gradient
-    assert torch.autograd.gradcheck(lambda z: loss(z, labels, index), logits)
-
-
 # By hand: softmax rows (3/4, 1/4) and (1/4, 3/4), both labels 0.
 LOGITS = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
 LABELS, INDEX = torch.tensor([0, 0]), torch.tensor([0, 1])
@@ -145,22 +111,12 @@ def test_cases_by_hand(loss, expected, agreement):
     assert (loss.agreement if agreement is None else loss.agreement.item()) == agreement
 
 
-def test_mixed_cross_entropy_is_label_smoothing_and_the_originals_divergence():
+def test_a_uniform_prediction_is_label_smoothing():
     torch.manual_seed(0)
-    logits, labels = torch.randn(9, 5, dtype=torch.float64), torch.randint(5, (9,))
-    logits.requires_grad_()
+    logits, labels = torch.randn(9, 5), torch.randint(5, (9,))
     smoothed = mixed_cross_entropy(logits, labels, torch.full((9, 5), 0.2), 0.3)
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.3)
     torch.testing.assert_close(smoothed, expected)
-    loss = begun(SelfDistillation())
-    objective = loss(logits, labels, torch.arange(9))
-    target = torch.zeros(9, 5, dtype=torch.float64)
-    for i in range(9):
-        target[i, labels[i]] += 1 - loss.agreement
-        target[i, logits[i].argmax()] += loss.agreement
-    divergence = torch.nn.functional.kl_div(logits.log_softmax(1), target, reduction="batchmean")
-    gradients = [torch.autograd.grad(v, logits)[0] for v in (objective, divergence)]
-    torch.testing.assert_close(*gradients)
 
 
 def test_probabilities_near_0_and_1_stay_finite():
@@ -236,7 +192,9 @@ def test_titles_and_slugs_have_what_is_not_default(loss):
     for each in changed:
         value = getattr(loss, each.name)
         word = each.name if value is True else f"{value:g}" if value != str(value) else value
-        assert word.replace("-", " ") in loss.title.replace("-", " ").replace("label smoothing", "uniform")
+        assert word.replace("-", " ") in loss.title.replace("-", " ").replace(
+            "label smoothing", "uniform"
+        )
         assert word in loss.slug
     same = [other for other in VARIANTS if (other.slug, other.title) == (loss.slug, loss.title)]
     assert same == [loss] and " " not in loss.slug
@@ -282,13 +240,3 @@ def test_a_loss_that_is_added_is_known_everywhere(workplace, script, monkeypatch
     assert "focus = 3.0, not 4.0" in message
     assert "--focus belongs to --loss focal" in refused("train", *SMALL_RUN, "--focus=3")
     assert Path(run, "checkpoint.pt").exists()
-
-
-def test_cross_entropy_against_scipy():
-    from scipy.special import log_softmax
-
-    random = np.random.default_rng(0)
-    logits, labels = random.standard_normal((50, 10)).astype("f"), random.integers(0, 10, 50)
-    expected = -log_softmax(logits.astype(float), axis=1)[np.arange(50), labels].mean()
-    loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels))
-    assert loss.item() == pytest.approx(expected, rel=1e-6)

@@ -4,7 +4,6 @@ import contextlib
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import models
@@ -19,7 +18,8 @@ def parameters(model):
 
 @pytest.mark.parametrize(("width", "count"), [(32, 2_923_162), (64, 11_653_978), (96, 26_192_922)])
 def test_parameter_counts_are_the_published_ones(width, count):
-    assert parameters(shake_resnet(width=width)) == count
+    with torch.device("meta"):
+        assert parameters(shake_resnet(width=width)) == count
 
 
 def test_depth_counts_the_layers_on_one_path():
@@ -128,17 +128,6 @@ def test_coefficients_are_uniform_and_independent_for_each_image():
     assert abs(torch.corrcoef(torch.stack((alpha, again)))[0, 1]) < 0.08
 
 
-def test_forward_and_backward_coefficients_are_independent():
-    block, value = make_shown_block()
-    x = torch.zeros(1, 4, 2, 2)
-    pairs = []
-    for _ in range(500):
-        out = block(x)
-        (gradient,) = torch.autograd.grad(out.sum(), value)
-        pairs.append((out[0, 0, 0, 0].item(), gradient.item() / 16))
-    assert abs(torch.corrcoef(torch.tensor(pairs).T)[0, 1]) < 0.2
-
-
 def test_blocks_draw_independently_what_a_generator_draws_in_their_order():
     model, x = shake_resnet(14, 4).train(), torch.zeros(50, 16, 8, 8)
     given = []
@@ -179,33 +168,6 @@ def test_skip_is_two_paths_one_shifted_by_a_pixel():
                 expected[0, 2 * path : 2 * path + 2, row, column] = conv.weight[:, :, 0, 0] @ pixel
     torch.testing.assert_close(skip(x), expected / (1 + skip.norm.eps) ** 0.5)
     assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
-
-
-def sliced_skip(skip, x, stride):
-    """Skip with selected pixels instead of strided convolutions, as checkpoints were trained."""
-    x = F.relu(x)
-    shifted = F.pad(x, (-1, 1, -1, 1))
-    path1, path2 = (
-        F.conv2d(pixels[:, :, ::stride, ::stride], conv.weight)
-        for pixels, conv in ((x, skip.conv1), (shifted, skip.conv2))
-    )
-    return skip.norm(torch.cat((path1, path2), dim=1))
-
-
-@pytest.mark.parametrize(("channels", "stride"), [(16, 1), (32, 2)])
-def test_strided_skip_equals_selected_pixels_to_the_bit(channels, stride):
-    skip = Skip(channels, 64, stride).double().to(memory_format=torch.channels_last)
-    assert set(skip.state_dict()) >= {"conv1.weight", "conv2.weight", "norm.weight"}
-    x = torch.randn(5, channels, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
-    x.requires_grad_()
-    inputs, results = (x, *skip.parameters()), []
-    for out in (skip(x), sliced_skip(skip, x, stride)):
-        torch.manual_seed(0)
-        results.append((out, *torch.autograd.grad(out, inputs, torch.randn_like(out))))
-    for strided, selected in zip(*results, strict=True):
-        assert torch.equal(strided, selected)
-    # The gradient does not leave the layout of the images.
-    assert results[0][1].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", models.MODELS)

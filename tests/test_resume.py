@@ -60,24 +60,29 @@ def stop_at(patch, module, name, number, after=False):
 
 
 @pytest.fixture(scope="module")
-def whole_runs(tmp_path_factory):
-    """A folder with data/small.npz and a run of each variant that never stopped, by its name."""
+def whole_folder(tmp_path_factory):
+    """A folder with data/small.npz, for runs that never stop."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_dataset(folder / "data/small.npz", make_dataset(val=20))
-        for name, flags in VARIANTS.items():
-            assert train.main([*FLAGS, *flags, f"--run={name}"]) == 0
+    write_dataset(folder / "data/small.npz", make_dataset(val=20))
     return folder
 
 
 @pytest.fixture
-def whole(whole_runs, tmp_path, monkeypatch):
-    """An empty folder with the same data set; the folder of the runs that never stopped."""
+def whole(whole_folder, tmp_path, monkeypatch):
+    """The folder of a variant's run that never stopped, in a working folder without it."""
+
+    def train_once(variant):
+        run = whole_folder / "runs/small" / variant
+        if not run.exists():
+            monkeypatch.chdir(whole_folder)
+            assert train.main([*FLAGS, *VARIANTS[variant], f"--run={variant}"]) == 0
+            monkeypatch.chdir(tmp_path)
+        return run
+
     monkeypatch.chdir(tmp_path)
     Path("data").mkdir()
-    Path("data/small.npz").symlink_to(whole_runs / "data/small.npz")
-    return whole_runs / "runs/small"
+    Path("data/small.npz").symlink_to(whole_folder / "data/small.npz")
+    return train_once
 
 
 # Before an epoch's first byte is written, between its writes, and after the last: module, function,
@@ -89,18 +94,19 @@ PLACES = {
     "before the checkpoint": (checkpoint, "save", 1, 1),
     "after the checkpoint": (checkpoint, "save", 1, 1),
 }
+QUICK = ("averaged", "elr")
 STOPS = [
     pytest.param(
         variant,
         place,
         epoch,
-        marks=[SLOW] * (epoch != 2 or place not in ("before the checkpoint", "after the checkpoint")),
+        marks=[SLOW] * ((place, epoch) != ("before the checkpoint", 2) or variant not in QUICK),
         id=f"{variant}, {place}, {epoch}",
     )
     for variant in VARIANTS
     for place in PLACES
     for epoch in (1, 2, 3)
-    if variant in ("batch", "averaged") or epoch == 2
+    if variant in QUICK or (epoch == 2 and place.endswith("checkpoint"))
 ]
 
 
@@ -117,12 +123,18 @@ def test_stopping_and_resuming_equals_never_having_stopped(whole, script, varian
     assert checkpoint.read(STOPPED)["epoch"] == done
     status, out, _ = script("train", *flags, "--resume" if epoch == 2 else "--resume=auto")
     assert status == 0 and (f"from epoch {done + 1}\n" in out or done == 3)
-    assert_equal_runs(STOPPED, whole / variant, 3)
+    assert_equal_runs(STOPPED, whole(variant), 3)
 
 
 # The steps of a start: before or after each of them it may end.
 STARTS = [
-    pytest.param(module, name, after, id=f"{'after' if after else 'before'} {name}")
+    pytest.param(
+        module,
+        name,
+        after,
+        marks=[SLOW] * (name != "save"),
+        id=f"{'after' if after else 'before'} {name}",
+    )
     for module, name in (
         (checkpoint, "save"),
         (run_folder, "remove_files"),
@@ -133,7 +145,9 @@ STARTS = [
 ]
 
 
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+@pytest.mark.parametrize(
+    "overwrite", [pytest.param(False, marks=SLOW), True], ids=["new", "overwrite"]
+)
 @pytest.mark.parametrize(("module", "name", "after"), STARTS)
 def test_a_run_that_is_stopped_while_it_starts(whole, script, module, name, after, overwrite):
     flags = [*FLAGS, *VARIANTS["batch"], "--run=stopped"]
@@ -153,9 +167,9 @@ def test_a_run_that_is_stopped_while_it_starts(whole, script, module, name, afte
         # Whether the run exists says which of the two works.
         exists = (STOPPED / "config.json").exists()
         assert script("train", *flags, *["--resume"] * exists)[0] == 0
-    assert_equal_runs(STOPPED, whole / "batch", 3)
+    assert_equal_runs(STOPPED, whole("batch"), 3)
     # Nothing is left of the old run.
-    config, expected = (run_folder.read_config(run) for run in (STOPPED, whole / "batch"))
+    config, expected = (run_folder.read_config(run) for run in (STOPPED, whole("batch")))
     for name in ("run", "resume", "overwrite"):
         assert config["flags"].pop(name) is not None or name == "run"
         expected["flags"].pop(name)
@@ -275,6 +289,7 @@ def test_resuming_on_other_data_is_refused(study, refused):
     assert "another data set" in refused("train", *COMPLETE, "--resume")
 
 
+@SLOW
 def test_a_lost_file_of_outputs_never_shifts_the_epochs(whole, script, refused):
     flags = [*FLAGS, *VARIANTS["batch"], "--run=stopped"]
     with pytest.MonkeyPatch.context() as patch:
@@ -286,7 +301,7 @@ def test_a_lost_file_of_outputs_never_shifts_the_epochs(whole, script, refused):
     assert status == 2 and "logits.npy: no such file" in err
     (STOPPED / "logits.npy").write_bytes(kept)
     assert script("train", *flags, "--resume")[0] == 0
-    assert_equal_runs(STOPPED, whole / "batch", 3)
+    assert_equal_runs(STOPPED, whole("batch"), 3)
 
 
 # In processes of their own
