@@ -75,18 +75,22 @@ class CrossEntropy:
     @property
     def title(self) -> str:
         """What figures and tables call the loss: its name, and the flags that are not default."""
-        return ", ".join([self.full_name, *(f"{k} {v:g}" for k, v in self.changed().items())])
+        return ", ".join([self.full_name, *(f"{k} {v}" for k, v in self.changed().items())])
 
     @property
     def slug(self) -> str:
         """The loss in the name of a run."""
         name = {"cross-entropy": "dis0"}.get(self.name, self.name)
-        return "-".join([name, *(f"{k}{v:g}" for k, v in self.changed().items())])
+        return "-".join([name, *(f"{k}{v}" for k, v in self.changed().items())])
 
-    def changed(self) -> dict[str, object]:
-        """The flags that differ from their defaults."""
-        defaults = flags_of(type(self))
-        return {k: getattr(self, k) for k in defaults if getattr(self, k) != defaults[k]}
+    def changed(self) -> dict[str, str]:
+        """The flags that differ from their defaults, as text."""
+        values = {k: (getattr(self, k), default) for k, default in flags_of(type(self)).items()}
+        return {
+            k: f"{value:g}" if isinstance(value, int | float) else str(value)
+            for k, (value, default) in values.items()
+            if value != default
+        }
 
     def start(self, images: int, all_reduce: Callable[[Tensor], Tensor] = lambda sum: sum) -> None:
         """Begin a training of this many images.
@@ -95,7 +99,7 @@ class CrossEntropy:
         the loss remembers of each training image from the epoch before, (images, ...), or None; a
         checkpoint keeps it.
         """
-        self.images, self.all_reduce = images, all_reduce
+        self.images, self.all_reduce, self.agreement = images, all_reduce, None
         self.previous: Tensor | None = None
         self.current: Tensor | None = None
 

@@ -17,7 +17,7 @@ the same number of threads.
 
 import os
 import sys
-from argparse import SUPPRESS, BooleanOptionalAction, Namespace
+from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +27,7 @@ from common.command_line import (
     Parser,
     UserError,
     decay,
+    end_quietly,
     explained_memory,
     integer,
     non_negative,
@@ -34,6 +35,10 @@ from common.command_line import (
     run_script,
     under_torchrun,
 )
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
 from losses import LOSSES, CrossEntropy, SelfDistillation, flags_of
 from models import MODELS, check_size
 from training.settings import RunSettings
@@ -51,6 +56,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
+    if args.evaluate and (args.resume or args.overwrite):
+        parser.error("--evaluate trains nothing; leave --resume and --overwrite out")
     named = {None: None, 0: CrossEntropy.name, 1: SelfDistillation.name}[args.dis]
     if args.loss and named not in (None, args.loss):
         parser.error(f"--dis={args.dis} and --loss {args.loss} exclude each other; use one")
@@ -149,7 +156,7 @@ def add_run_arguments(parser: Parser) -> None:
 def run_name(text: str) -> str:
     """A type for the name of a folder."""
     if not text or text in (".", "..") or Path(text).name != text:
-        raise ValueError
+        raise ArgumentTypeError(f"{text!r} is not the name of a folder; --runs says where it goes")
     return text
 
 

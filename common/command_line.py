@@ -175,25 +175,28 @@ def run_script(name: str, work: Callable[[], int | None], interrupted: str = "")
     that closes the pipe, such as `head`, ends the script quietly.
     """
     _prepare_streams()
-    _prepare_signals()
+    interrupts = _prepare_signals()
+    line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
     try:
         with explained_memory("use less data, a smaller batch or a smaller network"):
-            status = work() or 0
+            done = work() or 0
         sys.stdout.flush()
-        return status
+        return done
     except BrokenPipeError:
-        # Python would complain once more when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 128 + signal.SIGPIPE
     except UserError as error:
         line, status = str(error), error.exit_status
     except OSError as error:
         line, status = str(explained(error)), 2
+        _discard_output()
     except KeyboardInterrupt:
-        line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
+        pass
     except Exception:
-        traceback.print_exc()
-        line, status = REPORT, 1
+        # A library whose import is interrupted may turn Ctrl-C into an error of its own.
+        if not interrupts:
+            traceback.print_exc()
+            line, status = REPORT, 1
     print(f"{name}: {line}", file=sys.stderr)
     return status
 
@@ -210,19 +213,43 @@ def explained(error: OSError) -> UserError:
 def _prepare_streams() -> None:
     """Let every name be printed on every terminal, and nothing be printed where none is open."""
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell, as in `>&-`
+        if getattr(sys, name) is None:  # closed by the shell, as in `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        elif hasattr(stream, "reconfigure"):
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _prepare_signals() -> None:
+def _discard_output() -> None:
+    """Forget what standard output cannot take: Python would complain of it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_quietly() -> None:
+    """Let Ctrl-C end this process without a word, until `run_script`: while a script imports."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _prepare_signals() -> list[int]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt; returns a list that will have them."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
-        return  # a program that calls `main` has its own signals
+        return came  # a program that calls `main` has its own signals
     if under_torchrun():
         # torchrun sends signals because one process has failed, and that one says why.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     else:
         # A batch system's SIGTERM ends a script as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, interrupt)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for a shell script's `&`
+            signal.signal(signal.SIGINT, interrupt)
+    return came

@@ -63,6 +63,10 @@ def locked(run: Path) -> Iterator[None]:
         return
     try:
         (run / "lock").write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
+        # What a killed process was writing; only the holder of the lock writes these files.
+        for name in ("config.json", "history.jsonl", CHECKPOINT):
+            for path in run.glob(f"{name}.*.tmp"):
+                path.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
@@ -138,8 +142,8 @@ def read_sample_indices(run: Path) -> np.ndarray:
     """Read int64 (n,). Raises UserError if the file is missing or damaged."""
     path = run / SAMPLE_INDICES
     indices = _load(path)
-    if indices.ndim != 1 or indices.dtype != np.int64:
-        raise UserError(f"{path}: {indices.dtype} {indices.shape}, not indices; {AGAIN}")
+    if not isinstance(indices, np.ndarray) or indices.ndim != 1 or indices.dtype != np.int64:
+        raise UserError(f"{path}: not a list of indices; {AGAIN}")
     return indices
 
 
@@ -168,7 +172,7 @@ def read_history(run: Path) -> tuple[list[dict], str]:
             record = json.loads(line)
             valid = record["epoch"] == number and record.keys() == (records or [record])[0].keys()
             valid = valid and all(map(_is_value, record.values()))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
             valid = False
         if not valid:
             raise UserError(f"{path}: line {number} is damaged; {AGAIN}")
@@ -183,6 +187,12 @@ def _is_value(value: object) -> bool:
     if isinstance(value, dict):
         return all(isinstance(digest, str) for digest in value.values())
     return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def output_names(records: Sequence[dict]) -> list[str]:
+    """The files of outputs that a run with this history has."""
+    held_out = VAL_LOGITS in (records[0].get("sha256") or {})
+    return [TEST_LOGITS, SAMPLE_LOGITS] + [VAL_LOGITS] * held_out
 
 
 def is_complete(run: Path) -> bool:
@@ -258,19 +268,24 @@ def read_outputs(
     values, and, where they are given, this number of images and classes.
     """
     path = run / name
-    records, _ = read_history(run)
-    outputs = _map_outputs(path)
-    if len(outputs) < len(records):
-        raise UserError(f"{path}: {len(outputs)} of {len(records)} epochs; {AGAIN}")
-    outputs = outputs[: len(records)]
+    outputs = _checked_outputs(path, read_history(run)[0])
     for wanted, found, what in (
         (images, outputs.shape[1], "images"),
         (classes, outputs.shape[2], "classes"),
     ):
         if wanted not in (None, found):
             raise UserError(f"{path}: outputs of {found} {what}, not of {wanted}; {AGAIN}")
+    return outputs
+
+
+def _checked_outputs(path: Path, records: Sequence[dict]) -> np.ndarray:
+    """The outputs of the epochs of `records`, each of them as its record says."""
+    outputs = _map_outputs(path)
+    if len(outputs) < len(records):
+        raise UserError(f"{path}: {len(outputs)} of {len(records)} epochs; {AGAIN}")
+    outputs = outputs[: len(records)]
     for record, epoch in zip(records, outputs, strict=True):
-        if digest(epoch) != (record.get("sha256") or {}).get(name):
+        if digest(epoch) != (record.get("sha256") or {}).get(path.name):
             raise UserError(
                 f"{path}: epoch {record['epoch']} is not what train.py wrote, by its sha256 in "
                 f"history.jsonl; {AGAIN}"
@@ -290,19 +305,18 @@ def digest(outputs: np.ndarray) -> str:
 def truncate_run(run: Path, epochs: int) -> None:
     """Cut history and outputs back to their first `epochs` epochs, those of the checkpoint.
 
-    Measures of later epochs are removed. Raises UserError if a file has fewer epochs.
+    epochs: at least 1. Measures of later epochs are removed. Raises UserError, before anything is
+    changed, unless the files have these epochs as train.py wrote them.
     """
-    if epochs == 0:
-        remove_files(run, ("history.jsonl", *LOGITS, *MEASURES))
-        return
     records, _ = read_history(run)
-    names = records[0].get("sha256") or {}
-    counts = {"history.jsonl": len(records)} | {n: len(_map_outputs(run / n)) for n in names}
-    for name, count in counts.items():
-        if count < epochs:
-            raise UserError(
-                f"{run / name} ends at epoch {count}, the checkpoint is of epoch {epochs}; {AGAIN}"
-            )
+    if len(records) < epochs:
+        raise UserError(
+            f"{run}/history.jsonl ends at epoch {len(records)}, the checkpoint is of epoch "
+            f"{epochs}; {AGAIN}"
+        )
+    names = output_names(records)
+    for name in names:
+        _checked_outputs(run / name, records[:epochs])
     if len(records) > epochs:
         lines = (json.dumps(record, allow_nan=False) + "\n" for record in records[:epochs])
         write_text(run / "history.jsonl", "".join(lines))
@@ -325,7 +339,7 @@ def _map_outputs(path: Path) -> np.ndarray:
         raise UserError(f"{path}: no such file; {AGAIN}") from None
     whole = min(epochs, present)
     if not whole:
-        return np.empty((0, *shape), np.float32)
+        return np.empty((0, 0, 0), np.float32)
     return np.memmap(path, np.float32, "r", start, (whole, *shape))
 
 
@@ -346,7 +360,8 @@ def _read_header(path: Path, file) -> tuple[tuple[int, ...], int]:
         if isinstance(error, OSError) and not isinstance(error, EOFError) and error.errno:
             raise
         raise UserError(f"{path}: damaged header; {AGAIN}") from error
-    if len(shape) != 3 or dtype != np.float32 or fortran or min(shape[1:]) < 1:
+    counts = all(type(length) is int and length >= 0 for length in shape) and all(shape[1:])
+    if len(shape) != 3 or not counts or dtype != np.float32 or fortran:
         raise UserError(f"{path}: {dtype} {shape}, not outputs of epochs; {AGAIN}")
     return shape, file.tell()
 

@@ -4,12 +4,11 @@ A checkpoint holds tensors and plain Python values only. It is read without exec
 it, and every byte of it is checked first.
 """
 
+import errno
 import io
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import nn
@@ -56,10 +55,10 @@ def save(run: Path, trained: Trained, epoch: int, settings: dict) -> None:
         file.write(buffer.getbuffer())
 
 
-def read(run: Path, device) -> dict:
-    """The content of the run's checkpoint, its tensors on `device`.
+def read(run: Path) -> dict:
+    """The content of the run's checkpoint, its tensors on the CPU.
 
-    Raises UserError if there is none, it is damaged, or it may not be read.
+    Raises UserError if there is none or it is damaged, OSError if it cannot be read.
     """
     path = run / CHECKPOINT
     if not path.is_file():
@@ -68,16 +67,15 @@ def read(run: Path, device) -> dict:
         # torch.load checks no checksum: a flipped bit would become a weight.
         with zipfile.ZipFile(path) as file:
             intact = file.testzip() is None
-        content = torch.load(path, map_location=device, weights_only=True) if intact else {}
+        content = torch.load(path, map_location="cpu", weights_only=True) if intact else {}
         if content["format"] == FORMAT and isinstance(content["epoch"], int):
             content["settings"].items()
             return content
-    except PermissionError as error:
-        raise UserError(f"{path}: {error.strerror}; check its permissions") from None
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError):
-        pass
-    except (RuntimeError, NotImplementedError, UnpicklingError, zipfile.BadZipFile, zlib.error):
-        pass
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile, its decompressors and torch raise many kinds
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's or the system's
     raise UserError(f"{path} is damaged; {REMEDY}")
 
 
@@ -86,14 +84,15 @@ def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> i
 
     Raises UserError if there is none, it is damaged, or it is of other settings.
     """
-    content = read(run, device)
+    content = read(run)
     check_settings(run, content, settings)
     try:
         trained.model.load_state_dict(content["model"])
         trained.optimizer.load_state_dict(content["optimizer"])
         if trained.average:
             trained.average.load_state_dict(content["average"])
-        trained.loss.previous = content["previous"]
+        previous = content["previous"]
+        trained.loss.previous = None if previous is None else previous.to(device)
     except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
         raise UserError(f"{run / CHECKPOINT} is of another network; {REMEDY}") from error
     return content["epoch"]

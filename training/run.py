@@ -60,6 +60,8 @@ def train(settings: RunSettings) -> Path:
     sample = sample_indices(dataset, settings.sample_size)
     fixed = settings.fixed | {"data_sha256": dataset.sha256}
     distributed.init(device)
+    decide_resume(run, settings)  # refuse before a folder is made
+    trained = make_trained(settings, dataset, device)
     with ExitStack() as stack:
         if distributed.is_main():
             run.mkdir(parents=True, exist_ok=True)
@@ -68,13 +70,13 @@ def train(settings: RunSettings) -> Path:
         resume = decide_resume(run, settings)
         if resume and settings.resume == "auto" and is_complete(run, settings, fixed):
             return run
-        trained = make_trained(settings, dataset, device)
         done = checkpoint.load(run, trained, fixed, device) if resume else 0
         distributed.barrier()  # all ranks have read before rank 0 writes
         if distributed.is_main():
-            if not resume:
+            if done:
+                run_folder.truncate_run(run, done)
+            else:
                 start_run(run, run_config(settings, dataset, device_name), sample, trained, fixed)
-            run_folder.truncate_run(run, done)
             print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
             if settings.amp and device.type == "cpu":
                 print(compare_precisions(settings, dataset), flush=True)
@@ -165,12 +167,12 @@ def is_complete(run: Path, settings: RunSettings, fixed: dict) -> bool:
 
     Raises UserError if it has other settings, or its outputs are not those of its history.
     """
-    content = checkpoint.read(run, torch.device("cpu"))
+    content = checkpoint.read(run)
     checkpoint.check_settings(run, content, fixed)
     if content["epoch"] < settings.epochs:
         return False
     records, _ = run_folder.read_history(run)
-    for name in records[0]["sha256"]:
+    for name in run_folder.output_names(records):
         run_folder.read_outputs(run, name)
     return len(records) == settings.epochs
 
@@ -313,12 +315,14 @@ def load_network(
     """
     try:
         settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{run}/config.json: damaged ({error!r}); remove the folder") from error
-    model = make_trained(replace(settings, compile=False), dataset, device).model
+        model = make_trained(replace(settings, compile=False), dataset, device).model
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{run}/config.json: not as train.py wrote it ({error!r})") from error
     if initial:
         return model, 0
-    content = checkpoint.read(run, device)
+    content = checkpoint.read(run)
     if content["settings"].get("data_sha256") != dataset.sha256:
         raise UserError(f"{run}: was not trained on this data set; name its data set with --data")
     checkpoint.load_evaluated(run, model, content)

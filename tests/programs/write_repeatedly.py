@@ -11,5 +11,5 @@ from pathlib import Path
 from common.files import write_text
 
 print("started", flush=True)
-for _ in range(200):
+for _ in range(50):
     write_text(Path(sys.argv[1]), 100_000 * sys.argv[2])
