@@ -20,6 +20,7 @@ from dataset.data_file import DataSet, read_dataset, write_dataset
 from measures import spectrum
 from measures.kernels import gaussian_kernel
 from measures.memorization import measure_memorization
+from measures.parts import split_labels
 from models.small_cnn import small_cnn
 
 RUNS = Path("runs/small")
@@ -180,7 +181,7 @@ def test_gaussian_eigenvectors(runs, script):
         assert (content["n"], content["epochs"]) == (100, 3)
         arrays = frequency.open_run(run, None, read_dataset).arrays
         pixels = normalize(torch.from_numpy(arrays.images))
-        labels, dropped = frequency_parts(arrays)
+        labels, dropped = parts_of(arrays)
         for delta, entry in zip((100, 400), content["kernels"], strict=True):
             along = spectrum.label_spectrum(gaussian_kernel(pixels, delta), labels)
             expected = spectrum.measure_spectrum(along, arrays.logits, dropped)
@@ -192,9 +193,7 @@ def test_gaussian_eigenvectors(runs, script):
     assert not (PLAIN / "frequency.json").exists()
 
 
-def frequency_parts(arrays):
-    from measures.parts import split_labels
-
+def parts_of(arrays):
     return split_labels(arrays.clean, arrays.noisy, CLASSES, arrays.training_labels)
 
 
@@ -211,7 +210,7 @@ def test_new_kernels_are_added_and_a_smaller_size_takes_images_evenly(runs, scri
     content = read(PLAIN, "spectrum.json")
     assert content["n"] == 50 and len(content["kernels"]) == 1
     arrays = frequency.open_run(PLAIN, None, read_dataset).arrays
-    half = {name: part[::2] for name, part in frequency_parts(arrays)[0].items()}
+    half = {name: part[::2] for name, part in parts_of(arrays)[0].items()}
     pixels = normalize(torch.from_numpy(arrays.images[::2]))
     energies = spectrum.label_spectrum(gaussian_kernel(pixels, 100), half).energies[0]
     written = content["kernels"][0]["energies"]["clean"]

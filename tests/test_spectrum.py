@@ -11,7 +11,7 @@ from torch import nn
 
 from dataset.batches import normalize
 from measures import spectrum as ms
-from measures.kernels import calibrated, eigenvectors, gaussian_kernel, tangent_kernel
+from measures.kernels import calibrated, gaussian_kernel, tangent_kernel
 from measures.parts import PARTS, label_parts, transition_matrix
 
 COUNT, CLASSES, DELTA = 90, 5, 4.0
@@ -113,26 +113,6 @@ def test_two_classes_are_unknown_where_one_vector_cannot_tell_two_parts_apart():
     sizes, found = np.diff(content["edges"]), stacked(content["softmax"])
     assert np.isnan(found[:, :, sizes == 1]).all()
     assert np.isfinite(found[[0, 2]][:, :, sizes > 1]).all()
-
-
-def test_a_permutation_of_the_images_changes_nothing():
-    images, logits, labels = random_images(), random_logits(), random_labels()
-    order = np.random.default_rng(5).permutation(COUNT)
-    moved = (labels[0][order], labels[1][order], labels[2])
-    content = measured(images, labels, logits)[1]
-    of_moved = measured(images[order], moved, logits[:, order])[1]
-    for kind in ("energies", "softmax", "one_hot"):
-        np.testing.assert_allclose(stacked(of_moved[kind]), stacked(content[kind]), atol=2e-5)
-
-
-def test_shuffled_labels_have_the_bands_share_of_the_dimensions():
-    vectors = eigenvectors(gaussian_kernel(random_images(), DELTA)).numpy()
-    values, edges = np.eye(CLASSES)[random_labels()[1]], ms.kernels.half_octaves(COUNT - 1)
-    values, random = values - values.mean(axis=0), np.random.default_rng(0)
-    draws = [np.square(vectors.T @ random.permutation(values)).sum(axis=1) for _ in range(2000)]
-    bands = np.add.reduceat(draws, np.array(edges[:-1]) - 1, axis=1) / np.square(values).sum()
-    error = 5 * bands.std(axis=0) / len(bands) ** 0.5
-    assert np.all(np.abs(bands.mean(axis=0) - np.diff(edges) / (COUNT - 1)) < error)
 
 
 def load(initial):
