@@ -1,7 +1,6 @@
-"""analysis/gaussian_filter.py: the pass against a double loop and scipy; tiles and distances."""
+"""measures/gaussian.py: the pass against scipy in float64; tiles, distances and deltas."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -9,12 +8,15 @@ import torch
 from helpers import PROGRAMS, run_python
 from hypothesis import given
 from hypothesis import strategies as st
+from references import smoothing_matrix
 from scipy.spatial.distance import cdist
 
-from analysis import gaussian_filter
-from analysis.band_products import join
-from analysis.gaussian_filter import (
+from dataset.batches import normalize
+from dataset.shapes import draw_shapes
+from measures import gaussian
+from measures.gaussian import (
     GRID,
+    GRID_DISTANCE,
     default_deltas,
     filter_sums,
     halving_chains,
@@ -23,22 +25,6 @@ from analysis.gaussian_filter import (
 
 DELTAS = [0.25, 0.5, 1, 3, 10, 1000]
 SUMS = ("low", "high", "low_self", "high_self", "low_high", "low_sum", "s_deficit", "complement")
-
-
-def kernel_by_loops(points, delta):
-    """S (n, n) and C (n,), entry by entry from the definition, in float64."""
-    count = len(points)
-    kernel = np.zeros((count, count))
-    for i in range(count):
-        for j in range(count):
-            distance = sum((a - b) ** 2 for a, b in zip(points[i], points[j], strict=True))
-            kernel[i, j] = math.exp(-distance / (2 * delta))
-    return kernel / kernel.sum(1, keepdims=True), kernel.sum(1)
-
-
-def kernel_by_scipy(points, delta):
-    kernel = np.exp(-cdist(points, points, "sqeuclidean") / (2 * delta))
-    return kernel / kernel.sum(1, keepdims=True), kernel.sum(1)
 
 
 def random_case(count=60, width=7, classes=3, references=2, outputs=4, seed=0, offset=0.0):
@@ -71,10 +57,11 @@ def expected_sums(smoothing, values, references):
     }
 
 
-def check_sums(points, references, outputs, deltas, kernel=kernel_by_scipy, tile_rows=None):
+def check_sums(points, references, outputs, deltas, tile_rows=None):
     """Compare every sum with its definition, to 1e-5 of its natural size."""
-    exact = points.double().numpy().copy()  # the pass centers the points in place
+    exact, before = points.double().numpy(), points.clone()
     sums = filter_sums(points, references, outputs, deltas, tile_rows)
+    assert torch.equal(points, before)
     values = np.concatenate((references, outputs)).astype(float)
     mean = values.mean(1, keepdims=True)
     np.testing.assert_allclose(sums.mean, mean[:, 0], rtol=1e-5, atol=1e-7)
@@ -83,42 +70,35 @@ def check_sums(points, references, outputs, deltas, kernel=kernel_by_scipy, tile
     count = sums.count
     assert count == len(exact)
     for index, delta in enumerate(deltas):
-        smoothing, mass = kernel(exact, delta)
-        expected = expected_sums(smoothing, values, len(references))
+        kernel = np.exp(-cdist(exact, exact, "sqeuclidean") / (2 * delta))
+        mass = kernel.sum(1)
+        expected = expected_sums(kernel / mass[:, None], values, len(references))
         assert expected.keys() == set(SUMS)
         for name, (value, size) in expected.items():
             error = np.abs(getattr(sums, name)[..., index].numpy() - value)
             assert np.all(error <= 1e-5 * np.asarray(size) + 1e-12), (name, delta)
         median = np.sort(mass)[(count - 1) // 2]
         assert sums.kernel_mass[index] == pytest.approx(median, rel=1e-4)
-    off_diagonal = cdist(exact, exact, "sqeuclidean")[~np.eye(count, dtype=bool)]
-    assert sums.min_distance == pytest.approx(off_diagonal.min(), rel=1e-4, abs=1e-6)
 
 
-def test_against_a_double_loop():
-    check_sums(*random_case(30), DELTAS, kernel_by_loops)
+CASES = {
+    "narrow": lambda: random_case(300, 2),
+    "wide": lambda: random_case(300, 300),
+    "far from zero": lambda: random_case(300, 20, offset=100),
+    "two points": lambda: random_case(2),
+}
 
 
-@pytest.mark.parametrize("width", [2, 20, 300])
-@pytest.mark.parametrize("offset", [0, 100])
-def test_against_scipy(width, offset):
-    check_sums(*random_case(300, width, offset=offset), [0.1, *DELTAS])
+@pytest.mark.parametrize("name", CASES)
+def test_against_scipy(name):
+    check_sums(*CASES[name](), [0.1, *DELTAS])
 
 
-def test_duplicated_points():
+def test_duplicated_points_and_constant_values():
     points, references, outputs = random_case(40)
     points[20:] = points[:20]
-    check_sums(points, references, outputs, [0.001, *DELTAS])
-
-
-def test_two_points():
-    check_sums(*random_case(2), DELTAS)
-
-
-def test_constant_values():
-    points, references, outputs = random_case(50)
     outputs[1] = 0.3
-    check_sums(points.clone(), references, outputs, DELTAS)
+    check_sums(points, references, outputs, [0.001, *DELTAS])
     check_sums(points, references * 0, outputs, DELTAS)
 
 
@@ -128,82 +108,33 @@ def test_any_tile_size(count, rows, seed):
     check_sums(*random_case(count, seed=seed), [0.5, 5], tile_rows=rows)
 
 
-def test_the_order_of_the_points_does_not_matter():
-    points, references, outputs = random_case()
-    order = torch.randperm(60)
-    moved = filter_sums(points[order], references[:, order], outputs[:, order], DELTAS)
-    sums = filter_sums(points, references, outputs, DELTAS)
-    for name in (*SUMS, "kernel_mass"):
-        torch.testing.assert_close(getattr(sums, name), getattr(moved, name), rtol=1e-5, atol=1e-5)
-
-
-def test_selected_values_keep_their_sums():
-    points, references, outputs = random_case()
-    selected = filter_sums(points.clone(), references, outputs, DELTAS).select([0, 4, 2])
-    values = torch.cat((references, outputs))[[4, 2]]
-    alone = filter_sums(points, references, torch.cat((references[:1], values)), DELTAS)
-    rows = [2, 3, 4]  # after the two references
-    for name in ("mean", "total", "low_self", "high_self", "low_high", "low_sum"):
-        torch.testing.assert_close(getattr(selected, name), getattr(alone, name)[rows])
-    for name in ("low", "high"):
-        torch.testing.assert_close(getattr(selected, name), getattr(alone, name)[:, rows])
-
-
-def test_joined_passes_are_one_pass():
-    points, references, outputs = random_case()
-    whole = filter_sums(points.clone(), references, outputs, DELTAS)
-    passes = [filter_sums(points, references, part, DELTAS) for part in outputs.split([1, 2, 1])]
-    joined = join(passes, shared=2)
-    for name in ("mean", "total", *SUMS, "kernel_mass", "alone"):
-        one, other = getattr(joined, name), getattr(whole, name)
-        size = other.abs().max().item()  # sums whose terms cancel are right beside the others only
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6 * size)
-    assert joined.count == whole.count
-    assert joined.min_distance == pytest.approx(whole.min_distance, rel=1e-6)
-
-
 @pytest.mark.parametrize("budget", [1, 10**4])
 def test_copies_of_a_few_values_at_a_time_give_the_same_sums(monkeypatch, budget):
     case = random_case()
-    whole = filter_sums(case[0].clone(), *case[1:], DELTAS)
-    monkeypatch.setattr(gaussian_filter, "VALUE_BYTES", budget)
+    whole = filter_sums(*case, DELTAS)
+    monkeypatch.setattr(gaussian, "VALUE_BYTES", budget)
     sums = filter_sums(*case, DELTAS)
     assert torch.equal(sums.total, whole.total) and torch.equal(sums.mean, whole.mean)
     for name in SUMS:
         torch.testing.assert_close(getattr(sums, name), getattr(whole, name), rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture
-def reduced_precision():
-    """Products of float32 matrices may have 8 binary digits, where the processor can do that."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    yield
-    torch.set_float32_matmul_precision(before)
+@pytest.mark.parametrize("work", ["filter_sums", "median_distance"])
+def test_products_are_true_float32_and_an_interrupt_restores_the_setting(monkeypatch, work):
+    before, precisions, case = torch.get_float32_matmul_precision(), [], random_case()
 
-
-def test_the_filter_computes_in_true_float32(reduced_precision, monkeypatch):
-    precisions = []
-
-    def distances(*args):
-        precisions.append(torch.get_float32_matmul_precision())
-        return squared_distances(*args)
-
-    monkeypatch.setattr(gaussian_filter, "squared_distances", distances)
-    check_sums(*random_case(300, 300), DELTAS)
-    default_deltas(random_case()[0])
-    assert precisions == ["highest", "highest"]
-    assert torch.get_float32_matmul_precision() == "medium"
-
-
-def test_an_interrupted_pass_restores_the_precision(reduced_precision, monkeypatch):
     def interrupted(*args):
+        precisions.append(torch.get_float32_matmul_precision())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(gaussian_filter, "squared_distances", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        filter_sums(*random_case(), DELTAS)
-    assert torch.get_float32_matmul_precision() == "medium"
+    monkeypatch.setattr(gaussian, "squared_distances", interrupted)
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with pytest.raises(KeyboardInterrupt):
+            getattr(gaussian, work)(*(case[:1] if work == "median_distance" else (*case, DELTAS)))
+        assert (precisions, torch.get_float32_matmul_precision()) == (["highest"], "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_far_points_make_the_identity_exactly():
@@ -221,11 +152,17 @@ def test_a_small_high_part_keeps_its_digits():
     distances = cdist(exact, exact, "sqeuclidean")
     delta = distances[distances > 0].min() / 2 / 14
     values = references.double().numpy()
-    high = values - kernel_by_scipy(exact, delta)[0] @ values
+    high = values - smoothing_matrix(exact, delta) @ values
     sums = filter_sums(points, references, outputs, [delta])
     expected = np.square(high).sum((1, 2))
     assert np.all(expected < 1e-9 * np.square(values).sum((1, 2)))
     np.testing.assert_allclose(sums.high_self[:2, 0], expected, rtol=1e-3)
+
+
+def test_the_fraction_of_points_that_are_alone():
+    points = torch.tensor([[0.0], [0.0], [0.0], [100.0]])
+    sums = filter_sums(points, torch.eye(4)[None], torch.eye(4)[None], [1.0])
+    assert sums.alone.tolist() == [0.25] and sums.kernel_mass.item() == 3
 
 
 @given(st.lists(st.sampled_from([1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 0.5]), min_size=1, max_size=9))
@@ -238,20 +175,37 @@ def test_halving_chains_visit_every_delta_once_after_its_double(deltas):
             assert deltas[index] == deltas[before] / 2
 
 
-def test_the_originals_deltas_need_seven_exponentials():
-    deltas = [1, 10, *range(100, 1001, 100)]
-    starts = [deltas[index] for index, is_square in halving_chains(deltas) if not is_square]
-    assert sorted(starts) == [1, 10, 600, 700, 800, 900, 1000]
+def test_the_grid_needs_two_exponentials_and_the_originals_deltas_seven():
+    for deltas, starts in ((GRID, 2), ([1, 10, *range(100, 1001, 100)], 7)):
+        assert sum(not is_square for _, is_square in halving_chains(deltas)) == starts
 
 
-@pytest.mark.slow
-def test_default_deltas_fit_the_data():
+def shapes(seed, count=50):
+    images, _ = draw_shapes(count, np.random.default_rng([seed, 9]))
+    return normalize(torch.from_numpy(images)).flatten(1)
+
+
+def test_every_seed_of_a_named_source_has_the_grid():
+    lists = {tuple(default_deltas("shapes", shapes(seed))) for seed in range(25)}
+    assert lists == {tuple(map(float, GRID))}
+    assert default_deltas("cifar10", shapes(0)) == list(GRID)
+
+
+@pytest.mark.parametrize(
+    ("distance", "first"), [(1, 100), (1.15, 100), (0.87, 100), (1.3, 141), (0.5, 50), (16, 1600)]
+)
+def test_the_deltas_of_a_folder_are_the_grid_moved_by_whole_half_octaves(distance, first):
     random = torch.Generator().manual_seed(0)
-    points = torch.randn(3000, 3072, generator=random) * (8375 / 6144) ** 0.5
-    assert default_deltas(points) == list(GRID)
-    # A hundredth of the squared distance is 2^(-53 / 8) to the nearest eighth of an octave.
-    hundredth = [1.01, 1.43, 2.02, 2.86, 4.04, 5.72, 8.08, 11.44, 16.16]
-    assert default_deltas(points / 10) == pytest.approx(hundredth)
+    points = torch.randn(500, 3072, generator=random) * (distance * GRID_DISTANCE / 6144) ** 0.5
+    deltas = default_deltas("photos", points)
+    assert len(deltas) == len(GRID) and deltas[0] == first
+    series = {k * 2.0**power for k in (100, 141) for power in range(-9, 9)}
+    assert set(deltas) <= series
+    assert all(double == 2 * half for half, double in zip(deltas, deltas[2:], strict=False))
+
+
+def test_equal_images_have_the_grid():
+    assert default_deltas("photos", torch.zeros(3, 5)) == list(GRID)
 
 
 def test_distances_of_far_near_and_equal_points():
