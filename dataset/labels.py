@@ -133,9 +133,17 @@ def _role(name: str, cells: list, integers: list, classes: list, num_classes: in
             return "index"  # with gaps or doubles, which _place refuses
     if len(cells) - classes.count(None) > most:
         return "labels"
-    texts = [cell for cell in cells if isinstance(cell, str) and _integer(cell) is None]
+    texts = [cell for cell in cells if isinstance(cell, str) and not _is_number(cell)]
     images = sum(cell.lower().endswith(SUFFIXES) for cell in texts)
     return "files" if images > most or (len(texts) > most and different > most) else "other"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+        return True
+    except ValueError:
+        return False
 
 
 def _integer(cell) -> int | None:
@@ -280,14 +288,10 @@ def _check_plausible(table: Table, noisy: np.ndarray, by_name: bool) -> None:
     probability = chance_probability(clean, noisy, num_classes)
     if probability <= CHANCE and agree * num_classes > count:
         return
-    words = "no better than chance: it belongs to other images or to another order"
+    words = "no better than chance: it belongs to other images or another order"
     if CHANCE < probability < 0.05 and count < 200:
-        words = (
-            f"too few to tell from permuted labels, which agree so well with p = {probability:.2g}"
-        )
-    raise table.error(
-        f"its labels agree with the clean ones in {agree} of {count} places, {words}; {accept}"
-    )
+        words = f"too few to tell it from permuted labels (p = {probability:.2g})"
+    raise table.error(f"{agree} of {count} labels agree with the clean ones, {words}; {accept}")
 
 
 # --- which image a row belongs to ---
@@ -517,7 +521,7 @@ def _flat(cells: list) -> list:
 def _plain(value):
     """Arrays and tensors, also inside lists and dicts, as lists."""
     if hasattr(value, "tolist"):
-        if str(value.dtype)[:1] in "OMm[":
+        if getattr(value.dtype, "kind", "") in "OMmV":
             raise ValueError(f"an array of type {str(value.dtype)[:40]} holds no labels")
         return value.tolist()
     if isinstance(value, dict):
