@@ -122,22 +122,22 @@ def generate(args: Namespace) -> None:
 
 def write(args: Namespace, made: Made) -> None:
     """Write the data set and its export, and print what they are."""
+    export = json.dumps(made.export) + "\n"
     check_unused(args.out, made.dataset)
     if args.export:
-        write_export(args.export, made.export)
+        check_export(args.export, export)
     write_dataset(args.out, made.dataset)
     print(f"{describe(made)}\nwritten: {args.out}")
     if args.export:
+        write_text(args.export, export)
         print(f"written: {args.export}")
     print(f"next: python train.py --dis=0 --data {shlex.quote(str(args.out))}")
 
 
-def write_export(path: Path, labels: list | dict) -> None:
-    """Write labels as JSON. Raises UserError if that would lose another file's content."""
-    text = json.dumps(labels) + "\n"
+def check_export(path: Path, text: str) -> None:
+    """Raise UserError if writing `text` to `path` would lose what is there."""
     if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
         raise UserError(f"--export {path} exists with other content; remove it, or name another")
-    write_text(path, text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -59,7 +59,7 @@ class Table:
     def cell(self, column: Column, row: int) -> str:
         place = f"line {self.lines[row]}" if self.lines else f"entry {row}"
         value = column.cells[row]
-        words = "is empty" if value in (None, "") else f"has {_shown(value)!r}"
+        words = "is empty" if value in (None, "") else f"has '{_shown(value)}'"
         return f"{_shown(column.name)}, {place}, {words}"
 
     def wrong_length(self, column: Column) -> UserError:
@@ -124,7 +124,8 @@ def _role(name: str, cells: list, integers: list, classes: list, num_classes: in
     if any(isinstance(cell, (list, dict)) for cell in cells):
         return "other"
     most, different = len(cells) / 2, len(set(cells))
-    if len(cells) - integers.count(None) > most and different > most:
+    many = different > min(most, 2 * num_classes)
+    if len(cells) - integers.count(None) > most and many:
         named = name.lower() in INDEX_NAMES
         if different == len(cells) and (len(cells) > num_classes or named):
             return "index"
@@ -135,7 +136,7 @@ def _role(name: str, cells: list, integers: list, classes: list, num_classes: in
         return "labels"
     texts = [cell for cell in cells if isinstance(cell, str) and not _is_number(cell)]
     images = sum(cell.lower().endswith(SUFFIXES) for cell in texts)
-    return "files" if images > most or (len(texts) > most and different > most) else "other"
+    return "files" if images > most or (len(texts) > most and many) else "other"
 
 
 def _is_number(text: str) -> bool:
@@ -177,15 +178,18 @@ def _classes(cells: list, integers: list, source: Source) -> list[int | None]:
 def _choose(table: Table, labels: dict[str, np.ndarray], name: str | None) -> Column:
     """The column of the noisy labels: `name`, or the only one that can be."""
     clean = table.source.train_labels
-    for column in set(CLEAN_NAMES) & set(labels):
-        _check_clean(table, column, labels[column])
+    for column in [c for c in table.columns.values() if c.name in CLEAN_NAMES]:
+        if column.role == "labels" and column.name not in labels:
+            raise table.wrong_length(column)
+        if column.role == "labels":
+            _check_clean(table, column.name, labels[column.name])
     others = [column for column in labels if column not in CLEAN_NAMES]
     fitting = [column for column in others if not _odd(labels[column], clean)]
     noisy = [column for column in fitting if _differ(labels[column], clean)]
     if name is not None:
         known = table.columns.get(name)
         if known is None or name in CLEAN_NAMES or known.role in ("files", "index"):
-            raise _offer(table, f"no noisy labels {_shown(name)!r} in it", noisy)
+            raise _offer(table, f"no noisy labels '{_shown(name)}' in it", noisy)
         noisy = [name]
     else:
         _refuse_unread(table, noisy)
@@ -215,6 +219,7 @@ def _refuse_unread(table: Table, noisy: list[str]) -> None:
 
 def _offer(table: Table, words: str, names: list[str]) -> UserError:
     way = f"use --labels with one of {_list(names)}" if names else "see docs/usage.md"
+    way = "leave --labels out" if names == [ONLY] else way
     return table.error(f"{words}; {way}")
 
 
@@ -367,7 +372,9 @@ def _once(table: Table, column: Column, rows: list[int]) -> np.ndarray:
     seen = set()
     for row, image in enumerate(rows):
         if image in seen and image != MISSING:
-            raise table.error(f"{table.cell(column, row)} for the second time; give it once")
+            raise table.error(
+                f"{table.cell(column, row)} for the second time; give each image once"
+            )
         seen.add(image)
     return np.array(rows, np.int64)
 
@@ -397,7 +404,10 @@ def _by_file(table: Table, column: Column) -> tuple[np.ndarray, str]:
     if not folder and (numbered := _by_numbered_file(table, column, names)):
         return numbered
     row = missed.index(None) if missed else 0
-    raise table.error(f"{table.cell(column, row)}, but no training image has that name")
+    raise table.error(
+        f"{table.cell(column, row)}, but no training image has that name; remove the column if it "
+        "names no images"
+    )
 
 
 def _parts(name: str) -> list[str]:
@@ -521,7 +531,7 @@ def _flat(cells: list) -> list:
 def _plain(value):
     """Arrays and tensors, also inside lists and dicts, as lists."""
     if hasattr(value, "tolist"):
-        if getattr(value.dtype, "kind", "") in "OMmV":
+        if getattr(value.dtype, "kind", None) in tuple("OMmV"):
             raise ValueError(f"an array of type {str(value.dtype)[:40]} holds no labels")
         return value.tolist()
     if isinstance(value, dict):
@@ -545,14 +555,14 @@ def _read_text(text: str, source: Source) -> tuple[dict[str, list], list[int] | 
         raise ValueError("it holds no labels")
     header = header or ([ONLY] if len(columns) == 1 else list(map(str, range(len(columns)))))
     if twice := [name for name, count in Counter(header).items() if count > 1]:
-        raise ValueError(f"two columns are named {_shown(twice[0])!r}")
+        raise ValueError(f"two columns are named '{_shown(twice[0])}'")
     return dict(zip(header, columns, strict=True)), lines
 
 
 def _no_doubles(pairs: list) -> dict:
     for name, count in Counter(name for name, _ in pairs).most_common(1):
         if count > 1:
-            raise ValueError(f"{_shown(name)!r} is given {count} times")
+            raise ValueError(f"'{_shown(name)}' is given {count} times")
     return dict(pairs)
 
 
@@ -562,10 +572,10 @@ def _split_lines(text: str) -> tuple[list[list[str]], list[int]]:
     Delimiters are commas, semicolons, tabs or blanks: the first that splits all lines into equally
     many cells. csv.Sniffer takes the blanks in class names for delimiters.
     """
+    single = "\n".join(" ".join(line.split()) for line in text.splitlines())  # no double blanks
     for delimiter in (",", ";", "\t", " ", ","):
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True
-        )
+        file = io.StringIO(single if delimiter == " " else text, newline="")
+        reader = csv.reader(file, delimiter=delimiter, skipinitialspace=delimiter != " ")
         rows, lines = zip(*((row, reader.line_num) for row in reader), strict=True)
         wrong = next((k for k, row in enumerate(rows) if len(row) != len(rows[0])), None)
         if wrong is None and len(rows[0]) > 1:

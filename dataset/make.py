@@ -54,7 +54,8 @@ class DataSettings:
     def default_path(self) -> Path:
         """data/<dataset>-<noise><percent>.npz."""
         percent = "" if self.rate is None else f"{100 * self.rate:g}"
-        return Path(f"data/{source_name(self.dataset)}-{self.noise_name}{percent}.npz")
+        noise = self.noise_name.replace("/", "_")  # of a column's name
+        return Path(f"data/{source_name(self.dataset)}-{noise}{percent}.npz")
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,13 @@ def make_dataset(settings: DataSettings) -> Made:
 
 def _digests(settings: DataSettings) -> dict[str, str | None]:
     """The digests of the label file and of the source, None where there is none."""
-    labels = None
-    if settings.noise not in NOISES and Path(settings.noise).is_file():
-        labels = hashlib.sha256(Path(settings.noise).read_bytes()).hexdigest()
-    return {"labels_sha256": labels, "source_sha256": source_digest(settings.dataset)}
+    labels = None if settings.noise in NOISES else hashlib.sha256()
+    if labels:
+        with open(settings.noise, "rb") as file:
+            while part := file.read(2**20):
+                labels.update(part)
+    source = source_digest(settings.dataset)
+    return {"labels_sha256": labels and labels.hexdigest(), "source_sha256": source}
 
 
 def _export(dataset: DataSet, count: int) -> list | dict:
@@ -156,7 +160,7 @@ def _check_recorded(path: Path, meta: dict, wanted: dict, remedy: str) -> None:
     """Raise UserError if the label file or the source is another one, where both are recorded."""
     kinds = {"labels_sha256": "label file", "source_sha256": "source (names, sizes or times)"}
     for name, kind in kinds.items():
-        if None not in (meta.get(name), wanted[name]) and meta[name] != wanted[name]:
+        if None not in (meta.get(name), wanted.get(name)) and meta[name] != wanted[name]:
             raise UserError(f"{path} exists, made from another {kind}; {remedy}")
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,302 +100,196 @@ def enumerate_classes(source):
     return zip(source.train_labels.tolist(), source.train_files, strict=True)
 
 
+def with_gap(values, gap="") -> list:
+    return [gap if k == 17 else value for k, value in enumerate(values)]
+
+
 MIXED = np.random.default_rng(3).permutation(COUNT)
 NOISY_FOLDER, NOISY_UNIQUE, NOISY_NUMBERED = map(noise_of, (FOLDER, UNIQUE, NUMBERED))
 CLASS_NAMES = [CLASSES[k] for k in NOISY]
 PATHS = names_of(FOLDER)
 FOLDER_ROWS = natural(FOLDER)
 CIFAR10N = {"clean_label": CLEAN, "worse_label": NOISY, "aggre_label": OTHER}
-IN_CLASS = [int(np.sum(CLEAN[:k] == CLEAN[k])) for k in range(COUNT)]
+IN_CLASS = [f"x/{CLASSES[y]}/{np.sum(CLEAN[:k] == y) + 1:04}.png" for k, y in enumerate(CLEAN)]
+LABELS, TWO = NOISY.tolist(), np.arange(20) % 2
+LONG, ESCAPES, RAW = "x" * 5000, "\x1b]0;title\x07\x1b[31m", bytes(range(256)) * 20
 FLOATS = [f"{k}.0" for k in NOISY]
 
-# Layout: the source, the file's name, its content, --labels, words of what is printed.
+
+def case(content, words="", suffix="csv", source=PLAIN, labels=None) -> tuple:
+    """A file's content, words of what is said, its suffix, the data set, --labels."""
+    return content, words, suffix, source, labels
+
+
+def json_case(content, words="", source=PLAIN, labels=None) -> tuple:
+    return case(as_json(content), words, "json", source, labels)
+
+
+def npy_case(array, words="", source=PLAIN, labels=None) -> tuple:
+    return case(as_npy(np.asarray(array)), words, "npy", source, labels)
+
+
+def pt_case(content, words="", source=PLAIN, labels=None, **options) -> tuple:
+    return case(as_pt(content, **options), words, "pt", source, labels)
+
+
 BY_POSITION = "placed by position"
+OLD_PT = {"_use_new_zipfile_serialization": False}
+VERTICAL = ["vertical bars", *CLASSES[1:]]
+BY_FILE = [(PATHS[k], int(NOISY_FOLDER[k])) for k in FOLDER_ROWS]
 LAYOUTS = {
-    "JSON list": (PLAIN, "a.json", as_json(NOISY), None, BY_POSITION),
-    "JSON with a byte order mark": (PLAIN, "a.json", b"\xef\xbb\xbf" + as_json(NOISY), None, ""),
-    "JSON of whole floats": (PLAIN, "a.json", as_json(NOISY.astype(float)), None, ""),
-    "JSON of digits as text": (PLAIN, "a.json", as_json(list(map(str, NOISY))), None, ""),
-    "JSON of class names": (PLAIN, "a.json", as_json(CLASS_NAMES), None, ""),
-    "JSON (N, 1)": (PLAIN, "a.json", as_json(NOISY[:, None]), None, ""),
-    "JSON (1, N)": (PLAIN, "a.json", as_json(NOISY[None]), None, ""),
-    "JSON pairs of file and label": (
-        *(FOLDER, "a.json", as_json(list(zip(PATHS, NOISY_FOLDER.tolist(), strict=True))), None),
-        "by file name (0)",
+    "JSON list": json_case(NOISY, BY_POSITION),
+    "JSON with a byte order mark": case(b"\xef\xbb\xbf" + as_json(NOISY), suffix="json"),
+    "JSON of whole floats": json_case(NOISY.astype(float)),
+    "JSON of digits as text": json_case(list(map(str, NOISY))),
+    "JSON of class names": json_case(CLASS_NAMES),
+    "JSON (N, 1)": json_case(NOISY[:, None]),
+    "JSON (1, N)": json_case(NOISY[None]),
+    "JSON pairs": json_case(BY_FILE, "by file name (0)", FOLDER),
+    "JSON with numbers beside": json_case({"rate": 0.3, "seed": 1, "labels": NOISY}),
+    "JSON by index": json_case({str(k): NOISY[k] for k in MIXED}, "by index (file)"),
+    "JSON by path": json_case({f"/d/{file}": y for file, y in BY_FILE}, "by file name", FOLDER),
+    "JSON records": json_case(
+        [{"path": file, "noisy": y} for file, y in BY_FILE], "by file name (path)", FOLDER
     ),
-    "JSON with numbers beside": (
-        *(PLAIN, "a.json", as_json({"noise_rate": 0.3, "seed": 1, "labels": NOISY}), None, ""),
+    "JSON of records by name": json_case(
+        {file: {"noisy": y, "who": "x"} for file, y in BY_FILE}, "not used: who", FOLDER
     ),
-    "JSON by index": (
-        *(PLAIN, "a.json", as_json({str(k): int(NOISY[k]) for k in MIXED}), None),
-        "by index (file)",
+    "JSON of test labels beside": json_case({"y": NOISY, "test": NOISY[:9]}, "test", labels="y"),
+    "JSON in a .txt": case(as_json(NOISY), suffix="txt"),
+    "confident learning": json_case(
+        {f"/c/train/x/{k}_{CLASSES[CLEAN[k]]}.png": NOISY[k] for k in MIXED}, "by file name"
     ),
-    "JSON by path of a folder": (
-        *(FOLDER, "a.json"),
-        as_json({f"/data/{PATHS[k]}": int(NOISY_FOLDER[k]) for k in FOLDER_ROWS}),
-        *(None, "by file name"),
+    "Windows paths of a folder": json_case(
+        {f"C:\\x\\{UNIQUE.train_files[k]}".replace("/", "\\"): NOISY_UNIQUE[k] for k in MIXED},
+        "by file name",
+        UNIQUE,
     ),
-    "JSON records": (
-        *(FOLDER, "a.json"),
-        as_json([{"path": PATHS[k], "noisy": int(NOISY_FOLDER[k])} for k in FOLDER_ROWS]),
-        *(None, "by file name (path)"),
+    "npy": npy_case(NOISY.astype(np.uint8), BY_POSITION),
+    "npy big endian (N, 1)": npy_case(NOISY[:, None].astype(">i4")),
+    "npy of whole floats": npy_case(NOISY.astype(np.float32)),
+    "npy of class names": npy_case(CLASS_NAMES),
+    "tensor": pt_case(torch.from_numpy(NOISY), BY_POSITION),
+    "list of scalars": pt_case(list(NOISY)),
+    "CIFAR-10N": pt_case(CIFAR10N, "not used: aggre_label", labels="worse_label"),
+    "CIFAR-10N, old format": pt_case(CIFAR10N, labels="worse_label", **OLD_PT),
+    "CIFAR-10N, numpy 1": case(
+        as_pt(CIFAR10N, **OLD_PT).replace(b"numpy._core.", b"numpy.core."),
+        *("", "pt", PLAIN, "worse_label"),
     ),
-    "JSON of records by name": (
-        *(FOLDER, "a.json"),
-        as_json({PATHS[k]: {"noisy": int(NOISY_FOLDER[k]), "who": "x"} for k in FOLDER_ROWS}),
-        *(None, "not used: who"),
+    "tensor with numbers beside": pt_case({"rate": 0.3, "labels": torch.from_numpy(NOISY)}),
+    "labels by integer": pt_case({int(k): int(NOISY[k]) for k in MIXED}, "by index"),
+    "a column without a name": case(csv(NOISY), BY_POSITION),
+    "a column": case(csv(NOISY, header="noisy"), BY_POSITION),
+    "a column of class names": case(csv(CLASS_NAMES, header="noisy")),
+    "class names without a header": case(csv(CLASS_NAMES)),
+    "one line": case(csv(*NOISY[:, None])),
+    "one line of blanks": case(text_of(NOISY[None], "%d")),
+    "np.savetxt": case(text_of(NOISY)),
+    "clean and noisy": case(csv(CLEAN, NOISY, header="label,label_noisy"), "label_noisy of"),
+    "clean and noisy floats": case(csv(CLEAN, FLOATS, header="label,noisy"), "noisy of"),
+    "clean and noisy names": case(csv(CLEAN, CLASS_NAMES, header="label,noisy_label"), "noisy_"),
+    "noisy and clean": case(csv(NOISY, CLEAN, header="label,gt"), "label of"),
+    "noisy and clean by name": case(csv(NOISY, CLEAN, header="label,gt"), labels="label"),
+    "label, asked for": case(csv(NOISY, OTHER, header="label,other"), "label of", labels="label"),
+    "pandas": case(csv(INDEX, CLEAN, NOISY, header=",label,noisy"), "by index ()"),
+    "pandas, shuffled": case(csv(INDEX, CLEAN, NOISY, header=",label,n", order=MIXED), "index"),
+    "pandas, index reset after shuffling": case(
+        csv(INDEX, MIXED, NOISY[MIXED], header=",sample,noisy"), "by index (sample)"
     ),
-    "JSON of test labels beside": (
-        *(PLAIN, "a.json", as_json({"train": NOISY, "test": NOISY[:9]}), "train", "not used: test"),
+    "pandas Series": case(csv(INDEX, NOISY, header=",0"), "by index ()"),
+    "pandas header 0": case(csv(NOISY, header="0"), BY_POSITION),
+    "ids from 1": case(
+        csv(INDEX + 1, NOISY, header="id,label", order=MIXED), "by index (id, from 1)"
     ),
-    "JSON in a .txt": (PLAIN, "a.txt", as_json(NOISY), None, ""),
-    "confident learning": (
-        *(PLAIN, "a.json"),
-        as_json(
-            {
-                f"/c/train/{CLASSES[CLEAN[k]]}/{k}_{CLASSES[CLEAN[k]]}.png": int(NOISY[k])
-                for k in MIXED
-            }
-        ),
-        *(None, "by file name"),
+    "index without a header": case(csv(INDEX, NOISY, order=MIXED), "by index (0)"),
+    "three without a header": case(csv(CLEAN, OTHER, NOISY), "not used: 0, 1", labels="2"),
+    "semicolons": case(csv(INDEX, NOISY, header="i;n", delimiter=";"), "by index"),
+    "tabs and a class with a blank": case(
+        csv(INDEX, ["vertical bars" if k == 0 else k for k in NOISY], delimiter="\t"),
+        *("by index", "tsv", make_source(classes=VERTICAL)),
     ),
-    "confident learning of a folder": (
-        *(UNIQUE, "a.json"),
-        as_json(
-            {
-                file.replace("/", "\\"): int(label)
-                for file, label in reversed(
-                    list(zip(UNIQUE.train_files, NOISY_UNIQUE, strict=True))
-                )
-            }
-        ),
-        *(None, "by file name"),
+    "commas and a class with a blank": case(
+        csv(FOLDER.train_files, [VERTICAL[k] for k in NOISY_FOLDER], order=FOLDER_ROWS),
+        *("by file name", "csv", replace(FOLDER, class_names=VERTICAL)),
     ),
-    "npy": (PLAIN, "a.npy", as_npy(NOISY.astype(np.uint8)), None, BY_POSITION),
-    "npy big endian (N, 1)": (PLAIN, "a.npy", as_npy(NOISY[:, None].astype(">i4")), None, ""),
-    "npy of whole floats": (PLAIN, "a.npy", as_npy(NOISY.astype(np.float32)), None, ""),
-    "npy of class names": (PLAIN, "a.npy", as_npy(np.array(CLASS_NAMES)), None, ""),
-    "tensor": (PLAIN, "a.pt", as_pt(torch.from_numpy(NOISY)), None, BY_POSITION),
-    "list of scalars": (PLAIN, "a.pth", as_pt(list(NOISY)), None, ""),
-    "CIFAR-10N": (PLAIN, "a.pt", as_pt(CIFAR10N), "worse_label", "not used: aggre_label"),
-    "CIFAR-10N, old format": (
-        *(PLAIN, "a.pt", as_pt(CIFAR10N, _use_new_zipfile_serialization=False), "worse_label", ""),
+    "quotes, BOM, Windows lines": case(
+        b"\xef\xbb\xbf" + csv([f'"{k}"' for k in NOISY], header='"noisy"').replace(b"\n", b"\r\n")
     ),
-    "CIFAR-10N, numpy 1": (
-        *(PLAIN, "a.pt"),
-        as_pt(CIFAR10N, _use_new_zipfile_serialization=False).replace(
-            b"numpy._core.", b"numpy.core."
-        ),
-        *("worse_label", ""),
+    "annotators": case(csv(INDEX, NOISY, OTHER, header="image,a1,a2"), "a1 of", labels="a1"),
+    "a score": case(csv(NOISY, np.linspace(0.1, 0.9, COUNT), header="n,s"), "not used: s"),
+    "a mask": case(csv(NOISY, 1 * (NOISY != CLEAN), header="n,mask"), "not used: mask"),
+    "natural order": case(
+        csv(PATHS, NOISY_FOLDER, header="file,n", order=FOLDER_ROWS), "name (file)", source=FOLDER
     ),
-    "tensor with numbers beside": (
-        *(PLAIN, "a.pt", as_pt({"noise_rate": 0.3, "labels": torch.from_numpy(NOISY)}), None, ""),
-    ),
-    "labels by integer": (
-        PLAIN,
-        "a.pt",
-        as_pt({int(k): int(NOISY[k]) for k in MIXED}),
-        None,
-        "index",
-    ),
-    "a column without a name": (PLAIN, "a.csv", csv(NOISY), None, BY_POSITION),
-    "a column": (PLAIN, "a.csv", csv(NOISY, header="noisy"), None, BY_POSITION),
-    "a column of class names": (PLAIN, "a.csv", csv(CLASS_NAMES, header="noisy"), None, ""),
-    "class names without a header": (PLAIN, "a.csv", csv(CLASS_NAMES), None, ""),
-    "one line": (PLAIN, "a.csv", csv(*NOISY[:, None]), None, ""),
-    "one line of blanks": (PLAIN, "a.txt", text_of(NOISY[None], "%d"), None, ""),
-    "np.savetxt": (PLAIN, "a.txt", text_of(NOISY), None, ""),
-    "clean and noisy": (PLAIN, "a.csv", csv(CLEAN, NOISY, header="label,label_noisy"), None, ""),
-    "clean and noisy floats": (PLAIN, "a.csv", csv(CLEAN, FLOATS, header="label,noisy"), None, ""),
-    "clean and noisy names": (
-        *(
-            PLAIN,
-            "a.csv",
-            csv(CLEAN, CLASS_NAMES, header="label,noisy_label"),
-            None,
-            "noisy_label of",
-        ),
-    ),
-    "noisy and clean": (
-        PLAIN,
-        "a.csv",
-        csv(NOISY, CLEAN, header="label,gt"),
-        None,
-        "label of a.csv",
-    ),
-    "noisy and clean by name": (PLAIN, "a.csv", csv(NOISY, CLEAN, header="label,gt"), "label", ""),
-    "label, asked for, beside noise": (
-        *(PLAIN, "a.csv", csv(NOISY, OTHER, header="label,other"), "label", "label of a.csv"),
-    ),
-    "pandas": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX, CLEAN, NOISY, header=",label,noisy"),
-        None,
-        "by index ()",
-    ),
-    "pandas, shuffled": (
-        *(
-            PLAIN,
-            "a.csv",
-            csv(INDEX, CLEAN, NOISY, header=",label,noisy", order=MIXED),
-            None,
-            "index",
-        ),
-    ),
-    "pandas, index reset after shuffling": (
-        *(PLAIN, "a.csv", csv(INDEX, MIXED, NOISY[MIXED], header=",sample,noisy"), None),
-        "by index (sample)",
-    ),
-    "pandas Series": (PLAIN, "a.csv", csv(INDEX, NOISY, header=",0"), None, "by index ()"),
-    "pandas header 0": (PLAIN, "a.csv", csv(NOISY, header="0"), None, BY_POSITION),
-    "ids from 1": (
-        *(PLAIN, "a.csv", csv(INDEX + 1, NOISY, header="id,label", order=MIXED), None),
-        "by index (id, from 1)",
-    ),
-    "index without a header": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX, NOISY, order=MIXED),
-        None,
-        "by index (0)",
-    ),
-    "three without a header": (PLAIN, "a.csv", csv(CLEAN, OTHER, NOISY), "2", "not used: 0, 1"),
-    "semicolons": (PLAIN, "a.csv", csv(INDEX, NOISY, header="i;n", delimiter=";"), None, "index"),
-    "tabs and a class name with a blank": (
-        make_source(classes=["vertical bars", *CLASSES[1:]]),
-        *("a.tsv", csv(INDEX, ["vertical bars" if k == 0 else k for k in NOISY], delimiter="\t")),
-        *(None, "by index"),
-    ),
-    "quotes, BOM, Windows lines": (
-        *(PLAIN, "a.csv"),
-        b"\xef\xbb\xbf" + csv([f'"{k}"' for k in NOISY], header='"noisy"').replace(b"\n", b"\r\n"),
-        *(None, ""),
-    ),
-    "two annotators": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX, NOISY, OTHER, header="image,ann1,ann2"),
-        "ann1",
-        "",
-    ),
-    "a score beside": (
-        *(PLAIN, "a.csv", csv(NOISY, np.linspace(0.1, 0.9, COUNT), header="noisy,score"), None),
-        "not used: score",
-    ),
-    "a mask beside": (
-        *(PLAIN, "a.csv", csv(NOISY, (NOISY != CLEAN).astype(int), header="noisy,is_noisy"), None),
-        "not used: is_noisy",
-    ),
-    "a path in natural order": (
-        *(FOLDER, "a.csv", csv(PATHS, NOISY_FOLDER, header="file,noisy", order=FOLDER_ROWS), None),
-        "by file name (file)",
-    ),
-    "a path of OpenOOD": (
-        *(FOLDER, "a.txt"),
+    "OpenOOD": case(
         csv([f"cifar10/{p}" for p in PATHS], NOISY_FOLDER, delimiter=" ", order=FOLDER_ROWS),
-        *(None, "by file name (0)"),
+        *("by file name (0)", "txt", FOLDER),
     ),
-    "class and file": (
-        *(
-            FOLDER,
-            "a.csv",
-            csv(names_of(FOLDER, 2), NOISY_FOLDER, order=FOLDER_ROWS),
-            None,
-            "file name",
-        ),
+    "class and file": case(
+        csv(names_of(FOLDER, 2), NOISY_FOLDER, order=FOLDER_ROWS), "by file name", source=FOLDER
     ),
-    "unique file names": (
-        *(UNIQUE, "a.csv", csv(names_of(UNIQUE, 1), NOISY_UNIQUE, order=MIXED), None, "file name"),
+    "unique file names": case(
+        csv(names_of(UNIQUE, 1), NOISY_UNIQUE, order=MIXED), "by file name", source=UNIQUE
     ),
-    "unique names of another suffix": (
-        *(UNIQUE, "a.csv"),
+    "unique names of another suffix": case(
         csv([f"x/{n[:-4]}.png" for n in names_of(UNIQUE, 1)], NOISY_UNIQUE, order=MIXED),
-        *(None, "file name"),
+        *("by file name", "csv", UNIQUE),
     ),
-    "ids that are the files' names": (
-        *(UNIQUE, "a.csv", csv(INDEX, NOISY_UNIQUE, header="id,noisy", order=MIXED), None),
-        "as the files' names",
+    "ids that are the files' names": case(
+        csv(INDEX, NOISY_UNIQUE, header="id,n", order=MIXED), "as the files' names", source=UNIQUE
     ),
-    "rows of test images": (
-        *(FOLDER, "a.csv"),
-        csv(
-            [*PATHS, "test/cat/t1.png", "test/dog/0.png"],
-            [*NOISY_FOLDER, 3, 5],
-            header="path,noisy",
-        ),
-        *(None, "2 rows of test images left out"),
+    "rows of test images": case(
+        csv([*PATHS, "test/cat/t1.png", "test/dog/0.png"], [*NOISY_FOLDER, 3, 5]),
+        *("2 rows of test images left out", "csv", FOLDER),
     ),
-    "Noisy Imagenette": (
-        *(FOLDER, "a.csv"),
+    "Noisy Imagenette": case(
         csv(
             *(PATHS, *([CLASSES[k] for k in y] for y in (FOLDER.train_labels, NOISY_FOLDER))),
             *([CLASSES[(k + 1) % 10] for k in FOLDER.train_labels], ["False"] * len(PATHS)),
             header="path,noisy_labels_0,noisy_labels_1,noisy_labels_5,is_valid",
             order=FOLDER_ROWS,
         ),
-        *("noisy_labels_1", "by file name (path)"),
+        *("by file name (path)", "csv", FOLDER, "noisy_labels_1"),
     ),
-    "CIFAR's own names": (
-        *(
-            OFFICIAL,
-            "a.csv",
-            csv(OFFICIAL.train_files, NOISY, header="file,noisy", order=MIXED),
-            None,
-        ),
-        "by file name (file)",
+    "CIFAR's own names": case(
+        csv(OFFICIAL.train_files, NOISY, header="file,n", order=MIXED),
+        "name (file)",
+        "csv",
+        OFFICIAL,
     ),
-    "CIFAR by number": (
-        *(
-            OFFICIAL,
-            "a.csv",
-            csv([f"{k:05}.png" for k in INDEX], NOISY, order=MIXED),
-            None,
-            "file name",
-        ),
+    "CIFAR by number": case(
+        csv([f"{k:05}.png" for k in INDEX], NOISY, order=MIXED), "by file name", "csv", OFFICIAL
     ),
-    "OpenOOD's numbers for CIFAR": (
-        *(OFFICIAL, "a.txt"),
-        csv(
-            [
-                f"cifar10/train/{CLASSES[k]}/{n + 1:04}.png"
-                for k, n in zip(CLEAN, IN_CLASS, strict=True)
-            ],
-            *(NOISY,),
-            delimiter=" ",
-            order=MIXED,
-        ),
-        *(None, "numbered within each class"),
+    "OpenOOD's numbers for CIFAR": case(
+        csv(IN_CLASS, NOISY, delimiter=" ", order=MIXED),
+        *("numbered within each class", "txt", OFFICIAL),
     ),
-    "classes named by other numbers": (
-        *(NUMBERED, "a.csv"),
-        csv(names_of(NUMBERED), np.array([3, 7, 11])[NOISY_NUMBERED], header="file,noisy"),
-        *(None, "file name"),
+    "classes named by other numbers": case(
+        csv(names_of(NUMBERED), np.array([3, 7, 11])[NOISY_NUMBERED], header="file,n"),
+        *("by file name", "csv", NUMBERED),
     ),
-    "export of a part": (
-        *(PLAIN, "a.json", as_json({"index": INDEX[5:50], "label": NOISY[5:50]}), None, "by index"),
-    ),
+    "export of a part": json_case({"index": INDEX[5:50], "label": NOISY[5:50]}, "by index (index)"),
 }
 
 
-def read(tmp_path, source, name, content, labels=None, **options):
-    path = tmp_path / name
+def read(tmp_path, content, words, suffix, source, labels, **options):
+    path = tmp_path / f"a.{suffix}"
     path.write_bytes(content() if callable(content) else content)
     return read_labels(path, labels, source, **options)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout(tmp_path, layout):
-    source, name, content, labels, words = LAYOUTS[layout]
-    chosen = INDEX[5:50] if layout == "export of a part" else None
-    noisy, printed = read(tmp_path, source, name, content, labels, chosen=chosen)
-    chosen = np.arange(len(noisy)) if chosen is None else chosen
+    _, words, _, source, _ = LAYOUTS[layout]
+    chosen = INDEX[5:50] if layout == "export of a part" else np.arange(len(source.train_labels))
+    noisy, printed = read(tmp_path, *LAYOUTS[layout], chosen=chosen)
     np.testing.assert_array_equal(noisy[chosen], noise_of(source)[chosen])
     assert noisy.dtype == np.int64 and words in printed and "\n" not in printed
 
 
 def test_there_are_layouts_enough():
-    assert len(LAYOUTS) >= 50 and len(REFUSALS) >= 80
+    assert len(LAYOUTS) >= 60 and len(REFUSALS) >= 80
 
 
 # --- refusals ---
@@ -413,395 +309,198 @@ def huge_npy() -> bytes:
 
 
 def zip_bomb() -> bytes:
-    import zipfile
-
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", b"\0" * 50_000_000)
     return buffer.getvalue()
 
 
-def with_gap(labels, row=17, gap="") -> list:
-    return [gap if k == row else label for k, label in enumerate(labels)]
-
-
-LONG = "x" * 5000
-LABELS = NOISY.tolist()
-COARSE = CLEAN // 5
-ESCAPES = "\x1b]0;title\x07\x1b[31m"
-RAW = bytes(range(256)) * 20
-SHUFFLED = np.random.default_rng(1).permutation(NOISY)
-SMALL = make_source(CLEAN[:20], CLASSES)
-# Case: the source, the file's name, its content, --labels, words of the refusal.
+# What is wrong: a gap, what is no label, a length.
 REFUSALS = {
-    # gaps, and what is no label
-    "a gap": (
-        PLAIN,
-        "a.csv",
-        csv(CLEAN, with_gap(NOISY), header="label,noisy_label"),
-        None,
-        "noisy_label, line 19, is empty",
+    "a gap": case(
+        csv(CLEAN, with_gap(NOISY), header="label,noisy_label"), "noisy_label, line 19, is empty"
     ),
-    "a gap of an annotator": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX, with_gap(NOISY), OTHER, header="i,a1,a2"),
-        "a1",
-        "a1, line 19, is empty",
+    "an annotator's gap": case(
+        csv(INDEX, with_gap(NOISY), OTHER, header="i,a1,a2"), "a1, line 19, is empty", labels="a1"
     ),
-    "two annotators, one with a gap": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX, with_gap(NOISY), OTHER, header="i,a1,a2"),
-        None,
-        "it holds 2 lists of labels; use --labels with one of a1, a2",
+    "two annotators, one with a gap": case(
+        csv(INDEX, with_gap(NOISY), OTHER, header="i,a1,a2"), "use --labels with one of a1, a2"
     ),
-    "a gap of a single column": (PLAIN, "a.csv", csv(with_gap(NOISY)), None, "line 18 is empty"),
-    "null": (PLAIN, "a.json", as_json(with_gap(LABELS, gap=None)), None, "entry 17, is empty"),
-    "NaN": (
-        PLAIN,
-        "a.npy",
-        as_npy(np.array(with_gap(NOISY, gap=np.nan), float)),
-        None,
-        "entry 17, has 'nan', which is no label",
-    ),
-    "no annotation, -1": (
-        PLAIN,
-        "a.npy",
-        as_npy(np.array(with_gap(NOISY, gap=-1))),
-        None,
-        "has '-1', which is no label (from -1 to 9)",
-    ),
-    "one half": (PLAIN, "a.csv", csv(with_gap(NOISY, gap=0.5)), None, "line 18, has '0.5'"),
-    "another spelling": (
-        PLAIN,
-        "a.csv",
+    "a gap of a single column": case(csv(with_gap(NOISY)), "line 18 is empty"),
+    "null": json_case(with_gap(LABELS, None), "entry 17, is empty"),
+    "NaN": npy_case(with_gap(NOISY, np.nan), "entry 17, has 'nan', which is no label"),
+    "no annotation, -1": npy_case(with_gap(NOISY, -1), "'-1', which is no label (from -1 to 9)"),
+    "one half": case(csv(with_gap(NOISY, 0.5)), "line 18, has '0.5'"),
+    "another spelling": case(
         csv(CLEAN, [CLASSES[k].upper() for k in NOISY], header="label,noisy_label"),
-        None,
         "noisy_label, line 2, has '",
     ),
-    "classes from 1": (PLAIN, "a.json", as_json(NOISY + 1), None, "(from 1 to 10)"),
-    "to 99": (PLAIN, "a.json", as_json([99, *LABELS[1:]]), None, "entry 0, has '99'"),
-    "large": (PLAIN, "a.json", as_json([10**25, *LABELS[1:]]), None, "which is no label"),
-    "floats": (PLAIN, "a.npy", as_npy(np.linspace(0.1, 8.9, COUNT)), None, "which is no label"),
-    "booleans": (PLAIN, "a.json", as_json([True] * COUNT), None, "has 'True', which is no label"),
-    "one-hot": (PLAIN, "a.npy", as_npy(np.eye(10, dtype=int)[NOISY]), None, "as if it were a mask"),
-    "probabilities": (PLAIN, "a.npy", as_npy(np.full((COUNT, 10), 0.1)), None, "which is no label"),
-    # lengths
-    "too few": (PLAIN, "a.json", as_json(NOISY[:-1]), None, "59 labels, the data set 60"),
-    "too few of a name": (
-        PLAIN,
-        "a.pt",
-        as_pt({**CIFAR10N, "worse_label": NOISY[:5]}),
-        "worse_label",
-        "worse_label has 5 labels",
+    "classes from 1": json_case(NOISY + 1, "(from 1 to 10)"),
+    "to 99": json_case([99, *LABELS[1:]], "entry 0, has '99'"),
+    "large": json_case([10**25, *LABELS[1:]], "which is no label"),
+    "floats": npy_case(np.linspace(0.1, 8.9, COUNT), "which is no label"),
+    "booleans": json_case([True] * COUNT, "has 'True', which is no label"),
+    "one-hot": npy_case(np.eye(10, dtype=int)[NOISY], "as if it were a mask"),
+    "probabilities": npy_case(np.full((COUNT, 10), 0.1), "which is no label"),
+    "too few": json_case(NOISY[:-1], "59 labels, the data set 60"),
+    "too few of a name": pt_case(
+        {**CIFAR10N, "worse_label": NOISY[:5]}, "worse_label has 5 labels", labels="worse_label"
     ),
-    "too few in all": (PLAIN, "a.pt", as_pt({"a": NOISY[:5], "b": NOISY[:5]}), None, "5 labels"),
-    "a line too short": (PLAIN, "a.csv", b"label,noisy\n0,1\n1\n", None, "line 3 has 1 cells"),
-    # which column
-    "no name": (
-        PLAIN,
-        "a.pt",
-        as_pt(CIFAR10N),
-        None,
-        "--labels with one of worse_label, aggre_label",
+    "too few in all": pt_case({"a": NOISY[:5], "b": NOISY[:5]}, "5 labels"),
+    "a line too short": case(b"label,noisy\n0,1\n1\n", "line 3 has 1 cells"),
+}
+# Which column.
+REFUSALS |= {
+    "no name": pt_case(CIFAR10N, "--labels with one of worse_label, aggre_label"),
+    "a name for one list": npy_case(NOISY, "leave --labels out", labels="worse_label"),
+    "no such name": pt_case(CIFAR10N, "no noisy labels 'best' in it", labels="best"),
+    "the clean labels": pt_case(CIFAR10N, "no noisy labels", labels="clean_label"),
+    "the index": case(csv(INDEX, NOISY, header="i,noisy"), "one of noisy", labels="i"),
+    "only clean labels": json_case({"clean_label": CLEAN}, "no noisy labels"),
+    "clean labels without a name": npy_case(CLEAN, "--noise none"),
+    "label and another": case(csv(NOISY, OTHER, header="label,other"), "--labels label uses it"),
+    "a doubled name": case(csv(CLEAN, NOISY, header="y,y"), "columns are named 'y'"),
+    "clean labels in another order": pt_case(
+        {**CIFAR10N, "clean_label": SWAPPED}, "in 2 of 60 places", labels="worse_label"
     ),
-    "no such name": (PLAIN, "a.pt", as_pt(CIFAR10N), "best", "no noisy labels 'best' in it"),
-    "the clean labels": (PLAIN, "a.pt", as_pt(CIFAR10N), "clean_label", "no noisy labels"),
-    "the index": (PLAIN, "a.csv", csv(INDEX, NOISY, header="i,noisy"), "i", "one of noisy"),
-    "only clean labels": (
-        PLAIN,
-        "a.json",
-        as_json({"clean_label": CLEAN}),
-        None,
-        "no noisy labels",
+    "clean labels of another length": json_case(
+        {"clean_label": CLEAN[1:], "y": NOISY}, "clean_label has 59 labels"
     ),
-    "clean labels without a name": (PLAIN, "a.npy", as_npy(CLEAN), None, "--noise none"),
-    "label and another": (
-        PLAIN,
-        "a.csv",
-        csv(NOISY, OTHER, header="label,other"),
-        None,
-        "--labels label uses it",
+    "label in another order": case(
+        csv(SWAPPED, NOISY, header="label,noisy"), "in 2 of 60 places", labels="noisy"
     ),
-    "a doubled name": (
-        PLAIN,
-        "a.csv",
-        csv(CLEAN, NOISY, header="y,y"),
-        None,
-        "columns are named 'y'",
-    ),
-    "clean labels in another order": (
-        PLAIN,
-        "a.pt",
-        as_pt({**CIFAR10N, "clean_label": SWAPPED}),
-        "worse_label",
-        "differ from the data set's in 2 of 60 places",
-    ),
-    "label in another order": (
-        PLAIN,
-        "a.csv",
-        csv(SWAPPED, NOISY, header="label,noisy"),
-        "noisy",
-        "in 2 of 60 places",
-    ),
-    # labels of another kind, or by chance
-    "a mask": (PLAIN, "a.npy", as_npy((NOISY != CLEAN).astype(int)), None, "as if it were a mask"),
-    "a mask by name": (
-        PLAIN,
-        "a.csv",
-        csv(NOISY, CLEAN % 2, header="noisy,mask"),
-        "mask",
-        "a mask",
-    ),
-    "coarse labels": (
-        make_source(np.arange(200) % 100, map(str, range(100))),
-        "a.pt",
-        as_pt({"noisy_coarse_label": np.arange(200) % 100 // 5}),
-        "noisy_coarse_label",
+}
+# Labels of another kind, or by chance.
+REFUSALS |= {
+    "a mask": npy_case(1 * (NOISY != CLEAN), "as if it were a mask"),
+    "a mask by name": case(csv(NOISY, CLEAN % 2, header="n,mask"), "as if it were", labels="mask"),
+    "coarse labels": pt_case(
+        {"noisy_coarse_label": np.arange(200) % 100 // 5},
         "20 superclasses",
+        make_source(np.arange(200) % 100, map(str, range(100))),
     ),
-    "another order": (PLAIN, "a.npy", as_npy(SHUFFLED), None, "no better than chance"),
-    "all wrong": (
-        PLAIN,
-        "a.npy",
-        as_npy((CLEAN + 1) % 10),
-        None,
-        "0 of 60 labels agree with the clean ones, no better",
+    "another order": npy_case(np.random.default_rng(1).permutation(NOISY), "no better than chance"),
+    "all wrong": npy_case((CLEAN + 1) % 10, "0 of 60 labels agree with the clean ones, no better"),
+    "too few to tell": npy_case(
+        np.where(np.arange(20) < 4, 1 - TWO, TWO),
+        "16 of 20 labels agree with the clean ones, too few to tell it from permuted labels "
+        "(p = 0.012)",
+        make_source(TWO, ["a", "b"]),
     ),
-    "too few to tell": (
-        make_source(np.arange(20) % 2, ["a", "b"]),
-        "a.npy",
-        as_npy(np.where(np.arange(20) < 4, 1 - np.arange(20) % 2, np.arange(20) % 2)),
-        None,
-        "16 of 20 labels agree with the clean ones, too few to tell it from "
-        "permuted labels (p = 0.012)",
+    "classes named by numbers, read in two ways": npy_case(
+        np.arange(36) % 2 + 1, "class names or class numbers", make_folder(classes=["1", "2", "3"])
     ),
-    # names
-    "a name that no image has": (
-        FOLDER,
-        "a.csv",
+}
+# Which image.
+REFUSALS |= {
+    "a name that no image has": case(
         csv([*PATHS[:-1], "train/truck/99.png"], NOISY_FOLDER, header="f,n"),
-        None,
-        "f, line 121, has 'train/truck/99.png', but no training image has that name",
+        *("f, line 121, has 'train/truck/99.png', but no training image has that name",),
+        source=FOLDER,
     ),
-    "an image without a label": (
-        FOLDER,
-        "a.csv",
+    "an image without a label": case(
         csv(PATHS[1:], NOISY_FOLDER[1:]),
-        None,
-        "no label for 1 training images, first train/airplane/0.png",
+        *("no label for 1 training images, first train/airplane/0.png", "csv", FOLDER),
     ),
-    "a name given twice": (
-        FOLDER,
-        "a.csv",
+    "a name given twice": case(
         csv([*PATHS[:-1], PATHS[0]], NOISY_FOLDER),
-        None,
-        "line 120, has 'train/airplane/0.png' for the second time",
+        *("line 120, has 'train/airplane/0.png' for the second time", "csv", FOLDER),
     ),
-    "a name twice in JSON": (
-        FOLDER,
-        "a.json",
-        b'{"a.png": 1, "b.png": 2, "a.png": 3}',
-        None,
-        "'a.png' is given 2 times",
+    "a name twice in JSON": case(b'{"a": 1, "b": 2, "a": 3}', "'a' is given 2 times", "json"),
+    "names that are not unique": case(
+        csv(names_of(FOLDER, 1), NOISY_FOLDER), "no training image has", "csv", FOLDER
     ),
-    "names that are not unique": (
-        FOLDER,
-        "a.csv",
-        csv(names_of(FOLDER, 1), NOISY_FOLDER),
-        None,
-        "no training image has",
+    "an empty name": case(csv(with_gap(PATHS), NOISY_FOLDER), "line 18, is empty", "csv", FOLDER),
+    "names of another data set": json_case(
+        {f"p{k}.png": k % 10 for k in range(60)}, "no training image has that name"
     ),
-    "an empty name": (
-        FOLDER,
-        "a.csv",
-        csv(with_gap(PATHS), NOISY_FOLDER),
-        None,
-        "line 18, is empty",
+    "two columns of names": case(
+        csv(PATHS, PATHS[::-1], NOISY_FOLDER), "name other images", "csv", FOLDER
     ),
-    "names of another data set": (
-        PLAIN,
-        "a.json",
-        as_json({f"p{k}.png": k % 10 for k in range(60)}),
-        None,
-        "no training image has that name",
+    "confident learning of other classes": json_case(
+        {f"{k}_{CLASSES[SWAPPED[k]]}.png": NOISY[k] for k in INDEX}, "in 2 of 60"
     ),
-    "two columns of names": (
-        UNIQUE,
-        "a.csv",
-        csv(names_of(UNIQUE), names_of(UNIQUE)[::-1], NOISY_UNIQUE),
-        None,
-        "name other images",
+    "confident learning from 1": json_case(
+        {f"{k + 1}_{CLASSES[CLEAN[k]]}.png": NOISY[k] for k in INDEX}, "goes from 1 to 60"
     ),
-    "confident learning of other classes": (
-        PLAIN,
-        "a.json",
-        as_json({f"{k}_{CLASSES[SWAPPED[k]]}.png": LABELS[k] for k in range(60)}),
-        None,
-        "differ from the data set's in 2 of 60",
+    "images named twice, half of them": case(
+        csv(np.repeat(names_of(UNIQUE, 1)[:30], 2), NOISY_UNIQUE, header="image,n"),
+        *("line 3, has '000.jpg' for the second time", "csv", UNIQUE),
     ),
-    "confident learning from 1": (
-        PLAIN,
-        "a.json",
-        as_json({f"{k + 1}_{CLASSES[CLEAN[k]]}.png": LABELS[k] for k in range(60)}),
-        None,
-        "goes from 1 to 60",
+    "ids given twice, half of them": case(
+        csv(np.repeat(INDEX[:30], 2), NOISY, header="k,n"), "k, line 3, has '0' for the second"
     ),
-    # indices
-    "an index with a gap": (
-        PLAIN,
-        "a.csv",
-        csv([*INDEX[:-1], 60], NOISY, header="id,n"),
-        None,
-        "goes from 0 to 60, which does not count 60",
+    "an index with a gap": case(
+        csv([*INDEX[:-1], 60], NOISY, header="id,n"), "0 to 60, which does not count 60"
     ),
-    "an index given twice": (
-        PLAIN,
-        "a.csv",
-        csv([*INDEX[:-1], 3], NOISY, header="id,n"),
-        None,
-        "id, line 61, has '3' for the second time",
+    "an index given twice": case(
+        csv([*INDEX[:-1], 3], NOISY, header="id,n"), "id, line 61, has '3' for the second time"
     ),
-    "an index of a part, from 0 or 1": (
-        PLAIN,
-        "a.csv",
-        csv(INDEX[5:50], NOISY[5:50], header="k,n"),
-        None,
-        "may count from 0 or from 1",
-    ),
-    "ids that no file has": (
-        UNIQUE,
-        "a.csv",
+    "a part, from 0 or from 1": case(csv(INDEX[5:50], NOISY[5:50]), "may count from 0 or from 1"),
+    "ids that no file has": case(
         csv(INDEX + 1, NOISY_UNIQUE, header="id,n"),
-        None,
-        "id, line 61, has '60', but no image has that name",
+        *("id, line 61, has '60', but no image has that name", "csv", UNIQUE),
     ),
-    "classes named by numbers, read in two ways": (
-        make_folder(classes=["1", "2", "3"]),
-        "a.npy",
-        as_npy(np.arange(36) % 2 + 1),
-        None,
-        "class names or class numbers",
-    ),
-    # files that cannot be read
-    "escape sequences": (PLAIN, "a.csv", csv([ESCAPES] * COUNT, NOISY, OTHER), None, "--labels"),
-    "escape sequences as a name": (
-        PLAIN,
-        "a.csv",
-        csv(NOISY, OTHER, header=f"a,{ESCAPES}"),
-        None,
-        r"\x1b]0;title\x07",
-    ),
-    **{
-        f"empty{suffix}": (PLAIN, f"a{suffix}", b"", None, "it is empty")
-        for suffix in (".json", ".csv", ".npy", ".pt", "")
-    },
-    **{
-        f"bytes{suffix}": (PLAIN, f"a{suffix}", RAW, None, "cannot be read")
-        for suffix in (".json", ".csv", ".npy", ".pt", ".pkl")
-    },
-    "blank": (PLAIN, "a.json", b" \n", None, "cannot be read"),
-    "UTF-16": (PLAIN, "a.csv", csv(NOISY).decode().encode("utf-16"), None, "not text in UTF-8"),
-    "pickle": (
-        PLAIN,
-        "a.pkl",
-        b"\x80\x04\x95\x0f\x00\x00\x00\x00\x00\x00\x00]\x94(K\x00e.",
-        None,
-        "not text",
-    ),
-    "pickled npy": (
-        PLAIN,
-        "a.npy",
-        as_npy(NOISY.astype(object), allow_pickle=True),
-        None,
-        "pickled",
-    ),
-    "foreign code": (
-        PLAIN,
-        "a.pt",
-        as_pt({**CIFAR10N, "x": Foreign()}),
-        "worse_label",
-        "never executed",
-    ),
-    "set": (PLAIN, "a.pt", as_pt({1, 2, 3}), None, "holds no labels"),
-    "module": (PLAIN, "a.pt", as_pt(torch.nn.Linear(2, 2)), None, "cannot be read"),
-    "cut json": (PLAIN, "a.json", as_json(NOISY)[:-9], None, "cannot be read"),
-    "cut npy": (PLAIN, "a.npy", as_npy(NOISY)[:-9], None, "cannot be read"),
-    "cut pt": (PLAIN, "a.pt", as_pt(torch.tensor(LABELS))[:-200], None, "cannot be read"),
-    "huge header": (PLAIN, "a.npy", huge_npy(), None, "cannot be read"),
-    "a large file": (
-        PLAIN,
-        "a.json",
-        lambda: b"[" + b"1," * 700_000 + b"1]",
-        None,
-        "too many for 60",
-    ),
-    "zip bomb": (PLAIN, "a.pt", zip_bomb, None, "50000000 bytes are too many"),
-    "npz": (PLAIN, "a.npz", saved(np.savez, NOISY), None, "cannot be read"),
-    "no list": (PLAIN, "a.json", b"[]", None, "holds no labels"),
-    "no object": (PLAIN, "a.json", b"{}", None, "holds no labels"),
-    "a number": (PLAIN, "a.json", b"7", None, "1 labels"),
-    "null alone": (PLAIN, "a.json", b"null", None, "--noise"),
-    "deep": (PLAIN, "a.json", b"[" * 400_000 + b"]" * 400_000, None, "cannot be read"),
-    "deep object": (
-        PLAIN,
-        "a.json",
-        b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-        None,
-        "cannot be read",
-    ),
-    "ragged": (PLAIN, "a.json", as_json([[1], [1, 2]] * 30), None, "which is no label"),
-    "infinite": (PLAIN, "a.json", b"[" + b"1e999," * 59 + b"1]", None, "which is no label"),
-    "long strings": (PLAIN, "a.json", as_json([LONG] * COUNT), None, "which is no label"),
-    "digits": (PLAIN, "a.json", b"[" + b"9" * 10_000 + b"]", None, "cannot be read"),
-    "long names": (
-        PLAIN,
-        "a.json",
-        as_json({LONG + str(k): LABELS for k in range(30)}),
-        None,
-        "30 lists",
-    ),
-    "object of objects": (PLAIN, "a.json", as_json({"noisy": {"a": LABELS}}), None, "--noise"),
-    "JSON lines": (PLAIN, "a.jsonl", b'{"label": 1}\n' * 60, None, "Extra data"),
-    "records": (
-        PLAIN,
-        "a.npy",
-        as_npy(np.zeros(COUNT, [("a", int), ("b", int)])),
-        None,
-        "no labels",
-    ),
-    "dates": (PLAIN, "a.npy", as_npy(np.zeros(COUNT, "M8[s]")), None, "no labels"),
-    "a long cell": (PLAIN, "a.csv", (LONG * 100 + "\n1\n").encode(), None, "cannot be read"),
-    "an open quote": (PLAIN, "a.csv", b'"1\n2\n' + b"3\n" * COUNT, None, "--noise"),
-    "zeros": (PLAIN, "a.csv", b"\0" * 5000, None, "--noise"),
-    "many columns": (
-        PLAIN,
-        "a.csv",
-        (",".join(f"c{k}" for k in range(2000)) + "\n1\n").encode(),
-        None,
-        "2000",
-    ),
+}
+# Files that cannot be read, or are an attack.
+DAMAGED = ("json", "csv", "npy", "pt")
+REFUSALS |= {
+    **{f"empty {suffix}": case(b"", "it is empty", suffix) for suffix in DAMAGED},
+    **{f"bytes {suffix}": case(RAW, "cannot be read", suffix) for suffix in DAMAGED},
+    "escape sequences": case(csv(NOISY, OTHER, header=f"a,{ESCAPES}"), r"\x1b]0;title\x07"),
+    "escapes as names": case(csv([f"{ESCAPES}{k}" for k in INDEX], NOISY), r"\x1b]0;title\x07"),
+    "blank": case(b" \n", "cannot be read", "json"),
+    "UTF-16": case(csv(NOISY).decode().encode("utf-16"), "not text in UTF-8"),
+    "pickle": case(b"\x80\x04\x95\x0f\0\0\0\0\0\0\0]\x94(K\0e.", "not text", "pkl"),
+    "pickled": case(as_npy(NOISY.astype(object), allow_pickle=True), "never executed", "npy"),
+    "foreign code": pt_case({**CIFAR10N, "x": Foreign()}, "never executed", labels="worse_label"),
+    "set": pt_case({1, 2, 3}, "holds no labels"),
+    "module": pt_case(torch.nn.Linear(2, 2), "cannot be read"),
+    "cut json": case(as_json(NOISY)[:-9], "cannot be read", "json"),
+    "cut npy": case(as_npy(NOISY)[:-9], "cannot be read", "npy"),
+    "cut pt": case(as_pt(torch.tensor(LABELS))[:-200], "cannot be read", "pt"),
+    "huge header": case(huge_npy(), "cannot be read", "npy"),
+    "a large file": case(lambda: b"[" + b"1," * 700_000 + b"1]", "too many for 60", "json"),
+    "zip bomb": case(zip_bomb, "50000000 bytes are too many", "pt"),
+    "npz": case(saved(np.savez, NOISY), "cannot be read", "npz"),
+    "no list": json_case([], "holds no labels"),
+    "no object": json_case({}, "holds no labels"),
+    "a number": json_case(7, "1 labels"),
+    "null alone": case(b"null", "holds no labels", "json"),
+    "deep": case(b"[" * 400_000 + b"]" * 400_000, "cannot be read", "json"),
+    "deep object": case(b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "cannot be read", "json"),
+    "ragged": json_case([[1], [1, 2]] * 30, "which is no label"),
+    "infinite": case(b"[" + b"1e999," * 59 + b"1]", "which is no label", "json"),
+    "long strings": json_case([LONG] * COUNT, "which is no label"),
+    "digits": case(b"[" + b"9" * 10_000 + b"]", "cannot be read", "json"),
+    "long names": json_case({LONG + str(k): LABELS for k in range(30)}, "30 lists"),
+    "object of objects": json_case({"noisy": {"a": LABELS}}, "file, entry 0, has 'noisy'"),
+    "JSON lines": case(b'{"label": 1}\n' * 60, "Extra data", "jsonl"),
+    "records": npy_case(np.zeros(COUNT, [("a", int), ("b", int)]), "no labels"),
+    "dates": npy_case(np.zeros(COUNT, "M8[s]"), "no labels"),
+    "a long cell": case((LONG * 100 + "\n1\n").encode(), "cannot be read"),
+    "an open quote": case(b'"1\n2\n' + b"3\n" * COUNT, "holds no labels"),
+    "zeros": case(b"\0" * 5000, "holds no labels"),
+    "many columns": case((",".join(f"c{k}" for k in range(2000)) + "\n1\n").encode(), "2000"),
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal(tmp_path, monkeypatch, case):
+@pytest.mark.parametrize("wrong", REFUSALS)
+def test_a_refusal(tmp_path, monkeypatch, wrong):
     monkeypatch.chdir(tmp_path)
-    source, name, content, labels, words = REFUSALS[case]
     with pytest.raises(UserError) as error:
-        read(tmp_path, source, name, content, labels)
+        read(tmp_path, *REFUSALS[wrong])
+    _, words, suffix, *_ = REFUSALS[wrong]
     message = str(error.value)
     assert words in message, message
-    assert message.startswith(f"--noise {tmp_path / name}: ") and len(message) <= MAX_CHARACTERS
-    assert message.isprintable() and [path.name for path in tmp_path.iterdir()] == [name]
+    assert message.startswith(f"--noise {tmp_path}/a.{suffix}: ") and message.isprintable()
+    assert len(message) <= MAX_CHARACTERS and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("case", ["a mask", "another order", "all wrong", "too few to tell"])
-def test_what_looks_like_no_noise_is_taken_on_demand(tmp_path, case):
-    source, name, content, labels, _ = REFUSALS[case]
-    noisy, _ = read(tmp_path, source, name, content, labels, any_labels=True)
-    np.testing.assert_array_equal(noisy, np.load(tmp_path / name))
+@pytest.mark.parametrize("wrong", ["a mask", "another order", "all wrong", "too few to tell"])
+def test_what_looks_like_no_noise_is_taken_on_demand(tmp_path, wrong):
+    noisy, _ = read(tmp_path, *REFUSALS[wrong], any_labels=True)
+    np.testing.assert_array_equal(noisy, np.load(tmp_path / "a.npy"))
 
 
 @pytest.mark.parametrize(("images", "wrong"), [(100, 30), (40, 8)])
@@ -809,7 +508,7 @@ def test_small_sets_that_can_be_told_from_chance(tmp_path, images, wrong):
     clean = np.arange(images) % 2
     noisy = np.where(np.arange(images) < wrong, 1 - clean, clean)
     source = make_source(clean, ["a", "b"])
-    np.testing.assert_array_equal(read(tmp_path, source, "a.npy", as_npy(noisy))[0], noisy)
+    np.testing.assert_array_equal(read(tmp_path, *npy_case(noisy, source=source))[0], noisy)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
@@ -819,8 +518,8 @@ def test_labels_in_another_order_are_refused(tmp_path, classes):
     names = [f"class {k}" for k in range(classes)]
     noisy = flip_labels(clean, "symmetric", 0.4, names, seed=0)
     source = make_source(clean, names)
-    read(tmp_path, source, "a.npy", as_npy(noisy))
+    read(tmp_path, *npy_case(noisy, source=source))
     for seed in range(20):
         other = np.random.default_rng(seed).permutation(noisy)
-        with pytest.raises(UserError, match=r"no better than chance .*--accept-chance-labels"):
-            read(tmp_path, source, "a.npy", as_npy(other))
+        with pytest.raises(UserError, match=r"no better than chance.*--accept-chance-labels"):
+            read(tmp_path, *npy_case(other, source=source))
