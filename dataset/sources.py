@@ -26,6 +26,7 @@ LARGEST = 64  # pixels per side, of a folder's images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 # Pillow reads others by running programs, such as Ghostscript for EPS.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
+ORIENTATION = 0x0112  # EXIF's tag
 DARKEST = 16  # a folder without a brighter pixel was scaled wrongly
 
 
@@ -293,12 +294,17 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            Image.init()  # at the first call: know all formats
+            formats = [name for name in FORMATS if name in Image.OPEN]
+            with Image.open(path, formats=formats) as image:
                 if image_size is None and max(image.size) > LARGEST:
                     raise UserError(
                         f"{name}: {image.size[0]}x{image.size[1]} is over {LARGEST} pixels; crop "
                         "and resize all images with --image-size 32"
                     )
+                # Pillow 13 reads uncompressed TIFF files of orientations 5 to 8 as noise.
+                if image.format == "TIFF" and image.tag_v2.get(ORIENTATION, 1) != 1:
+                    raise UserError(f"{name}: a turned TIFF file; save it upright")
                 if image.mode in ("I", "F"):
                     raise UserError(
                         f"{name}: pixels of 32 bits or floating point have no known range; save "
