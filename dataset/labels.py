@@ -96,7 +96,8 @@ def read_labels(
     _check_complete(table, noisy, chosen)
     if not any_labels:
         _check_plausible(table, noisy, column.name == name)
-    unused = [c for c in table.columns if c not in (column.name, by) and c not in CLEAN_NAMES]
+    used = (column.name, by, *CLEAN_NAMES)
+    unused = [c for c in table.columns if c not in used and any(table.columns[c].cells)]
     words = f"labels: {_shown(column.name)} of {printable(path.name)}, {how}"
     return noisy, words + (f"; not used: {_list(unused)}" if unused else "")
 
@@ -210,7 +211,8 @@ def _refuse_unread(table: Table, noisy: list[str]) -> None:
     """Refuse to leave out a column that was meant to be labels, but whose cells are none."""
     for column in table.columns.values():
         meant = not noisy or re.search("label|nois|annotat", column.name, re.IGNORECASE)
-        if meant and column.role == "other" and None in column.classes:
+        flags = {str(cell).lower() for cell in column.cells} <= {"true", "false"}
+        if meant and not (noisy and flags) and column.role == "other" and None in column.classes:
             raise table.error(
                 f"{table.cell(column, column.classes.index(None))}, which is no label; use class "
                 "numbers or names, or name another column with --labels"
@@ -322,7 +324,9 @@ def _place(table: Table) -> tuple[np.ndarray, str, str | None]:
         places = {n: place for n, place in places.items() if n not in counted[: len(places) - 1]}
     if not places:
         count = len(table.source.train_labels)
-        return np.arange(count), "placed by position: the file names no images", None
+        files = table.source.train_files or []
+        order = f", so they count as {_list(files, 3)}" if "/" in "".join(files[:1]) else ""
+        return np.arange(count), f"placed by position: the file names no images{order}", None
     (name, (rows, how)), *others = places.items()
     for other, (more, _) in others:
         if not np.array_equal(rows, more):
@@ -337,7 +341,7 @@ def _by_index(table: Table, column: Column) -> tuple[np.ndarray, str]:
     if None in column.integers:
         row = column.integers.index(None)
         raise table.error(f"{table.cell(column, row)}, which is no index")
-    numbers = numeric_names([Path(file).stem for file in table.source.train_files or [""]])
+    numbers = _file_numbers(table.source.train_files or [])
     if not numbers:
         return _by_number(table, column, column.integers)
     image = {number: k for k, number in enumerate(numbers)}
@@ -345,6 +349,15 @@ def _by_index(table: Table, column: Column) -> tuple[np.ndarray, str]:
     if None in rows:
         raise table.error(f"{table.cell(column, rows.index(None))}, but no image has that name")
     return _once(table, column, rows), ", as the files' names"
+
+
+def _file_numbers(files: list[str]) -> list[int] | None:
+    """The numbers of numbered files: the names are numbers, or end in all of 0, 1, ... or 1, ..."""
+    stems = [Path(file).stem for file in files]
+    ends = [match and int(match[0]) for match in (re.search(r"[0-9]{1,9}$", s) for s in stems)]
+    if files and None not in ends and sorted(ends) == [*range(min(ends), min(ends) + len(ends))]:
+        return ends if min(ends) in (0, 1) else numeric_names(stems)
+    return numeric_names(stems)
 
 
 def _by_number(
@@ -603,10 +616,9 @@ def _is_header(rows: list[list[str]], source: Source) -> bool:
     return counted and ("" in first or len(rows) == len(source.train_labels) + 1)
 
 
-def _list(names: list[str]) -> str:
-    more = ", ..." if len(names) > SHOWN_NAMES else ""
-    return ", ".join(map(_shown, names[:SHOWN_NAMES])) + more
+def _list(names: list[str], most: int = SHOWN_NAMES) -> str:
+    return ", ".join(map(_shown, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _shown(text) -> str:
-    return printable(str(text)[:40])
+    return printable(str(text)[:40]) or "''"

@@ -44,6 +44,7 @@ PLAIN = make_source()
 FOLDER = make_folder()  # 12 files of each class, 0.png to 11.png: 10.png stands before 2.png
 UNIQUE = make_folder(name="{:03}.jpg", unique=True)  # 6 of each, one number for each file
 OFFICIAL = make_source(train_files=[f"{CLASSES[k]}_s_{i:06}.png" for i, k in enumerate(CLEAN)])
+WORDS = make_folder(name="img_{}.jpg", unique=True)  # img_10 stands before img_6
 NUMBERED = make_folder(classes=[str(k) for k in (3, 7, 11)])
 
 
@@ -106,6 +107,8 @@ def with_gap(values, gap="") -> list:
 
 MIXED = np.random.default_rng(3).permutation(COUNT)
 NOISY_FOLDER, NOISY_UNIQUE, NOISY_NUMBERED = map(noise_of, (FOLDER, UNIQUE, NUMBERED))
+NUMBER_OF = [int(file.split("_")[1].split(".")[0]) for file in WORDS.train_files]
+NOISY_WORDS = noise_of(WORDS)[np.argsort(NUMBER_OF)]  # by the number of the file
 CLASS_NAMES = [CLASSES[k] for k in NOISY]
 PATHS = names_of(FOLDER)
 FOLDER_ROWS = natural(FOLDER)
@@ -218,6 +221,8 @@ LAYOUTS = {
     ),
     "annotators": case(csv(INDEX, NOISY, OTHER, header="image,a1,a2"), "a1 of", labels="a1"),
     "a score": case(csv(NOISY, np.linspace(0.1, 0.9, COUNT), header="n,s"), "not used: s"),
+    "flags": case(csv(NOISY, NOISY != CLEAN, header="n,is_noisy"), "not used: is_noisy"),
+    "a trailing comma": case(csv(NOISY, [""] * COUNT, header="n,"), f"{BY_POSITION}: the file"),
     "a mask": case(csv(NOISY, 1 * (NOISY != CLEAN), header="n,mask"), "not used: mask"),
     "natural order": case(
         csv(PATHS, NOISY_FOLDER, header="file,n", order=FOLDER_ROWS), "name (file)", source=FOLDER
@@ -238,6 +243,14 @@ LAYOUTS = {
     ),
     "ids that are the files' names": case(
         csv(INDEX, NOISY_UNIQUE, header="id,n", order=MIXED), "as the files' names", source=UNIQUE
+    ),
+    "ids that are numbers in the files' names": case(
+        csv(INDEX, NOISY_WORDS, header="id,n", order=MIXED), "as the files' names", source=WORDS
+    ),
+    "a folder by position": case(
+        csv(NOISY_FOLDER),
+        "so they count as train/airplane/0.png, train/airplane/1.png, train/air",
+        source=FOLDER,
     ),
     "rows of test images": case(
         csv([*PATHS, "test/cat/t1.png", "test/dog/0.png"], [*NOISY_FOLDER, 3, 5]),
