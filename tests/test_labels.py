@@ -195,12 +195,12 @@ LAYOUTS = {
     "noisy and clean": case(csv(NOISY, CLEAN, header="label,gt"), "label of"),
     "noisy and clean by name": case(csv(NOISY, CLEAN, header="label,gt"), labels="label"),
     "label, asked for": case(csv(NOISY, OTHER, header="label,other"), "label of", labels="label"),
-    "pandas": case(csv(INDEX, CLEAN, NOISY, header=",label,noisy"), "by index ()"),
+    "pandas": case(csv(INDEX, CLEAN, NOISY, header=",label,noisy"), "by index ('')"),
     "pandas, shuffled": case(csv(INDEX, CLEAN, NOISY, header=",label,n", order=MIXED), "index"),
     "pandas, index reset after shuffling": case(
         csv(INDEX, MIXED, NOISY[MIXED], header=",sample,noisy"), "by index (sample)"
     ),
-    "pandas Series": case(csv(INDEX, NOISY, header=",0"), "by index ()"),
+    "pandas Series": case(csv(INDEX, NOISY, header=",0"), "by index ('')"),
     "pandas header 0": case(csv(NOISY, header="0"), BY_POSITION),
     "ids from 1": case(
         csv(INDEX + 1, NOISY, header="id,label", order=MIXED), "by index (id, from 1)"
