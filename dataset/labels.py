@@ -25,6 +25,7 @@ from dataset.sources import SUFFIXES, Source, numeric_names, printable
 # The names that label files give to the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
 CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
 INDEX_NAMES = ("", "index", "idx", "id", "image_id", "img_id", "unnamed: 0")
+EMPTY = ("", "none", "nan", "null", "na")
 ONLY = "its list"  # the name of a column that has none
 MISSING = -1  # the label of an image that a file leaves out, the image of a row without one
 CHANCE = 0.001  # permuted labels that agree as well at least this often are called chance
@@ -133,7 +134,8 @@ def _role(name: str, cells: list, integers: list, classes: list, num_classes: in
         out_of_range = sum(k is not None and not 0 <= k < num_classes for k in integers)
         if len(cells) > num_classes and out_of_range >= most:
             return "index"  # with gaps or doubles, which _place refuses
-    if len(cells) - classes.count(None) > most:
+    empty = sum(str(cell).strip().lower() in EMPTY for cell in cells)
+    if 2 * (len(cells) - classes.count(None)) > len(cells) - empty:
         return "labels"
     texts = [cell for cell in cells if isinstance(cell, str) and not _is_number(cell)]
     images = sum(cell.lower().endswith(SUFFIXES) for cell in texts)

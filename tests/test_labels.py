@@ -339,6 +339,9 @@ REFUSALS = {
     "two annotators, one with a gap": case(
         csv(INDEX, with_gap(NOISY), OTHER, header="i,a1,a2"), "use --labels with one of a1, a2"
     ),
+    "two annotators, one with many gaps": case(
+        csv(INDEX, np.where(INDEX % 3, "", NOISY), OTHER, header="i,a1,a2"), "one of a1, a2"
+    ),
     "a gap of a single column": case(csv(with_gap(NOISY)), "line 18 is empty"),
     "null": json_case(with_gap(LABELS, None), "entry 17, is empty"),
     "NaN": npy_case(with_gap(NOISY, np.nan), "entry 17, has 'nan', which is no label"),
