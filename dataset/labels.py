@@ -24,7 +24,8 @@ from dataset.sources import SUFFIXES, Source, numeric_names, printable
 
 # The names that label files give to the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
 CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
-INDEX_NAMES = ("", "index", "idx", "id", "image_id", "img_id", "unnamed: 0")
+BASES = {"index_from_0": 0, "index_from_1": 1}  # indices of some of the images do not show it
+INDEX_NAMES = ("", "index", "idx", "id", "image_id", "img_id", "unnamed: 0", *BASES)
 EMPTY = ("", "none", "nan", "null", "na")
 ONLY = "its list"  # the name of a column that has none
 MISSING = -1  # the label of an image that a file leaves out, the image of a row without one
@@ -368,11 +369,12 @@ def _by_number(
     """The images by integers that count all of them from 0 or from 1, or name a part of them."""
     _once(table, column, numbers)
     low, high, count = min(numbers), max(numbers), len(table.source.train_labels)
+    base = BASES.get(column.name, base)
     if base is None:
-        base = 1 if high == count else 0 if low == 0 or column.name == "index" else None
-    if base is None and 0 < low and high < count:  # noqa: SIM300
+        base = 1 if high == count else 0 if low == 0 else None
+    if base is None and low > 0 and high < count:
         raise table.error(
-            f"{_shown(column.name)} may count from 0 or from 1; name it index if from 0"
+            f"{_shown(column.name)} may count from 0 or from 1; name it {' or '.join(BASES)}"
         )
     if base is None or low < base or high - base >= count:
         raise table.error(
@@ -458,7 +460,9 @@ def _by_numbered_file(table: Table, column: Column, names: list[list[str]]):
         (name[-2] if len(name) > 1 else "", k - min(numbers))
         for name, k in zip(names, numbers, strict=True)
     ]
-    if min(numbers) > 1 or any(k >= len(members.get(folder, ())) for folder, k in ranks):
+    if len(names) < len(clean) or min(numbers) > 1:
+        return None  # part of a class does not show whether it counts from 0 or from 1
+    if any(k >= len(members.get(folder, ())) for folder, k in ranks):
         return None
     rows = [int(members[folder][k]) for folder, k in ranks]
     return _once(table, column, rows), ", numbered within each class"

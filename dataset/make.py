@@ -122,7 +122,7 @@ def _export(dataset: DataSet, count: int) -> list | dict:
     """The noisy labels of the training and held-out images, in the source's order, as for JSON.
 
     A list, if these are all `count` images of a source without files; otherwise `label` beside
-    `file` or `index`.
+    `file` or `index_from_0`.
     """
     indices = np.concatenate((dataset.chosen["train_indices"], dataset.chosen["val_indices"]))
     labels = np.concatenate((dataset.train_labels, dataset.val_labels))
@@ -132,7 +132,7 @@ def _export(dataset: DataSet, count: int) -> list | dict:
         return {"file": files[order].tolist(), "label": labels[order].tolist()}
     if len(indices) == count:
         return labels[order].tolist()
-    return {"index": indices[order].tolist(), "label": labels[order].tolist()}
+    return {"index_from_0": indices[order].tolist(), "label": labels[order].tolist()}
 
 
 def check_unused(path: Path, dataset: DataSet) -> None:

@@ -311,9 +311,9 @@ def test_an_export_of_a_part_of_a_source_without_files(script, workplace, monkey
     flags = [*SHAPES, "--train-size", 100, "--val-size", 20]
     assert script("generate", *flags, "--out", "a.npz", "--export", "l.json")[0] == 0
     export = json.loads((workplace / "l.json").read_text())
-    assert len(export["index"]) == 100 and set(export) == {"index", "label"}
+    assert len(export["index_from_0"]) == 100 and set(export) == {"index_from_0", "label"}
     status, out, err = script("generate", *flags, "--noise", "l.json", "--out", "b.npz")
-    assert status == 0 and "placed by index (index)" in out, err
+    assert status == 0 and "placed by index (index_from_0)" in out, err
     assert array_digests(read_dataset("a.npz")) == array_digests(read_dataset("b.npz"))
 
 

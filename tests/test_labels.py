@@ -282,8 +282,16 @@ LAYOUTS = {
         csv(names_of(NUMBERED), np.array([3, 7, 11])[NOISY_NUMBERED], header="file,n"),
         *("by file name", "csv", NUMBERED),
     ),
-    "export of a part": json_case({"index": INDEX[5:50], "label": NOISY[5:50]}, "by index (index)"),
+    "export of a part": json_case(
+        {"index_from_0": INDEX[5:50], "label": NOISY[5:50]}, "by index (index_from_0)"
+    ),
+    "the rest, from 1": json_case(
+        {"index_from_1": INDEX[5:50] + 1, "label": NOISY[5:50]}, "(index_from_1, from 1)"
+    ),
 }
+
+
+PARTS = ("export of a part", "the rest, from 1")
 
 
 def read(tmp_path, content, words, suffix, source, labels, **options):
@@ -295,7 +303,7 @@ def read(tmp_path, content, words, suffix, source, labels, **options):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout(tmp_path, layout):
     _, words, _, source, _ = LAYOUTS[layout]
-    chosen = INDEX[5:50] if layout == "export of a part" else np.arange(len(source.train_labels))
+    chosen = INDEX[5:50] if layout in PARTS else np.arange(len(source.train_labels))
     noisy, printed = read(tmp_path, *LAYOUTS[layout], chosen=chosen)
     np.testing.assert_array_equal(noisy[chosen], noise_of(source)[chosen])
     assert noisy.dtype == np.int64 and words in printed and "\n" not in printed
@@ -452,7 +460,12 @@ REFUSALS |= {
     "an index given twice": case(
         csv([*INDEX[:-1], 3], NOISY, header="id,n"), "id, line 61, has '3' for the second time"
     ),
-    "a part, from 0 or from 1": case(csv(INDEX[5:50], NOISY[5:50]), "may count from 0 or from 1"),
+    "a part, from 0 or from 1": case(
+        csv(INDEX[5:50], NOISY[5:50], header="index,n"), "name it index_from_0 or index_from_1"
+    ),
+    "a part of OpenOOD's numbers": case(
+        csv(IN_CLASS[5:], NOISY[5:], delimiter=" "), "no training image has", "txt", OFFICIAL
+    ),
     "ids that no file has": case(
         csv(INDEX + 1, NOISY_UNIQUE, header="id,n"),
         *("id, line 61, has '60', but no image has that name", "csv", UNIQUE),
