@@ -29,7 +29,7 @@ from common.files import write_text
 from dataset.data_file import write_dataset
 from dataset.make import DataSettings, Made, check_unused, describe, exists_already, make_dataset
 from dataset.noise import NOISES
-from dataset.sources import LARGEST, SOURCES
+from dataset.sources import LARGEST, SOURCES, printable
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -105,13 +105,13 @@ def _refuse_one_file(parser: Parser, args: Namespace) -> None:
 def generate(args: Namespace) -> None:
     """Make the data set that the flags describe, with --if-missing only if no process has."""
     if args.if_missing and exists_already(args.out, args.settings):
-        print(f"exists: {args.out}")
+        print(f"exists: {printable(args.out)}")
         return
     try:
         made = None if args.if_missing else make_dataset(args.settings)
         with making(args.out):
             if args.if_missing and exists_already(args.out, args.settings):  # it may be by now
-                print(f"exists: {args.out}")
+                print(f"exists: {printable(args.out)}")
             else:
                 write(args, made or make_dataset(args.settings))
     except MemoryError:
@@ -127,11 +127,11 @@ def write(args: Namespace, made: Made) -> None:
     if args.export:
         check_export(args.export, export)
     write_dataset(args.out, made.dataset)
-    print(f"{describe(made)}\nwritten: {args.out}")
+    print(f"{describe(made)}\nwritten: {printable(args.out)}")
     if args.export:
         write_text(args.export, export)
-        print(f"written: {args.export}")
-    print(f"next: python train.py --dis=0 --data {shlex.quote(str(args.out))}")
+        print(f"written: {printable(args.export)}")
+    print(f"next: python train.py --dis=0 --data {printable(shlex.quote(str(args.out)))}")
 
 
 def check_export(path: Path, text: str) -> None:
