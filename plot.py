@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.command_line import Parser, positive, run_script
-from common.errors import UserError
+from common.command_line import UserError
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis.curves import group_by_loss
-from common.errors import UserError
+from common.command_line import UserError
 from plotting import frequency_figures, training_figures
 from plotting.filter_figures import filter_figure, kernel_figure
 from plotting.overview_figure import overview_figure

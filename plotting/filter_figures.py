@@ -11,7 +11,7 @@ from analysis.curves import group_by_loss
 from analysis.equivalent_quantities import like_epoch, spectrum_entry
 from analysis.label_parts import PARTS
 from analysis.spectrum_file import as_array, kernel_title
-from common.errors import UserError
+from common.command_line import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
 from plotting.style import DASHED, loss_styles, noise_title, subplots
 

@@ -10,7 +10,7 @@ from analysis.curves import (
     frequency_section,
     stack,
 )
-from common.errors import UserError
+from common.command_line import UserError
 from plotting.style import (
     add_caption_and_legend,
     caption,

@@ -15,7 +15,7 @@ from analysis.curves import (
 )
 from analysis.memorization import SMALL_GAP
 from analysis.statistics import STOPS, interval, values_at_stop, what_varies
-from common.errors import UserError
+from common.command_line import UserError
 from plotting.style import draw, loss_styles, noise_title, subplots
 
 

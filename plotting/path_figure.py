@@ -11,7 +11,7 @@ from analysis.equivalent_epoch import EpochPath
 from analysis.equivalent_quantities import spectrum_entry
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import kernel_title
-from common.errors import UserError
+from common.command_line import UserError
 from losses import CROSS_ENTROPY
 from plotting.filter_figures import check_spectra
 from plotting.style import draw, label_axes, loss_styles, noise_title, subplots

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import group_by_loss
 from analysis.statistics import STOPS, stopping_epochs
-from common.errors import UserError
+from common.command_line import UserError
 from plotting.style import loss_styles, subplots
 
 

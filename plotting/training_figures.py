@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import has_memorization, history_curve, memorization_curve
 from analysis.statistics import stopping_epochs
-from common.errors import UserError
+from common.command_line import UserError
 from plotting.style import (
     add_caption_and_legend,
     draw_difference,

@@ -4,15 +4,18 @@ import io
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import make_dataset
 
-from common.errors import UserError
+from common.command_line import UserError
 from dataset.data_file import (
     ARRAYS,
     FORMAT_VERSION,
+    file_digest,
+    read_chosen,
     read_dataset,
     read_meta,
     write_dataset,
@@ -38,6 +41,22 @@ def test_round_trip_is_exact(tmp_path):
     assert read_meta(path) == after.meta
     assert (after.num_classes, after.image_size) == (4, (8, 8))
     assert [file.name for file in path.parent.iterdir()] == ["a.npz"]
+
+
+def test_which_images_these_are_is_kept_but_not_part_of_the_digest(tmp_path):
+    before = make_dataset(val=10)
+    chosen = {
+        "train_indices": np.arange(60),
+        "val_indices": np.arange(60, 70),
+        "test_files": np.array([f"test/é\u9999/{k}.png" for k in range(40)]),
+    }
+    write_dataset(tmp_path / "a.npz", replace(before, chosen=chosen))
+    after = read_dataset(tmp_path / "a.npz")
+    assert after.sha256 == before.sha256 == file_digest(tmp_path / "a.npz")
+    for found in (after.chosen, read_chosen(tmp_path / "a.npz")):
+        assert found.keys() == chosen.keys()
+        for name, values in chosen.items():
+            np.testing.assert_array_equal(found[name], values)
 
 
 def test_equal_data_sets_are_equal_files(tmp_path):
@@ -98,6 +117,22 @@ def flip_one_bit(path):
         start = file.getinfo("train_images.npy").header_offset
     raw[start + 1000] ^= 1
     path.write_bytes(raw)
+
+
+def write_huge_header(path):
+    """Labels of 10^13 images, and none."""
+    text = b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000,), }"
+    raw = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(path, "w") as file:
+        for name in (*ARRAYS, "class_names", "meta"):
+            file.writestr(f"{name}.npy", raw)
+
+
+def write_bomb(path):
+    """A zip file that says of itself that it holds 4 EiB."""
+    with zipfile.ZipFile(path, "w", allowZip64=True) as file:
+        file.writestr("meta.npy", b"")
+        file.filelist[0].file_size = 2**62
 
 
 def with_first_label(labels, label):
@@ -161,6 +196,16 @@ DAMAGES = {
         ),
         "train_labels does not match its sha256",
     ),
+    "too few indices": (
+        replace_members(lambda content: {"train_indices": np.arange(59)}),
+        "train_indices is int64 (59,)",
+    ),
+    "files that are no text": (
+        replace_members(lambda content: {"test_files": np.arange(40)}),
+        "test_files is int64 (40,)",
+    ),
+    "a header of too many labels": (write_huge_header, "a.npz: "),
+    "content beyond memory": (write_bomb, "larger than the memory"),
     "another version": (replace_meta(lambda meta: json.dumps({**meta, "format": 99})), "format 99"),
     "no digests": (replace_meta(lambda meta: json.dumps({**meta, "sha256": {}})), "sha256"),
     "no entry for digests": (replace_meta(lambda meta: '{"format": 2}'), "sha256"),

@@ -14,7 +14,7 @@ from histories import (
     shares,
 )
 
-from common.errors import UserError
+from common.command_line import UserError
 from plotting.filter_figures import band_middles, filter_figure, kernel_figure
 from plotting.path_figure import path_figure
 

@@ -1,1 +1,0 @@
-from common.command_line import UserError  # noqa: F401
