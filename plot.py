@@ -17,8 +17,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.command_line import Parser, positive, run_script
-from common.command_line import UserError
+from common.command_line import Parser, UserError, positive, run_script
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:

@@ -48,9 +48,9 @@ class UserError(ValueError):
         return f"{line[:half]} ... {line[-half:]}"
 
 
-def printable(text: str) -> str:
-    """The text with every control character escaped: names from files cannot steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def printable(text: object) -> str:
+    """The text of anything, with every control character escaped: names from files cannot steer the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

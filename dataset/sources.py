@@ -191,7 +191,7 @@ def list_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
     splits = {split: _class_folders(folder, split) for split in ("train", "test")}
     names = {split: list(classes) for split, classes in splits.items()}
     if names["train"] != names["test"] or len(names["train"]) < 2:
-        train, test = ([printable(name) for name in names[s][:12]] for s in ("train", "test"))
+        train, test = (names[s][:12] for s in ("train", "test"))
         raise UserError(
             f"--dataset {folder}: train/ and test/ need the same two or more classes, but have "
             f"{train} and {test}"
@@ -214,11 +214,11 @@ def _class_folders(folder: Path, split: str) -> dict[str, Path]:
         if not path.is_dir():
             if path.suffix.lower() in SUFFIXES:
                 raise UserError(
-                    f"{printable(path)}: an image outside a class folder; use "
+                    f"{path}: an image outside a class folder; use "
                     f"{split}/<class>/<image>, or remove it"
                 )
         elif classes.setdefault(name, path) is not path:
-            raise UserError(f"{printable(path)}: two folders of one name; merge them")
+            raise UserError(f"{path}: two folders of one name; merge them")
     numbers = numeric_names(classes)
     order = (
         dict(zip(classes, numbers, strict=True)) if numbers else {name: name for name in classes}
@@ -259,7 +259,7 @@ def _read_split(
     images, labels = [], []
     for label, (name, paths) in enumerate(classes.items()):
         if not paths:
-            raise UserError(f"--dataset {folder}: a folder of class {printable(name)} has no image")
+            raise UserError(f"--dataset {folder}: a folder of class {name} has no image")
         for path in paths:
             image = _read_image(path, image_size)
             if shape is None:
@@ -267,7 +267,7 @@ def _read_split(
             shape = shape or image.shape
             if image.shape != shape:
                 raise UserError(
-                    f"{printable(path)}: {image.shape[1]}x{image.shape[0]} pixels, but the other "
+                    f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but the other "
                     f"images have {shape[1]}x{shape[0]}; use one size, or crop and resize all "
                     "with --image-size 32"
                 )

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from analysis.curves import group_by_loss
 from matplotlib.figure import Figure
 
-from analysis.curves import group_by_loss
 from common.command_line import UserError
 from plotting import frequency_figures, training_figures
 from plotting.filter_figures import filter_figure, kernel_figure

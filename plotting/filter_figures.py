@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from analysis.curves import group_by_loss
 from analysis.equivalent_quantities import like_epoch, spectrum_entry
 from analysis.label_parts import PARTS
 from analysis.spectrum_file import as_array, kernel_title
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from common.command_line import UserError
 from losses import CROSS_ENTROPY, SELF_DISTILLATION
 from plotting.style import DASHED, loss_styles, noise_title, subplots

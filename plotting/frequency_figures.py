@@ -1,8 +1,6 @@
 """Figures of frequency.py's measures: the original's figure, and what was learned by frequency."""
 
 import numpy as np
-from matplotlib.figure import Figure
-
 from analysis.curves import (
     ENOUGH_MASS,
     delta_index,
@@ -10,6 +8,8 @@ from analysis.curves import (
     frequency_section,
     stack,
 )
+from matplotlib.figure import Figure
+
 from common.command_line import UserError
 from plotting.style import (
     add_caption_and_legend,

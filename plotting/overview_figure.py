@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from analysis.curves import (
     group_by_loss,
     has_memorization,
@@ -14,6 +11,9 @@ from analysis.curves import (
     stack,
 )
 from analysis.memorization import SMALL_GAP
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from analysis.statistics import STOPS, interval, values_at_stop, what_varies
 from common.command_line import UserError
 from plotting.style import draw, loss_styles, noise_title, subplots

@@ -1,8 +1,5 @@
 """How much of each part of the noisy labels is learned, by frequency."""
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
 from analysis.curves import (
     delta_index,
     frequency_curve,
@@ -11,6 +8,9 @@ from analysis.curves import (
     stack,
 )
 from analysis.label_parts import PARTS
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from plotting.style import DASHED, caption, draw, label_axes, loss_styles, subplots
 
 TITLES = {

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from analysis.curves import group_by_loss, stack
 from analysis.equivalent_epoch import EpochPath
 from analysis.equivalent_quantities import spectrum_entry
 from analysis.run_comparison import compare_entries
 from analysis.spectrum_file import kernel_title
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from common.command_line import UserError
 from losses import CROSS_ENTROPY
 from plotting.filter_figures import check_spectra

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from analysis.curves import group_by_loss
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves import group_by_loss
 from analysis.statistics import STOPS, stopping_epochs
 from common.command_line import UserError
 from plotting.style import loss_styles, subplots

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-
 from analysis.curves import Curve, stack
+
 from common.files import atomic_write
 
 matplotlib.use("Agg")

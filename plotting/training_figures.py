@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from analysis.curves import has_memorization, history_curve, memorization_curve
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves import has_memorization, history_curve, memorization_curve
 from analysis.statistics import stopping_epochs
 from common.command_line import UserError
 from plotting.style import (

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from analysis.curves import group_by_loss
 from helpers import panel_lines
 
-from analysis.curves import group_by_loss
 from plotting.frequency_figures import (
     convergence_figure,
     frequency_figure,

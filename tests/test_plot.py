@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analysis.curves import group_by_loss
 from helpers import ROOT, panel_lines
 
 import plot
-from analysis.curves import group_by_loss
 from common.files import write_json
 from plotting.figures import FIGURES
 from plotting.style import caption, plt
