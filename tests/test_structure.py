@@ -1,6 +1,7 @@
 """The structure of the code: imports run downwards, it stays small, importing does nothing."""
 
 import ast
+import re
 
 import pytest
 from helpers import PROGRAMS, ROOT, SCRIPTS, run_python
@@ -13,8 +14,8 @@ ALLOWED = {
     "dataset": {"common"},
     "training": {"common", "losses", "models", "dataset"},
     "measures": {"common", "losses", "models", "dataset", "training"},
-    "analysis": {"common", "losses", "models", "dataset", "training"},
-    "plotting": {"common", "analysis"},
+    "analysis": {"common", "dataset"},
+    "plotting": {"common", "dataset", "analysis"},
 }
 ALLOWED |= {script: set(ALLOWED) for script in SCRIPTS}
 ALLOWED["study"] = {*ALLOWED["study"], "generate", "train", "frequency"}  # for their parse_args
@@ -94,9 +95,13 @@ def test_importing_does_nothing_and_needs_no_torch_where_it_is_not_used(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_help_of_every_script_needs_no_torch(tmp_path):
+def test_help_of_every_script_tells_every_flag_and_needs_no_torch(tmp_path):
     scripts = [f"{script}.py" for script in SCRIPTS]
-    done = run_python(PROGRAMS / "show_help.py", "torch,torchvision,scipy", *scripts, cwd=tmp_path)
+    forbidden = "torch,torchvision,scipy,matplotlib"
+    done = run_python(PROGRAMS / "show_help.py", forbidden, *scripts, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert [done.stdout.count(f"usage: {script} ") for script in scripts] == [1] * len(SCRIPTS)
+    # An entry starts after two spaces; its text follows after more, or on the next line.
+    for entry in re.findall(r"^  (-.*(?:\n {10,}.*)*)", done.stdout, re.MULTILINE):
+        assert len(re.split(r"\s{2,}", entry, maxsplit=1)) == 2, entry
     assert not list(tmp_path.iterdir())

@@ -7,19 +7,10 @@ import runpy
 import sys
 from pathlib import Path
 
+from forbidding import forbid
+
 names, script, *flags = sys.argv[1:]
-
-
-class Forbid:
-    """Refuses to find the modules; unlike None in sys.modules, no library can stumble over it."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name in names.split(","):
-            raise ImportError(f"{name} is forbidden")
-
-
-sys.meta_path.insert(0, Forbid)
+forbid(names)
 sys.argv = [script, *flags]
 root = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(root))

@@ -8,19 +8,10 @@ import signal
 import sys
 import threading
 
+from forbidding import forbid
+
 forbidden, *names = sys.argv[1:]
-
-
-class Forbid:
-    """Refuses to find the modules; unlike None in sys.modules, no library can stumble over it."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name in forbidden.split(","):
-            raise ImportError(f"{name} is forbidden")
-
-
-sys.meta_path.insert(0, Forbid)
+forbid(forbidden)
 for name in names:
     importlib.import_module(name)
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

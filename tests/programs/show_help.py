@@ -7,20 +7,11 @@ import runpy
 import sys
 from pathlib import Path
 
-forbidden, *scripts = sys.argv[1:]
+from forbidding import forbid
+
+names, *scripts = sys.argv[1:]
 root = Path(__file__).parent.parent.parent
-
-
-class Forbid:
-    """Refuses to find the modules; unlike None in sys.modules, no library can stumble over it."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name in forbidden.split(","):
-            raise ImportError(f"{name} is forbidden")
-
-
-sys.meta_path.insert(0, Forbid)
+forbid(names)
 sys.path.insert(0, str(root))
 for script in scripts:
     sys.argv = [script, "--help"]
