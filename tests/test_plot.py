@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import ROOT, panel_lines
-
-import plot
-from analysis.curves import group_by_loss
-from common.files import write_json
 from plotting.figures import FIGURES
-from plotting.style import caption, plt
 from plotting.training_figures import (
     accuracy_figure,
     loss_figure,
     memorization_figure,
 )
+
+import plot
+from analysis.curves import group_by_loss
+from common.files import write_json
+from plotting.style import caption, plt
 
 STYLES = ("cross-entropy", "self-distillation")
 FROM_HISTORY = ["accuracy", "loss", "memorization"]
