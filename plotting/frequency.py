@@ -243,7 +243,7 @@ def excess(noises: Noises, delta: float | None) -> Figure:
     pairs = zip(common["delta"], common["mass"], strict=True)
     deltas = [delta for delta, mass in pairs if mass >= ENOUGH_MASS]
     titles = list(series_styles(noises))
-    figure, places = series_grid(noises, titles, (2.9, 2.4), " (δ by epoch)")
+    figure, places = series_grid(noises, titles, (2.9, 2.4), "\nδ")
     maps: dict[str, list] = {"excess": [], "difference": []}
     for (noise, title), panel in places.items():
         series = noises[noise]
@@ -295,4 +295,5 @@ def draw_maps(
         panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
         epoch_axis(panel, values.shape[1])
         panel.set_xlim(0.5, values.shape[1] + 0.5)
-    figure.colorbar(image, ax=all_panels, label=kind, pad=0.015, aspect=35)
+    figure.set_figheight(figure.get_figheight() + 0.8)
+    figure.colorbar(image, ax=all_panels, label=kind, location="bottom", aspect=40)

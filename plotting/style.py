@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, zip_longest
 from pathlib import Path
 
@@ -79,7 +80,11 @@ def series_styles(noises: Noises) -> dict[str, dict]:
     }
     others = [loss for loss in map(family, losses.values()) if loss not in STYLES]
     bases = STYLES | {
-        loss: (OTHER_COLORS[k % len(OTHER_COLORS)], DASHES[k % len(DASHES)], MARKERS[-1 - k])
+        loss: (
+            OTHER_COLORS[k % len(OTHER_COLORS)],
+            DASHES[k % len(DASHES)],
+            MARKERS[-1 - k % len(MARKERS)],
+        )
         for k, loss in enumerate(dict.fromkeys(others))
     }
     styles: dict[str, dict] = {}
@@ -259,7 +264,7 @@ def all_runs(noises: Noises) -> list[Run]:
 
 
 def caption(noises: Noises, has_bands: bool = True) -> str:
-    """The data, network, sizes and seeds of a figure, and whether runs are unfinished.
+    """The data, network, sizes and seeds of a figure.
 
     has_bands: whether lines and bands show the seeds; otherwise means do.
     """
@@ -275,11 +280,14 @@ def caption(noises: Noises, has_bands: bool = True) -> str:
         f"{train} training, {held_out} held-out and {test} test images",
         seeds_text(noises, "line: mean; band: lowest to highest" if has_bands else "mean"),
     )
-    text = "; ".join(parts)
-    unfinished = sum(not run.is_complete for run in runs)
-    if unfinished:
-        return f"UNFINISHED: {unfinished} of {len(runs)} runs lack their last epochs. {text}"
-    return text
+    return "; ".join(parts)
+
+
+def unfinished(noises: Noises) -> list[str]:
+    """A sentence if runs lack epochs."""
+    runs = all_runs(noises)
+    lacking = sum(not run.is_complete for run in runs)
+    return [f"UNFINISHED: {lacking} of {len(runs)} runs lack their last epochs"] if lacking else []
 
 
 def either(values: Iterable) -> str:
@@ -307,7 +315,8 @@ def finish(
 ) -> Figure:
     """Add sentences and caption above and the legend below, wrapped; the figure grows with them."""
     width = figure.get_figwidth() - 0.4
-    text = ". ".join([*sentences, caption(noises, has_bands=bool(handles))]) + "."
+    sentences = [*unfinished(noises), *sentences, caption(noises, has_bands=bool(handles))]
+    text = ". ".join(sentences) + "."
     text = wrapped(figure, text, width, CAPTION_SIZE)
     figure.suptitle(text, fontsize=CAPTION_SIZE, x=0.2 / (width + 0.4), ha="left")
     lines = add_legend(figure, handles, width) if handles else 0
@@ -352,21 +361,27 @@ def series_handles(styles: dict[str, dict], marker: bool = False) -> list[Line2D
     return [Line2D([], [], label=printable(title), **keep(s)) for title, s in styles.items()]
 
 
-def save(make: Callable[[], Figure | None], path: Path) -> set[str] | None:
-    """Make a figure in the project's style and write it, whole or not at all.
-
-    The user's matplotlibrc does not count. Returns the characters that no font here can draw, or
-    None if there is no figure to draw.
-    Raises what `make` raises, UserError if the path is another program's file, and OSError if it
-    cannot be written.
-    """
-    with matplotlib.rc_context(), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+@contextmanager
+def project_style() -> Iterator[None]:
+    """A block in which figures get the project's parameters; the user's matplotlibrc is ignored."""
+    with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(PARAMETERS)
         installed = set(fontManager.get_font_names())
         fonts = ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
         matplotlib.rcParams["font.family"] = fonts
+        yield
+
+
+def save(make: Callable[[], Figure | None], path: Path) -> set[str] | None:
+    """Make a figure in the project's style and write it, whole or not at all.
+
+    Returns the characters that no font here can draw, or None if there is no figure to draw.
+    Raises what `make` raises, UserError if the path is another program's file, and OSError if it
+    cannot be written.
+    """
+    with project_style(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         figure = make()
         if figure is None:
             return None
