@@ -104,7 +104,7 @@ def level(noises: Noises, read) -> float:
 
 
 def frequency(noises: Noises, delta: float | None) -> Figure:
-    """Delta, the low-frequency ratio of the original, by epoch, by energies and by norms."""
+    """Delta, the low-frequency ratio of the original, by energies and by norms."""
     shown = choose_delta(noises, "test", delta, RATIO_DELTA)
     styles = series_styles(noises)
 
@@ -122,9 +122,10 @@ def frequency(noises: Noises, delta: float | None) -> Figure:
         f"Δ({shown:g}) by norms": ratio("delta_norm"),
     }
     figure, _ = curve_grid(noises, columns)
-    values = all_runs(noises)[0].frequency["values"]
+    outputs = {"softmax": "softmax outputs", "logits": "logits"}
+    values = outputs[all_runs(noises)[0].frequency["values"]]
     sentences = [
-        f"Δ: the low-frequency part of the {values} outputs on test images, by energies "
+        f"Δ: the low-frequency part of the {values} on test images, by energies "
         "|low|²/(|low|²+|high|²) and by norms |low|/(|low|+|high|), for a Gaussian filter of "
         f"variance δ = {shown:g} squared normalized pixels",
         "Vertical: epochs at which the memorization gap of cross-entropy first passes "
@@ -177,7 +178,7 @@ def is_cross_entropy(runs: dict) -> bool:
 
 
 def errors(noises: Noises, delta: float | None) -> Figure:
-    """Errors of the low and of the high part of the outputs against the clean labels, by epoch."""
+    """Errors of the low and of the high part of the outputs against clean labels."""
     shown = choose_delta(noises, "test", delta, BAND_DELTA)
     styles = series_styles(noises)
 
@@ -198,7 +199,7 @@ def errors(noises: Noises, delta: float | None) -> Figure:
 
 
 def order(noises: Noises, delta: float | None) -> Figure:
-    """When right and wrong labels are learned, by band of frequency: a panel per loss."""
+    """When right and wrong labels are learned, by band: a panel per loss."""
     noises, left_out = with_wrong_labels(noises)
     shown = choose_delta(noises, "sample", delta, BAND_DELTA)
     figure, places = series_grid(noises, list(series_styles(noises)), (2.9, 2.5))
@@ -238,7 +239,7 @@ def draw_order(axes: Axes, runs: list[Run], delta: float) -> None:
 
 
 def excess(noises: Noises, delta: float | None) -> Figure:
-    """Excess low-frequency ratio by epoch and delta: the first loss, and the others minus it."""
+    """Excess low-frequency ratio by delta: the first loss, the others minus it."""
     common = common_section(all_runs(noises), "test")
     pairs = zip(common["delta"], common["mass"], strict=True)
     deltas = [delta for delta, mass in pairs if mass >= ENOUGH_MASS]

@@ -30,7 +30,7 @@ SHADES = ("#CCCCCC", "#AAAAAA", "#808080")
 
 
 def eigenvectors(noises: Noises, delta: float | None) -> Figure:
-    """Coefficients on right and wrong labels, and the labels' energies, along eigenvectors.
+    """Coefficients on right and wrong labels along a kernel's eigenvectors.
 
     A row per noise and kernel. Runs without the kernel are left out, and the row says its seeds.
     """
@@ -73,10 +73,11 @@ def kernel_rows(noises: Noises, delta: float | None) -> dict[str, tuple[tuple, S
     if not kernels:
         raise UserError("no spectrum.json in any run: run frequency.py --eigenvectors")
     gaussian = [key for key in kernels if key[0] == "gaussian"]
-    nearest = min(gaussian, key=lambda key: abs(np.log(key[1] / (delta or BAND_DELTA))), default=0)
+    gaussian.sort(key=lambda key: abs(np.log(key[1] / (delta or BAND_DELTA))))
+    shown = gaussian[:1] + [key for key in kernels if key not in gaussian]
     rows: dict[str, tuple[tuple, Series]] = {}
     for noise, series in noises.items():
-        for kernel in [key for key in kernels if key[0] != "gaussian" or key == nearest]:
+        for kernel in shown:
             found = {
                 title: {seed: run for seed, run in group.items() if kernel in run_kernels(run)}
                 for title, group in series.items()

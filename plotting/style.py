@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, zip_longest
+from itertools import count, cycle, zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -79,14 +79,8 @@ def series_styles(noises: Noises) -> dict[str, dict]:
         for title, runs in series.items()
     }
     others = [loss for loss in map(family, losses.values()) if loss not in STYLES]
-    bases = STYLES | {
-        loss: (
-            OTHER_COLORS[k % len(OTHER_COLORS)],
-            DASHES[k % len(DASHES)],
-            MARKERS[-1 - k % len(MARKERS)],
-        )
-        for k, loss in enumerate(dict.fromkeys(others))
-    }
+    free = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(reversed(MARKERS)), strict=False)
+    bases = STYLES | dict(zip(dict.fromkeys(others), free, strict=False))
     styles: dict[str, dict] = {}
     for name, base in bases.items():
         titles = [title for title, loss in losses.items() if family(loss) == name]
@@ -201,9 +195,9 @@ def series_grid(
     for row, (noise, chunk) in zip(axes, rows, strict=True):
         for panel, title in zip_longest(row, chunk):
             if title is None:
-                panel.axis("off")
+                panel.remove()
                 continue
-            panel.set_title(wrapped(figure, title, size[0] - 0.3, TITLE_SIZE))
+            panel.set_title(wrapped(figure, title, size[0] - 0.4, TITLE_SIZE))
             panel.tick_params(labelbottom=True)
             places[noise, title] = panel
     return figure, places
@@ -213,12 +207,12 @@ def label_grid(
     figure: Figure, axes: np.ndarray, titles: Sequence[str], rows: Sequence[str], xlabel: str
 ) -> None:
     """Titles above the columns of axes (rows, columns), names left of the rows."""
-    width = figure.get_figwidth() / axes.shape[1] - 0.5
+    width = (figure.get_figwidth() - 1.2) / axes.shape[1] - 0.1
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(wrapped(figure, title, width, TITLE_SIZE))
     for row, name in zip(axes, rows, strict=True):
-        height = figure.get_figheight() / len(axes) - 0.3
-        row[0].set_ylabel(wrapped(figure, name, height, TITLE_SIZE), fontsize=TITLE_SIZE)
+        height = figure.get_figheight() / len(axes) - 0.65  # less title and tick labels
+        row[0].set_ylabel(wrapped(figure, name, height, LEGEND_SIZE), fontsize=LEGEND_SIZE)
     for panel in axes[-1]:
         panel.set_xlabel(xlabel)
 

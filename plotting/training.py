@@ -38,7 +38,7 @@ FRONTIER_COLUMNS = 3
 
 
 def frontier(noises: Noises, delta: float | None) -> Figure:
-    """Test accuracy against memorization along training, with early stop and last epoch marked."""
+    """Test accuracy against memorization along training; early stop and last epoch."""
     noises, left_out = with_wrong_labels(noises)
     styles = series_styles(noises)
     columns = min(len(noises), FRONTIER_COLUMNS)
@@ -164,7 +164,7 @@ def draw_gap(axes: Axes, series: Series, styles: dict[str, dict]) -> None:
 
 
 def loss(noises: Noises, delta: float | None) -> Figure:
-    """Cross-entropy on noisy training labels, the same for every loss, and on test labels."""
+    """Cross-entropy on noisy training labels and on test labels, for every loss."""
     styles = series_styles(noises)
     columns = {
         "cross-entropy, noisy training labels (nats)": history_column(
@@ -178,7 +178,7 @@ def loss(noises: Noises, delta: float | None) -> Figure:
 
 
 def memorization(noises: Noises, delta: float | None) -> Figure:
-    """Wrong labels memorized, memorization gap, and how well the loss finds wrong labels."""
+    """Wrong labels memorized, memorization gap, and finding wrong labels by loss."""
     noises, left_out = with_wrong_labels(noises)
     lacking = [run for run in all_runs(noises) if "auc" not in run.memorization]
     if lacking:
@@ -206,7 +206,10 @@ def memorization(noises: Noises, delta: float | None) -> Figure:
 
 
 def rate(noises: Noises, delta: float | None) -> Figure | None:
-    """Test accuracy against the share of wrong labels; None if no noise has several rates."""
+    """Test accuracy against the share of wrong labels, where data sets differ in it.
+
+    None if no noise has several rates.
+    """
     by_kind: dict[tuple, list[Series]] = {}
     for series in noises.values():
         data = all_runs({"": series})[0].data
