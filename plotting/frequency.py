@@ -28,7 +28,6 @@ from plotting.style import (
     draw_series,
     epoch_axis,
     finish,
-    no_values,
     series_grid,
     series_handles,
     series_styles,
@@ -202,12 +201,9 @@ def order(noises: Noises, delta: float | None) -> Figure:
     """When right and wrong labels are learned, by band: a panel per loss."""
     noises, left_out = with_wrong_labels(noises)
     shown = choose_delta(noises, "sample", delta, BAND_DELTA)
-    figure, places = series_grid(noises, list(series_styles(noises)), (2.9, 2.5))
+    figure, places = series_grid(noises, (2.9, 2.5))
     for (noise, title), panel in places.items():
-        if title in noises[noise]:
-            draw_order(panel, list(noises[noise][title].values()), shown)
-        else:
-            no_values(panel, "no run")
+        draw_order(panel, list(noises[noise][title].values()), shown)
     sentences = [
         "Coefficient of the softmax outputs on the labels' part, by least squares on the train "
         "sample: 0 not learned, 1 learned",
@@ -235,7 +231,7 @@ def draw_order(axes: Axes, runs: list[Run], delta: float) -> None:
             first = first_epoch(mean, QUARTER)
             height = max(QUARTER, mean[0])  # above it if the first epoch has passed it
             axes.plot(first, height, "o", color=color, markersize=3.5 + 1.2 * width)
-    epoch_axis(axes, values.shape[1])
+    epoch_axis(axes)
 
 
 def excess(noises: Noises, delta: float | None) -> Figure:
@@ -243,15 +239,12 @@ def excess(noises: Noises, delta: float | None) -> Figure:
     common = common_section(all_runs(noises), "test")
     pairs = zip(common["delta"], common["mass"], strict=True)
     deltas = [delta for delta, mass in pairs if mass >= ENOUGH_MASS]
-    titles = list(series_styles(noises))
-    figure, places = series_grid(noises, titles, (2.9, 2.4), "\nδ")
+    figure, places = series_grid(noises, (2.9, 2.4), "\nδ")
     maps: dict[str, list] = {"excess": [], "difference": []}
     for (noise, title), panel in places.items():
         series = noises[noise]
         first = next(iter(series))
-        if title not in series:
-            no_values(panel, "no run")
-        elif title == first:
+        if title == first:
             maps["excess"].append((panel, excess_map(series[title], deltas)))
         else:
             panel.set_title(f"{panel.get_title()}\nminus {first}")
@@ -294,7 +287,6 @@ def draw_maps(
         image = panel.pcolormesh(*edges, values, cmap=cmap, vmin=lowest, vmax=largest)
         panel.grid(False)
         panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
-        epoch_axis(panel, values.shape[1])
-        panel.set_xlim(0.5, values.shape[1] + 0.5)
+        epoch_axis(panel)
     figure.set_figheight(figure.get_figheight() + 0.8)
     figure.colorbar(image, ax=all_panels, label=kind, location="bottom", aspect=40)

@@ -1,6 +1,6 @@
 """Until the merge: copies of what analysis/ gets. The integrator deletes this file.
 
-analysis.history: ENOUGH_MASS, shown_delta; analysis.statistics: at_gap, first_epoch,
+analysis.history: ENOUGH_MASS, shown_delta; analysis.statistics: STOPS, at_gap, first_epoch,
 stopping_epoch; analysis.quantities: RATIO_DELTA, BAND_DELTA, QUARTER.
 """
 
@@ -10,6 +10,7 @@ from analysis.history import Run
 from common.command_line import UserError
 
 ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
+STOPS = {"last": "last epoch", "early": "stopped early", "best_test": "best test epoch"}
 RATIO_DELTA = 400  # of Delta, the original's figure
 BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
 QUARTER = 0.25  # of a part of the labels

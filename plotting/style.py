@@ -41,8 +41,10 @@ OTHER_COLORS = (
     "#882255",
     "#DDCC77",
 )  # of losses that are not in STYLES
-DASHES = ("-", DASHED, (0, (1, 1)), (0, (7, 1.2, 1, 1.2)), (0, (9, 2)), (0, (3, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+# Of those losses, and of a loss's settings beyond the first: none is in STYLES, because on grey
+# paper they would be taken for each other.
+DASHES = ((0, (2, 2)), (0, (6, 3)), (0, (12, 1.5)), (0, (1, 3)), (0, (5, 2, 2, 2)))
+MARKERS = ("X", "<", ">", "p", "h", "*", "d")
 # Of the labels' parts. No loss has these colors; bands of frequency differ in the lines' width.
 RIGHT, WRONG = "#3B0F70", "#E8705A"
 LEVEL = {"color": "#777777", "linewidth": 0.9, "zorder": 1}  # lines that are no curve
@@ -79,7 +81,7 @@ def series_styles(noises: Noises) -> dict[str, dict]:
         for title, runs in series.items()
     }
     others = [loss for loss in map(family, losses.values()) if loss not in STYLES]
-    free = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(reversed(MARKERS)), strict=False)
+    free = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
     bases = STYLES | dict(zip(dict.fromkeys(others), free, strict=False))
     styles: dict[str, dict] = {}
     for name, base in bases.items():
@@ -147,16 +149,14 @@ def draw_series(axes: Axes, series: Series, curve: Curve, styles: dict[str, dict
     for title, runs in reversed(series.items()):
         values = stack(runs.values(), curve)
         draw(axes, np.arange(1, values.shape[1] + 1), values, styles[title])
-    epoch_axis(axes, max(len(run.history["epoch"]) for r in series.values() for run in r.values()))
+    epoch_axis(axes)
 
 
-def epoch_axis(axes: Axes, epochs: int) -> None:
+def epoch_axis(axes: Axes) -> None:
     """Whole epochs on the x axis, also where there is one only."""
-    axes.xaxis.set_major_locator(
-        MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-    )
-    margin = max(0.03 * (epochs - 1), 0.1 if epochs > 1 else 0.5)
-    axes.set_xlim(1 - margin, epochs + margin)
+    steps = {"nbins": 6, "steps": [1, 2, 5, 10]}
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, **steps))
+    axes.margins(x=0.03)
 
 
 def log_axis(axes: Axes) -> None:
@@ -183,17 +183,20 @@ def curve_grid(
 
 
 def series_grid(
-    noises: Noises, titles: Sequence[str], size: tuple[float, float], ylabel: str = ""
+    noises: Noises, size: tuple[float, float], ylabel: str = ""
 ) -> tuple[Figure, dict[tuple[str, str], Axes]]:
     """A panel per noise and series, a few in a row; returns (noise, series title) -> panel."""
-    chunks = np.array_split(np.array(titles, object), -(-len(titles) // SERIES_COLUMNS))
-    rows = [(noise, chunk) for noise in noises for chunk in chunks]
-    figure, axes = panels(len(rows), len(chunks[0]), size, sharex=True, sharey=True)
-    names = [noise + ylabel for noise, _ in rows]
-    label_grid(figure, axes, [""] * len(chunks[0]), names, "epoch")
+    rows = []
+    for noise, series in noises.items():
+        titles = [title for title in series_styles(noises) if title in series]
+        count = -(-len(titles) // SERIES_COLUMNS)
+        rows += [(noise, list(chunk)) for chunk in np.array_split(np.array(titles, object), count)]
+    columns = max(len(titles) for _, titles in rows)
+    figure, axes = panels(len(rows), columns, size, sharex=True, sharey=True)
+    label_grid(figure, axes, [""] * columns, [noise + ylabel for noise, _ in rows], "epoch")
     places = {}
-    for row, (noise, chunk) in zip(axes, rows, strict=True):
-        for panel, title in zip_longest(row, chunk):
+    for row, (noise, titles) in zip(axes, rows, strict=True):
+        for panel, title in zip_longest(row, titles):
             if title is None:
                 panel.remove()
                 continue
@@ -215,11 +218,6 @@ def label_grid(
         row[0].set_ylabel(wrapped(figure, name, height, LEGEND_SIZE), fontsize=LEGEND_SIZE)
     for panel in axes[-1]:
         panel.set_xlabel(xlabel)
-
-
-def no_values(axes: Axes, text: str) -> None:
-    """Say in a panel why it is empty."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", wrap=True)
 
 
 def wrapped(figure: Figure, text: str, width: float, size: float) -> str:

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 
 from analysis.history import Run, Series
 from common.command_line import UserError
-from plotting.interim import at_gap, stopping_epoch
+from plotting.interim import STOPS, at_gap, stopping_epoch
 from plotting.style import (
     TITLE_SIZE,
     Noises,
@@ -17,7 +17,6 @@ from plotting.style import (
     draw_series,
     finish,
     label_grid,
-    no_values,
     panels,
     series_handles,
     series_styles,
@@ -28,11 +27,6 @@ GAP = (
     "Memorization gap: accuracy on the clean labels among the rightly labeled minus among the "
     "wrongly labeled training images"
 )
-STOPS = {
-    "early": "stopped early (best accuracy on held-out noisy labels)",
-    "last": "last epoch",
-    "best_test": "best test epoch",
-}
 FRONTIER_POINTS = 201  # of a mean curve
 FRONTIER_COLUMNS = 3
 
@@ -98,7 +92,13 @@ def mark_stops(axes: Axes, runs: list[Run], style: dict, x) -> None:
 def stop_handles(noises: Noises) -> list[Line2D]:
     """What filled and open marks mean, in the legend."""
     mark = {"color": "none", "marker": "o", "markersize": 8, "markeredgecolor": "#777777"}
-    filled = Line2D([], [], label=f"filled: {STOPS['early']}", markerfacecolor="#777777", **mark)
+    filled = Line2D(
+        [],
+        [],
+        label=f"filled: {STOPS['early']} (best accuracy on held-out noisy labels)",
+        markerfacecolor="#777777",
+        **mark,
+    )
     last = Line2D([], [], label=f"open: {STOPS['last']}", markerfacecolor="white", **mark)
     has_early = any(stopping_epoch(run, "early") is not None for run in all_runs(noises))
     return [filled, last] if has_early else [last]
@@ -159,7 +159,9 @@ def draw_gap(axes: Axes, series: Series, styles: dict[str, dict]) -> None:
     try:
         with_wrong_labels({"": series})
     except UserError:
-        return no_values(axes, "no label is wrong")
+        place = {"transform": axes.transAxes, "ha": "center"}
+        axes.text(0.5, 0.5, "no label is wrong", **place)
+        return
     draw_series(axes, series, lambda run: run.gap, styles)
 
 
@@ -225,11 +227,11 @@ def rate(noises: Noises, delta: float | None) -> Figure | None:
         for panel, stop in zip(row, STOPS, strict=True):
             for title, style in styles.items():
                 draw_rates(panel, [series.get(title, {}) for series in members], stop, style)
-    titles = [f"{stop}, test accuracy (%)" for stop in ("stopped early", "last epoch", "best")]
+    titles = [f"{title}, test accuracy (%)" for title in STOPS.values()]
     rows = [f"{kind[0]}, {kind[1]}" for kind in kinds]
     label_grid(figure, axes, titles, rows, "wrong training labels (%)")
     left_out = [noise for noise in noises if noise not in shown]
-    sentences = ["Stopped early: at the best accuracy on held-out noisy labels; best: test epoch"]
+    sentences = ["Stopped early: at the best accuracy on held-out noisy labels"]
     sentences += [f"Left out, of one rate only: {', '.join(left_out)}"] if left_out else []
     return finish(figure, shown, sentences, series_handles(styles, marker=True))
 

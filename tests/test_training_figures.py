@@ -195,7 +195,7 @@ def test_the_rate_figure_shows_each_stop_against_the_rate():
     rates = (0.2, 0.4, 0.6)
     noises = by_noise([run for r in rates for run in make_runs(LOSSES[:2], SEEDS, rate=r)])
     figure = rate(noises, None)
-    for panel, stop in zip(figure.axes, ("early", "last", "best"), strict=True):
+    for panel, stop in zip(figure.axes, ("last", "early", "best"), strict=True):
         for title in LOSSES[:2]:
             x, y = lines(panel)[title]
             np.testing.assert_allclose(x, [20, 40, 60])
