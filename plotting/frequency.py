@@ -21,16 +21,15 @@ from plotting.style import (
     LEVEL,
     RIGHT,
     WRONG,
+    Curve,
     Noises,
     all_runs,
     curve_grid,
     draw,
-    draw_series,
     epoch_axis,
     finish,
     series_grid,
     series_handles,
-    series_styles,
     stack,
 )
 from plotting.training import GAP, with_wrong_labels
@@ -97,30 +96,22 @@ def choose_delta(noises: Noises, section: str, wanted: float | None, default: fl
     return wanted
 
 
-def level(noises: Noises, read) -> float:
-    """The mean over runs of a number of their frequency.json."""
-    return float(np.mean([read(run.frequency) for run in all_runs(noises)]))
+def band_curve(measure: str, delta: float, section: str = "test") -> Curve:
+    """A measure of frequency.json at a delta."""
+    return lambda run: run.band(section, measure, delta)
 
 
 def frequency(noises: Noises, delta: float | None) -> Figure:
     """Delta, the low-frequency ratio of the original, by energies and by norms."""
     shown = choose_delta(noises, "test", delta, RATIO_DELTA)
-    styles = series_styles(noises)
-
-    def ratio(measure: str):
-        def draw_ratio(axes: Axes, series: Series) -> None:
-            curve = lambda run: run.band("test", measure, shown)  # noqa: E731
-            draw_series(axes, series, curve, styles)
-            draw_levels(axes, series, measure, shown)
-            draw_milestones(axes, series)
-
-        return draw_ratio
-
-    columns = {
-        f"Δ({shown:g}) by energies": ratio("energy_share"),
-        f"Δ({shown:g}) by norms": ratio("delta_norm"),
-    }
-    figure, _ = curve_grid(noises, columns)
+    measures = {"energy_share": "energies", "delta_norm": "norms"}
+    figure, axes = curve_grid(
+        noises, {f"Δ({shown:g}) by {words}": band_curve(m, shown) for m, words in measures.items()}
+    )
+    for row, series in zip(axes, noises.values(), strict=True):
+        for panel, measure in zip(row, measures, strict=True):
+            draw_levels(panel, series, measure, shown)
+            draw_milestones(panel, series)
     outputs = {"softmax": "softmax outputs", "logits": "logits"}
     values = outputs[all_runs(noises)[0].frequency["values"]]
     sentences = [
@@ -131,21 +122,19 @@ def frequency(noises: Noises, delta: float | None) -> Figure:
         f"{', '.join(map(str, MILESTONES))} points",
         GAP,
     ]
-    return finish(figure, noises, sentences, series_handles(styles))
+    return finish(figure, noises, sentences, series_handles(noises))
 
 
 def draw_levels(axes: Axes, series: Series, measure: str, delta: float) -> None:
-    """Levels of the clean and of the shuffled test labels, named in the panel."""
-
-    def of_delta(values: dict, section: dict) -> float:
-        return values[measure][section["delta"].index(delta)]
-
+    """Levels of the clean and of the shuffled test labels, mean over runs, named in the panel."""
+    sections = [run.frequency["test"] for run in all_runs({"": series})]
+    columns = [section["delta"].index(delta) for section in sections]
     levels = {
-        "clean labels": lambda f: of_delta(f["test"]["labels"]["true"], f["test"]),
-        "shuffled labels": lambda f: of_delta(f["test"]["shuffled"], f["test"]),
+        "clean labels": [section["labels"]["true"][measure] for section in sections],
+        "shuffled labels": [section["shuffled"][measure] for section in sections],
     }
-    for name, read in levels.items():
-        height = level({"": series}, read)
+    for name, values in levels.items():
+        height = np.mean([v[column] for v, column in zip(values, columns, strict=True)])
         axes.axhline(height, **LEVEL)
         place = {"xy": (0.02, height), "xycoords": ("axes fraction", "data")}
         offset = {"xytext": (0, -2), "textcoords": "offset points", "va": "top"}
@@ -179,22 +168,16 @@ def is_cross_entropy(runs: dict) -> bool:
 def errors(noises: Noises, delta: float | None) -> Figure:
     """Errors of the low and of the high part of the outputs against clean labels."""
     shown = choose_delta(noises, "test", delta, BAND_DELTA)
-    styles = series_styles(noises)
-
-    def error(measure: str):
-        curve = lambda run: run.band("test", measure, shown)  # noqa: E731
-        return lambda axes, series: draw_series(axes, series, curve, styles)
-
     columns = {
-        "low frequencies: e_low": error("e_low"),
-        "high frequencies: e_high": error("e_high"),
+        "low frequencies: e_low": band_curve("e_low", shown),
+        "high frequencies: e_high": band_curve("e_high", shown),
     }
     figure, _ = curve_grid(noises, columns)
     sentence = (
         "e: distance of the softmax outputs' part to the clean labels' part on test images, "
         f"relative to the labels' part; δ = {shown:g}"
     )
-    return finish(figure, noises, [sentence], series_handles(styles))
+    return finish(figure, noises, [sentence], series_handles(noises))
 
 
 def order(noises: Noises, delta: float | None) -> Figure:
@@ -223,8 +206,7 @@ def draw_order(axes: Axes, runs: list[Run], delta: float) -> None:
     axes.axhline(QUARTER, **LEVEL)
     for part, (_, color) in PARTS.items():
         for band, width in BANDS.items():
-            measure = f"{part}_{band}"
-            values = stack(runs, lambda run, m=measure: run.band("sample", m, delta))
+            values = stack(runs, band_curve(f"{part}_{band}", delta, "sample"))
             epochs = np.arange(1, values.shape[1] + 1)
             draw(axes, epochs, values, {"color": color, "linewidth": width, "marker": "o"})
             mean = values.mean(0)
@@ -265,8 +247,8 @@ def excess(noises: Noises, delta: float | None) -> Figure:
 
 def excess_map(runs: dict, deltas: Sequence[float]) -> np.ndarray:
     """Mean over the runs of a series of the excess, (deltas, epochs)."""
-    curves = [lambda run, d=d: run.band("test", "excess", d) for d in deltas]
-    return np.stack([stack(runs.values(), curve).mean(0) for curve in curves])
+    means = [stack(runs.values(), band_curve("excess", delta)).mean(0) for delta in deltas]
+    return np.stack(means)
 
 
 def draw_maps(

@@ -52,7 +52,7 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
         "Right panel: the share of the labels' own energy up to the index; grey diagonal: shuffled "
         "labels",
     ]
-    handles = series_handles(styles)
+    handles = series_handles(noises)
     fractions = ", ".join(f"{100 * f:g}" for f in EARLIER_EPOCHS)
     earlier = f"cross-entropy after {fractions}% of its epochs"
     handles.append(Line2D([], [], color=SHADES[1], linestyle=DASHED, label=earlier))

@@ -149,6 +149,8 @@ def draw_series(axes: Axes, series: Series, curve: Curve, styles: dict[str, dict
     for title, runs in reversed(series.items()):
         values = stack(runs.values(), curve)
         draw(axes, np.arange(1, values.shape[1] + 1), values, styles[title])
+    if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines):
+        axes.text(0.5, 0.5, "no value", transform=axes.transAxes, ha="center")
     epoch_axis(axes)
 
 
@@ -166,18 +168,17 @@ def log_axis(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def curve_grid(
-    noises: Noises, columns: dict[str, Callable[[Axes, Series], None]], height: float = 2.5
-) -> tuple[Figure, np.ndarray]:
-    """A row per noise and a column per quantity, by epoch.
+def curve_grid(noises: Noises, columns: dict[str, Curve]) -> tuple[Figure, np.ndarray]:
+    """A row per noise and a column per curve, by epoch; returns the axes (rows, columns).
 
-    columns: title with the unit -> what draws a panel of it.
+    columns: title with the unit -> curve. A panel whose curves are NaN says that there is no value.
     """
-    size = (3.9 if len(columns) < 3 else 3.3, height)
+    size = (3.9 if len(columns) < 3 else 3.3, 2.5)
     figure, axes = panels(len(noises), len(columns), size, sharex=True, sharey="col")
+    styles = series_styles(noises)
     for row, series in zip(axes, noises.values(), strict=True):
-        for panel, draw_panel in zip(row, columns.values(), strict=True):
-            draw_panel(panel, series)
+        for panel, curve in zip(row, columns.values(), strict=True):
+            draw_series(panel, series, curve, styles)
     label_grid(figure, axes, list(columns), list(noises), "epoch")
     return figure, axes
 
@@ -265,10 +266,9 @@ def caption(noises: Noises, has_bands: bool = True) -> str:
         either(run.data.get(f"{part}_size", "?") for run in runs)
         for part in ("train", "val", "test")
     )
-    networks = dict.fromkeys(run.network for run in runs)
     parts = (
         either(run.data.get("title", run.data["name"]) for run in runs),
-        next(iter(networks)) if len(networks) == 1 else "networks as in the legend",
+        either(run.network for run in runs),
         f"{train} training, {held_out} held-out and {test} test images",
         seeds_text(noises, "line: mean; band: lowest to highest" if has_bands else "mean"),
     )
@@ -347,10 +347,11 @@ def add_legend(figure: Figure, handles: Sequence[Line2D], width: float) -> int:
     return rows + sum(label.count("\n") for label in labels)
 
 
-def series_handles(styles: dict[str, dict], marker: bool = False) -> list[Line2D]:
+def series_handles(noises: Noises, marker: bool = False) -> list[Line2D]:
     """The series in the legend, by color and dash; with their markers where a figure has some."""
     keep = dict if marker else line_style
-    return [Line2D([], [], label=printable(title), **keep(s)) for title, s in styles.items()]
+    styles = series_styles(noises)
+    return [Line2D([], [], label=title, **keep(style)) for title, style in styles.items()]
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from analysis.history import Run, Series
 from common.command_line import UserError
 from plotting.interim import STOPS, at_gap, stopping_epoch
 from plotting.style import (
+    LEVEL,
     TITLE_SIZE,
+    Curve,
     Noises,
     all_runs,
     curve_grid,
     draw,
-    draw_series,
     finish,
     label_grid,
     panels,
@@ -58,7 +59,7 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
         figure,
         noises,
         sentences + left_out,
-        series_handles(styles, marker=True) + stop_handles(noises),
+        series_handles(noises, marker=True) + stop_handles(noises),
     )
 
 
@@ -91,17 +92,11 @@ def mark_stops(axes: Axes, runs: list[Run], style: dict, x) -> None:
 
 def stop_handles(noises: Noises) -> list[Line2D]:
     """What filled and open marks mean, in the legend."""
-    mark = {"color": "none", "marker": "o", "markersize": 8, "markeredgecolor": "#777777"}
-    filled = Line2D(
-        [],
-        [],
-        label=f"filled: {STOPS['early']} (best accuracy on held-out noisy labels)",
-        markerfacecolor="#777777",
-        **mark,
-    )
-    last = Line2D([], [], label=f"open: {STOPS['last']}", markerfacecolor="white", **mark)
-    has_early = any(stopping_epoch(run, "early") is not None for run in all_runs(noises))
-    return [filled, last] if has_early else [last]
+    labels = {"white": f"open: {STOPS['last']}"}
+    if any(stopping_epoch(run, "early") is not None for run in all_runs(noises)):
+        labels["#777777"] = f"filled: {STOPS['early']} (best accuracy on held-out noisy labels)"
+    mark = {"linestyle": "", "marker": "o", "markersize": 8, "markeredgecolor": "#777777"}
+    return [Line2D([], [], label=labels[face], markerfacecolor=face, **mark) for face in labels]
 
 
 def limit_frontier(axes: Axes, noises: Noises) -> None:
@@ -131,52 +126,43 @@ def with_wrong_labels(noises: Noises) -> tuple[Noises, list[str]]:
     return wrong, [f"Left out, without wrong labels: {', '.join(left_out)}"] if left_out else []
 
 
-def history_column(name: str, styles: dict[str, dict]):
-    """What draws a panel of a curve of history.jsonl."""
-    return lambda axes, series: draw_series(axes, series, lambda run: run.history[name], styles)
+def history_curve(name: str) -> Curve:
+    """A curve of history.jsonl."""
+    return lambda run: run.history[name]
+
+
+def gap_curve(run: Run) -> np.ndarray:
+    """The memorization gap."""
+    return run.gap
 
 
 def accuracy(noises: Noises, delta: float | None) -> Figure:
     """Test accuracy and memorization gap by epoch."""
-    styles = series_styles(noises)
-
-    def draw_accuracy(axes: Axes, series: Series) -> None:
-        history_column("test_accuracy", styles)(axes, series)
-        for title, runs in series.items():
-            mark_stops(axes, list(runs.values()), styles[title], lambda run, epoch: epoch + 1)
-
     columns = {
-        "test accuracy (%)": draw_accuracy,
-        "memorization gap (points)": lambda axes, series: draw_gap(axes, series, styles),
+        "test accuracy (%)": history_curve("test_accuracy"),
+        "memorization gap (points)": gap_curve,
     }
-    figure, _ = curve_grid(noises, columns)
-    handles = series_handles(styles, marker=True) + stop_handles(noises)
-    return finish(figure, noises, ["Marks: mean over seeds of epoch and accuracy", GAP], handles)
-
-
-def draw_gap(axes: Axes, series: Series, styles: dict[str, dict]) -> None:
-    """A panel of the memorization gap."""
-    try:
-        with_wrong_labels({"": series})
-    except UserError:
-        place = {"transform": axes.transAxes, "ha": "center"}
-        axes.text(0.5, 0.5, "no label is wrong", **place)
-        return
-    draw_series(axes, series, lambda run: run.gap, styles)
+    figure, axes = curve_grid(noises, columns)
+    for panel, series in zip(axes[:, 0], noises.values(), strict=True):
+        for title, style in series_styles(noises).items():
+            if title in series:
+                mark_stops(panel, list(series[title].values()), style, lambda run, epoch: epoch + 1)
+    handles = series_handles(noises, marker=True) + stop_handles(noises)
+    sentences = ["Marks: mean over seeds of epoch and accuracy", GAP]
+    if any(np.isnan(run.gap).all() for run in all_runs(noises)):
+        sentences.append("No value: no label of that data set is wrong")
+    return finish(figure, noises, sentences, handles)
 
 
 def loss(noises: Noises, delta: float | None) -> Figure:
     """Cross-entropy on noisy training labels and on test labels, for every loss."""
-    styles = series_styles(noises)
     columns = {
-        "cross-entropy, noisy training labels (nats)": history_column(
-            "train_cross_entropy", styles
-        ),
-        "cross-entropy, test labels (nats)": history_column("test_cross_entropy", styles),
+        "cross-entropy, noisy training labels (nats)": history_curve("train_cross_entropy"),
+        "cross-entropy, test labels (nats)": history_curve("test_cross_entropy"),
     }
     figure, _ = curve_grid(noises, columns)
     sentence = "Training: the mean over the steps of an epoch, whatever loss is minimized"
-    return finish(figure, noises, [sentence], series_handles(styles))
+    return finish(figure, noises, [sentence], series_handles(noises))
 
 
 def memorization(noises: Noises, delta: float | None) -> Figure:
@@ -186,25 +172,21 @@ def memorization(noises: Noises, delta: float | None) -> Figure:
     if lacking:
         raise UserError(f"{len(lacking)} of {len(all_runs(noises))} runs have no memorization.json "
                         f"({lacking[0].name}): run frequency.py")  # fmt: skip
-    styles = series_styles(noises)
-
-    def draw_auc(axes: Axes, series: Series) -> None:
-        draw_series(axes, series, lambda run: run.memorization["auc"], styles)
-        axes.axhline(0.5, color="#777777", linewidth=0.9)
-
     columns = {
-        "wrong labels memorized (%)": history_column("sample_memorized", styles),
-        "memorization gap (points)": lambda axes, series: draw_gap(axes, series, styles),
-        "AUC of the loss": draw_auc,
+        "wrong labels memorized (%)": history_curve("sample_memorized"),
+        "memorization gap (points)": gap_curve,
+        "AUC of the loss": lambda run: run.memorization["auc"],
     }
-    figure, _ = curve_grid(noises, columns)
+    figure, axes = curve_grid(noises, columns)
+    for panel in axes[:, 2]:
+        panel.axhline(0.5, **LEVEL)
     sentences = [
         "Memorized: predicted as labeled, among the wrongly labeled training images",
         GAP,
         "AUC: the chance that a wrongly labeled image has a higher loss than a rightly labeled "
         "one; 0.5 is a guess",
     ]
-    return finish(figure, noises, sentences + left_out, series_handles(styles))
+    return finish(figure, noises, sentences + left_out, series_handles(noises))
 
 
 def rate(noises: Noises, delta: float | None) -> Figure | None:
@@ -233,7 +215,7 @@ def rate(noises: Noises, delta: float | None) -> Figure | None:
     left_out = [noise for noise in noises if noise not in shown]
     sentences = ["Stopped early: at the best accuracy on held-out noisy labels"]
     sentences += [f"Left out, of one rate only: {', '.join(left_out)}"] if left_out else []
-    return finish(figure, shown, sentences, series_handles(styles, marker=True))
+    return finish(figure, shown, sentences, series_handles(shown, marker=True))
 
 
 def draw_rates(axes: Axes, groups: list[dict], stop: str, style: dict) -> None:
