@@ -222,6 +222,7 @@ def excess(noises: Noises, delta: float | None) -> Figure:
     pairs = zip(common["delta"], common["mass"], strict=True)
     deltas = [delta for delta, mass in pairs if mass >= ENOUGH_MASS]
     figure, places = series_grid(noises, (2.9, 2.4), "\nδ")
+    grid = list(figure.axes)
     maps: dict[str, list] = {"excess": [], "difference": []}
     for (noise, title), panel in places.items():
         series = noises[noise]
@@ -234,7 +235,7 @@ def excess(noises: Noises, delta: float | None) -> Figure:
             epochs = min(v.shape[1] for v in values)
             maps["difference"].append((panel, values[0][:, :epochs] - values[1][:, :epochs]))
     for kind, drawn in maps.items():
-        draw_maps(figure, list(places.values()), drawn, deltas, kind)
+        draw_maps(figure, grid, drawn, deltas, kind)
     hidden = len(common["delta"]) - len(deltas)
     sentences = [
         "Excess: how far the low-frequency ratio of the outputs on test images is above shuffled "
@@ -252,7 +253,7 @@ def excess_map(runs: dict, deltas: Sequence[float]) -> np.ndarray:
 
 
 def draw_maps(
-    figure: Figure, all_panels: list[Axes], maps: list, deltas: Sequence[float], kind: str
+    figure: Figure, grid: list[Axes], maps: list, deltas: Sequence[float], kind: str
 ) -> None:
     """Pairs of a panel and its map (deltas, epochs), with one color bar that names the kind.
 
@@ -270,5 +271,7 @@ def draw_maps(
         panel.grid(False)
         panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
         epoch_axis(panel)
-    figure.set_figheight(figure.get_figheight() + 0.8)
-    figure.colorbar(image, ax=all_panels, label=kind, location="bottom", aspect=40)
+    height = figure.get_figheight() + 0.8
+    figure.set_figheight(height)
+    size = {"fraction": 0.3 / height, "pad": 0.1 / height, "aspect": 40}
+    figure.colorbar(image, ax=grid, label=kind, location="bottom", **size)

@@ -199,7 +199,8 @@ def series_grid(
     for row, (noise, titles) in zip(axes, rows, strict=True):
         for panel, title in zip_longest(row, titles):
             if title is None:
-                panel.remove()
+                panel.axis("off")
+                panel.set_xlabel("")
                 continue
             panel.set_title(wrapped(figure, title, size[0] - 0.4, TITLE_SIZE))
             panel.tick_params(labelbottom=True)
