@@ -59,7 +59,11 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
     handles += [
         Line2D([], [], color=color, label=f"energy of {name}") for name, color in PARTS.values()
     ]
-    return finish(figure, noises, sentences + left_out, handles)
+    shown = {title: series for title, (_, series) in rows.items()}
+    lacking = sum(not run.spectrum for run in all_runs(noises))
+    if lacking:
+        left_out.append(f"Runs left out: {lacking} without spectrum.json")
+    return finish(figure, shown, sentences + left_out, handles)
 
 
 def kernel_rows(noises: Noises, delta: float | None) -> dict[str, tuple[tuple, Series]]:
@@ -138,7 +142,10 @@ def draw_energies(axes: Axes, series: Series, kernel: tuple) -> None:
     entries = [run_kernels(run)[kernel] for run in runs]
     ends = np.array(entries[0]["edges"][1:], float) - 1
     for part, (_, color) in PARTS.items():
-        energies = np.array([np.array(entry["energies"][part], float) for entry in entries])
+        energies = [entry["energies"][part] for entry in entries]
+        if None in energies:  # no energy in this part
+            continue
+        energies = np.array(energies, float)
         axes.plot(ends, np.cumsum(energies.mean(0)), color=color)
     axes.plot(ends, ends / ends[-1], **LEVEL)
     log_axis(axes)

