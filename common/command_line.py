@@ -49,7 +49,7 @@ class UserError(ValueError):
 
 
 def printable(text: object) -> str:
-    """The text of anything, with every control character escaped: names from files cannot steer the terminal."""
+    """The text with every control character escaped: no name from a file steers the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
