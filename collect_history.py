@@ -15,7 +15,18 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.command_line import Parser, UserError, add_runs_arguments, integer, run_script
+from common.command_line import (
+    Parser,
+    UserError,
+    add_runs_arguments,
+    end_quietly,
+    integer,
+    run_script,
+)
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
 from common.files import read_json, write_json, write_text
 
 REMEDY = "name another file with --out"

@@ -22,21 +22,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from common import run_folder
 from common.command_line import (
     DEVICES,
     Parser,
     UserError,
     add_runs_arguments,
     choose_device,
+    end_quietly,
     explained,
     explained_memory,
     integer,
     positive,
     run_script,
 )
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+import numpy as np
+
+from common import run_folder
 from measures import RunArrays
 
 ORIGINAL_DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)

@@ -22,7 +22,19 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from common.command_line import Parser, UserError, fraction, integer, printable, run_script
+from common.command_line import (
+    Parser,
+    UserError,
+    end_quietly,
+    fraction,
+    integer,
+    printable,
+    run_script,
+)
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
 from common.files import making, write_text
 from dataset.data_file import write_dataset
 from dataset.make import DataSettings, Made, check_unused, describe, exists_already, make_dataset

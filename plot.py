@@ -14,8 +14,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.command_line import Parser, UserError, end_quietly, positive, printable, run_script
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
 from analysis.history import Run, by_noise, collect, common_name, complete_runs
-from common.command_line import Parser, UserError, positive, printable, run_script
 from plotting.frequency import errors, excess, frequency, order
 from plotting.spectrum import eigenvectors
 from plotting.style import Noises, save

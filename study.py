@@ -28,11 +28,23 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from pathlib import Path
 
+from common.command_line import (
+    Parser,
+    UserError,
+    end_quietly,
+    fraction,
+    integer,
+    printable,
+    run_script,
+)
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
 from tqdm import tqdm
 
 import generate
 import train
-from common.command_line import Parser, UserError, fraction, integer, printable, run_script
 from common.run_folder import read_config, read_history
 from dataset.data_file import file_digest
 from dataset.make import exists_already

@@ -76,7 +76,7 @@ EXACT = 500  # images up to which the chance of an agreement is counted exactly
 def noise_title(meta: dict) -> str:
     """The noise of a data set and its rate, from its `meta`, as in: pair flip, 40% wrong."""
     name = TITLES.get(meta["noise"], meta["noise"])
-    return f"{name}, {100 * meta['rate_found']:.2g}% wrong"
+    return f"{name}, {100 * meta['rate_found']:.3g}% wrong"
 
 
 def flip_labels(
