@@ -323,7 +323,7 @@ def test_signal_in_the_middle_of_an_epoch(workplace):
 @pytest.mark.parametrize("teacher", ["batch", "previous-epoch"])
 def test_kill_9_at_40_random_moments(tmp_path, teacher):
     # Much to write and little to train, so that many kills hit a write.
-    write_dataset(tmp_path / "data/small.npz", make_dataset(train=20, test=1000))
+    write_dataset(tmp_path / "data/small.npz", make_dataset(train=20, test=400))
     flags = [*FLAGS, "--dis=1", f"--teacher={teacher}"]
     flags += ["--ema-decay=0.9"] * (teacher == "previous-epoch")
     done = run_python(PROGRAMS / "train_killed.py", 40, *flags, cwd=tmp_path)
