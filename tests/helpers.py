@@ -107,7 +107,6 @@ def make_learnable_dataset(train=160, test=80, val=40, seed=0) -> DataSet:
 
 def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:
     """A folder of images as generate.py reads it, `count` PNG files for each class and split."""
-    from PIL import Image
 
     random = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -152,16 +151,3 @@ def equal(a, b) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(map(equal, a, b))
     return a == b
-
-
-def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:
-    """A folder of images as generate.py reads it, `count` PNG files for each class and split."""
-    random = np.random.default_rng(0)
-    for split in ("train", "test"):
-        for name in classes:
-            (folder / split / name).mkdir(parents=True)
-            for k in range(count):
-                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-                pixels = random.integers(0, 256, shape, np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
-    return folder
