@@ -44,6 +44,7 @@ class Source:
     class_names: list[str]
     train_files: list[str] | None = None
     test_files: list[str] | None = None
+    is_folder: bool = False
 
 
 def load_cifar10(settings) -> Source:
@@ -246,7 +247,7 @@ def load_folder(folder: Path, image_size: int | None = None) -> Source:
         [p.relative_to(folder).as_posix() for paths in files[s].values() for p in paths]
         for s in ("train", "test")
     )
-    return Source(*train, *test, names, train_files, test_files)
+    return Source(*train, *test, names, train_files, test_files, is_folder=True)
 
 
 def _read_split(

@@ -26,7 +26,10 @@ INDEX = np.arange(COUNT)
 
 def make_source(clean=CLEAN, classes=CLASSES, train_files=None, test_files=None) -> Source:
     images = np.zeros((len(clean), 1, 1, 3), np.uint8)
-    return Source(images, clean, images[:3], clean[:3], list(classes), train_files, test_files)
+    folder = "/" in "".join(train_files or [])
+    return Source(
+        images, clean, images[:3], clean[:3], list(classes), train_files, test_files, folder
+    )
 
 
 def make_folder(classes=CLASSES, name="{}.png", unique=False) -> Source:
@@ -147,7 +150,6 @@ LAYOUTS = {
     "JSON of digits as text": json_case(list(map(str, NOISY))),
     "JSON of class names": json_case(CLASS_NAMES),
     "JSON (N, 1)": json_case(NOISY[:, None]),
-    "JSON (1, N)": json_case(NOISY[None]),
     "JSON pairs": json_case(BY_FILE, "by file name (0)", FOLDER),
     "JSON with numbers beside": json_case({"rate": 0.3, "seed": 1, "labels": NOISY}),
     "JSON by index": json_case({str(k): NOISY[k] for k in MIXED}, "by index (file)"),
@@ -276,7 +278,7 @@ LAYOUTS = {
     ),
     "OpenOOD's numbers for CIFAR": case(
         csv(IN_CLASS, NOISY, delimiter=" ", order=MIXED),
-        *("numbered within each class", "txt", OFFICIAL),
+        *("by file name (0)", "txt", OFFICIAL),
     ),
     "classes named by other numbers": case(
         csv(names_of(NUMBERED), np.array([3, 7, 11])[NOISY_NUMBERED], header="file,n"),
@@ -383,7 +385,7 @@ REFUSALS |= {
     "only clean labels": json_case({"clean_label": CLEAN}, "no noisy labels"),
     "clean labels without a name": npy_case(CLEAN, "--noise none"),
     "label and another": case(csv(NOISY, OTHER, header="label,other"), "--labels label uses it"),
-    "a doubled name": case(csv(CLEAN, NOISY, header="y,y"), "columns are named 'y'"),
+    "a doubled name": case(csv(CLEAN, NOISY, header="y,y"), "'y' is given twice"),
     "clean labels in another order": pt_case(
         {**CIFAR10N, "clean_label": SWAPPED}, "in 2 of 60 places", labels="worse_label"
     ),
@@ -428,9 +430,9 @@ REFUSALS |= {
     ),
     "a name given twice": case(
         csv([*PATHS[:-1], PATHS[0]], NOISY_FOLDER),
-        *("line 120, has 'train/airplane/0.png' for the second time", "csv", FOLDER),
+        *("line 120, has 'train/airplane/0.png', for the second time", "csv", FOLDER),
     ),
-    "a name twice in JSON": case(b'{"a": 1, "b": 2, "a": 3}', "'a' is given 2 times", "json"),
+    "a name twice in JSON": case(b'{"a": 1, "b": 2, "a": 3}', "'a' is given twice", "json"),
     "names that are not unique": case(
         csv(names_of(FOLDER, 1), NOISY_FOLDER), "no training image has", "csv", FOLDER
     ),
@@ -442,23 +444,25 @@ REFUSALS |= {
         csv(PATHS, PATHS[::-1], NOISY_FOLDER), "name other images", "csv", FOLDER
     ),
     "confident learning of other classes": json_case(
-        {f"{k}_{CLASSES[SWAPPED[k]]}.png": NOISY[k] for k in INDEX}, "in 2 of 60"
+        {f"{k}_{CLASSES[SWAPPED[k]]}.png": NOISY[k] for k in INDEX},
+        "no training image has that name",
     ),
     "confident learning from 1": json_case(
-        {f"{k + 1}_{CLASSES[CLEAN[k]]}.png": NOISY[k] for k in INDEX}, "goes from 1 to 60"
+        {f"{k + 1}_{CLASSES[CLEAN[k]]}.png": NOISY[k] for k in INDEX},
+        "no training image has that name",
     ),
     "images named twice, half of them": case(
         csv(np.repeat(names_of(UNIQUE, 1)[:30], 2), NOISY_UNIQUE, header="image,n"),
-        *("line 3, has '000.jpg' for the second time", "csv", UNIQUE),
+        *("line 3, has '000.jpg', for the second time", "csv", UNIQUE),
     ),
     "ids given twice, half of them": case(
-        csv(np.repeat(INDEX[:30], 2), NOISY, header="k,n"), "k, line 3, has '0' for the second"
+        csv(np.repeat(INDEX[:30], 2), NOISY, header="k,n"), "k, line 3, has '0', for the second"
     ),
     "an index with a gap": case(
         csv([*INDEX[:-1], 60], NOISY, header="id,n"), "0 to 60, which does not count 60"
     ),
     "an index given twice": case(
-        csv([*INDEX[:-1], 3], NOISY, header="id,n"), "id, line 61, has '3' for the second time"
+        csv([*INDEX[:-1], 3], NOISY, header="id,n"), "id, line 61, has '3', for the second time"
     ),
     "a part, from 0 or from 1": case(
         csv(INDEX[5:50], NOISY[5:50], header="index,n"), "name it index_from_0 or index_from_1"
@@ -468,13 +472,13 @@ REFUSALS |= {
     ),
     "ids that no file has": case(
         csv(INDEX + 1, NOISY_UNIQUE, header="id,n"),
-        *("id, line 61, has '60', but no image has that name", "csv", UNIQUE),
+        *("id, line 61, has '60', but no image has that number", "csv", UNIQUE),
     ),
 }
 # Files that cannot be read, or are an attack.
 DAMAGED = ("json", "csv", "npy", "pt")
 REFUSALS |= {
-    **{f"empty {suffix}": case(b"", "it is empty", suffix) for suffix in DAMAGED},
+    **{f"empty {suffix}": case(b"", "cannot be read", suffix) for suffix in DAMAGED},
     **{f"bytes {suffix}": case(RAW, "cannot be read", suffix) for suffix in DAMAGED},
     "escape sequences": case(csv(NOISY, OTHER, header=f"a,{ESCAPES}"), r"\x1b]0;title\x07"),
     "escapes as names": case(csv([f"{ESCAPES}{k}" for k in INDEX], NOISY), r"\x1b]0;title\x07"),
@@ -505,8 +509,8 @@ REFUSALS |= {
     "long names": json_case({LONG + str(k): LABELS for k in range(30)}, "30 lists"),
     "object of objects": json_case({"noisy": {"a": LABELS}}, "file, entry 0, has 'noisy'"),
     "JSON lines": case(b'{"label": 1}\n' * 60, "Extra data", "jsonl"),
-    "records": npy_case(np.zeros(COUNT, [("a", int), ("b", int)]), "no labels"),
-    "dates": npy_case(np.zeros(COUNT, "M8[s]"), "no labels"),
+    "records": npy_case(np.zeros(COUNT, [("a", int), ("b", int)]), "no label"),
+    "dates": npy_case(np.zeros(COUNT, "M8[s]"), "no label"),
     "a long cell": case((LONG * 100 + "\n1\n").encode(), "cannot be read"),
     "an open quote": case(b'"1\n2\n' + b"3\n" * COUNT, "holds no labels"),
     "zeros": case(b"\0" * 5000, "holds no labels"),
