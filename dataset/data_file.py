@@ -46,8 +46,6 @@ ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *l
 CHOSEN = tuple(
     f"{split}_{what}" for what in ("indices", "files") for split in ("train", "val", "test")
 )
-# The fields of meta that differ between draws of one data set, which are made with different seeds.
-DRAWN = ("seed", "sha256", "transitions", "rate_found", "val_rate_found")
 REMEDY = "make it with generate.py"
 
 
@@ -115,11 +113,6 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
 def read_meta(path: Path) -> dict:
     """The `meta` of a data-set file, without its images. Raises UserError if it is not one."""
     return _parse_meta(path, _read_members(path, ("meta",)).pop("meta"))
-
-
-def read_chosen(path: Path) -> dict[str, np.ndarray]:
-    """DataSet.chosen of a data-set file, without its images. Raises UserError if it is not one."""
-    return _read_members(path, (), CHOSEN)
 
 
 def file_digest(path: Path) -> str:

@@ -130,7 +130,7 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rate", "1.1"], ["--rate", "0 to 1"]),
+        (["--rate", "1.1"], ["--rate", "at most 1"]),
         (["--rate", "-0.1"], ["--rate"]),
         (["--rate", "nan"], ["--rate"]),
         (["--rate", "much"], ["--rate", "much"]),
