@@ -4,6 +4,7 @@
 certain is refused, and what is not used is named.
 """
 
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -309,7 +310,7 @@ def _end(name: str, parts: int, suffix: bool) -> str:
     """The last parts of a path; without the suffix also without zeros before a number."""
     *folders, file = unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")[-parts:]
     if not suffix:
-        file = re.sub("^0+(?=[0-9])", "", Path(file).stem)
+        file = re.sub("^0+(?=[0-9])", "", os.path.splitext(file)[0])
     return "/".join([*folders, file])
 
 

@@ -1,4 +1,4 @@
-"""dataset/labels.py: every layout of a label file, with its right labels or its refusal."""
+"""dataset/labels.py, label_file.py: label files of all layouts, the right labels or the refusal."""
 
 import io
 import json
