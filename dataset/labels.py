@@ -263,12 +263,12 @@ def _by_file(column: Column, source: Source) -> np.ndarray:
         if not isinstance(cell, str) or not cell:
             raise column.error(row, "which is no file name")
     missed = [None] * len(column.cells)
-    for parts, suffix, train, test in _namings(source, len(column.cells)):
-        image = {_end(name, parts, suffix): k for k, name in enumerate(train)}
+    for parts, form, train, test in _namings(source, len(column.cells)):
+        image = {_end(name, parts, form): k for k, name in enumerate(train)}
         if not train or len(image) < len(train):
             continue
-        image = {**{_end(name, parts, suffix): MISSING for name in test}, **image}
-        rows = [image.get(_end(name, parts, suffix)) for name in column.cells]
+        image = {**{_end(name, parts, form): MISSING for name in test}, **image}
+        rows = [image.get(_end(name, parts, form)) for name in column.cells]
         if None not in rows:
             _refuse_doubles(column, rows)
             return np.array(rows)
@@ -281,7 +281,7 @@ def _by_file(column: Column, source: Source) -> np.ndarray:
 
 
 def _namings(source: Source, count: int) -> Iterator[tuple]:
-    """The ways to name images: how many parts of the path, with the suffix?, train, test names.
+    """The ways to name images: how many parts of the path, what of the last, the names.
 
     Of CIFAR also the official order as in confident learning (arXiv 1911.00068),
     10008_airplane.png, and only for all images, since a part does not show whether it counts from
@@ -289,29 +289,31 @@ def _namings(source: Source, count: int) -> Iterator[tuple]:
     """
     train, test = source.train_files or [], source.test_files or []
     for parts in (3, 2, 1):
-        yield parts, True, train, test
-    yield 1, False, train, test
+        yield parts, "file", train, test
+    yield 1, "stem", train, test
     if source.is_folder:
         return
     classes = [source.class_names[k] for k in source.train_labels]
-    yield 1, False, [f"{k}_{name}" for k, name in enumerate(classes)], []
+    yield 1, "number", [f"{k}_{name}" for k, name in enumerate(classes)], []
     if count >= len(classes):
         seen, ranks = Counter(), []
         for name in classes:
             ranks.append((name, seen[name]))
             seen[name] += 1
         for base in (0, 1):  # these first: in them, 0001.png alone names no image
-            yield 2, False, [f"{name}/{rank + base}" for name, rank in ranks], []
+            yield 2, "number", [f"{name}/{rank + base}" for name, rank in ranks], []
         for base in (0, 1):
-            yield 1, False, [str(k + base) for k in range(len(classes))], []
+            yield 1, "number", [str(k + base) for k in range(len(classes))], []
 
 
-def _end(name: str, parts: int, suffix: bool) -> str:
-    """The last parts of a path; without the suffix also without zeros before a number."""
-    *folders, file = unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")[-parts:]
-    if not suffix:
-        file = re.sub("^0+(?=[0-9])", "", os.path.splitext(file)[0])
-    return "/".join([*folders, file])
+def _end(name: str, parts: int, form: str) -> str:
+    """The last parts of a path: a file, its stem, or its stem without zeros before a number."""
+    *folders, end = unicodedata.normalize("NFC", name.replace("\\", "/")).split("/")[-parts:]
+    if form != "file":
+        end = os.path.splitext(end)[0]
+    if form == "number":
+        end = re.sub("^0+(?=[0-9])", "", end)
+    return "/".join([*folders, end])
 
 
 def _list(names: list[str], most: int = 6) -> str:

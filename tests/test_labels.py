@@ -415,6 +415,9 @@ REFUSALS |= {
     "names that are not unique": case(
         csv(names_of(FOLDER, 1), NOISY_FOLDER), "no training image has", "csv", FOLDER
     ),
+    "names with other zeros": case(
+        csv([f"{k:05}.jpg" for k in INDEX], NOISY_UNIQUE), "no training image has", source=UNIQUE
+    ),
     "an empty name": case(csv(with_gap(PATHS), NOISY_FOLDER), "line 18, is empty", "csv", FOLDER),
     "names of another data set": json_case(
         {f"p{k}.png": k % 10 for k in range(60)}, "no training image has that name"
