@@ -20,6 +20,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 
 from common.command_line import (
@@ -50,11 +51,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--noise", default="pair", help=f"noise model ({models}), or a file of labels")
     add("--labels", help="which labels of the file to use, such as worse_label of CIFAR-10N")
     add("--matched", action="store_true", help="permute the file's labels within each class")
-    add(
-        "--accept-chance-labels",
-        action="store_true",
-        help="accept a file of labels that agrees with the clean ones no better than chance",
-    )
+    chance = "accept a file of labels that agrees with the clean ones no better than chance"
+    add("--accept-chance-labels", action="store_true", help=chance)
     add("--rate", type=fraction, help="noise rate: share of the labels to flip; by default 0.4")
     add("--seed", type=integer(0), default=0, help="seed of the labels, the subset and the shapes")
     add("--train-size", type=integer(1), help="number of images to choose; by default all")
@@ -65,11 +63,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--title", help="name of the images in figures; by default the data set's name")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
     add("--export", type=Path, help="also write the noisy labels as JSON, with the files' names")
-    add(
-        "--if-missing",
-        action="store_true",
-        help="do nothing if the file exists with the same settings",
-    )
+    missing = "do nothing if the file exists with the same settings"
+    add("--if-missing", action="store_true", help=missing)
     args = parser.parse_args(argv)
     if args.noise == "none" and args.rate:
         parser.error("--noise none changes no label; leave --rate out")
@@ -83,9 +78,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     elif not Path(args.noise).is_file():
         parser.error(f"--noise {args.noise}: neither {models} nor a file")
     elif args.rate is not None:
-        parser.error(
-            "--rate belongs to a noise model; a file of labels has its own rate: leave --rate out"
-        )
+        parser.error("--rate belongs to a noise model; leave it out: a file has its own rate")
     if args.noise == "none":
         args.rate = 0.0
     if args.image_size and args.dataset in SOURCES:
@@ -102,32 +95,26 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 def _refuse_one_file(parser: Parser, args: Namespace) -> None:
     """Refuse flags that would write one file over another."""
-    paths = {"--out": args.out, "--export": args.export}
-    paths["--noise"] = None if args.noise in NOISES else Path(args.noise)
-    given = [(flag, path) for flag, path in paths.items() if path is not None]
-    for k, (flag, path) in enumerate(given):
-        for other, second in given[k + 1 :]:
-            same = path.exists() and second.exists() and path.samefile(second)
-            if same or path.resolve() == second.resolve():
-                parser.error(f"{flag} and {other} name one file, {path}; use another {flag}")
+    noise = None if args.noise in NOISES else Path(args.noise)
+    paths = {"--out": args.out, "--export": args.export, "--noise": noise}
+    given = [(flag, path) for flag, path in paths.items() if path]
+    for (flag, path), (other, second) in combinations(given, 2):
+        same = path.exists() and second.exists() and path.samefile(second)
+        if same or path.resolve() == second.resolve():
+            parser.error(f"{flag} and {other} name one file, {path}; use another {flag}")
 
 
 def generate(args: Namespace) -> None:
     """Make the data set that the flags describe, with --if-missing only if no process has."""
     if args.if_missing and exists_already(args.out, args.settings):
-        print(f"exists: {printable(args.out)}")
+        say(f"exists: {args.out}")
         return
-    try:
-        made = None if args.if_missing else make_dataset(args.settings)
-        with making(args.out):
-            if args.if_missing and exists_already(args.out, args.settings):  # it may be by now
-                print(f"exists: {printable(args.out)}")
-            else:
-                write(args, made or make_dataset(args.settings))
-    except MemoryError:
-        raise UserError(
-            "the images do not fit into memory; lower --train-size, --test-size or --image-size"
-        ) from None
+    made = None if args.if_missing else make_dataset(args.settings)
+    with making(args.out):
+        if args.if_missing and exists_already(args.out, args.settings):  # it may be by now
+            say(f"exists: {args.out}")
+        else:
+            write(args, made or make_dataset(args.settings))
 
 
 def write(args: Namespace, made: Made) -> None:
@@ -137,11 +124,15 @@ def write(args: Namespace, made: Made) -> None:
     if args.export:
         check_export(args.export, export)
     write_dataset(args.out, made.dataset)
-    print(f"{describe(made)}\nwritten: {printable(args.out)}")
+    say(*describe(made), f"written: {args.out}")
     if args.export:
         write_text(args.export, export)
-        print(f"written: {printable(args.export)}")
-    print(f"next: python train.py --dis=0 --data {printable(shlex.quote(str(args.out)))}")
+        say(f"written: {args.export}")
+    say(f"next: python train.py --dis=0 --data {shlex.quote(str(args.out))}")
+
+
+def say(*lines: str) -> None:
+    print("\n".join(map(printable, lines)))
 
 
 def check_export(path: Path, text: str) -> None:

@@ -6,20 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from common.command_line import UserError, printable
-from dataset.data_file import DataSet, file_digest, read_chosen, read_meta
+from common.command_line import UserError
+from dataset.data_file import DataSet, file_digest, read_meta
 from dataset.labels import read_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import (
-    SIZES,
-    SOURCES,
-    Source,
-    load_source,
-    source_digest,
-    source_name,
-)
+from dataset.sources import SIZES, SOURCES, Source, load_source, source_digest, source_name
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
+OUT = "remove it, or name another file with --out"
 SHOWN_CLASSES = 20  # with more, a table of class pairs does not fit a terminal
 
 
@@ -141,26 +135,21 @@ def check_unused(path: Path, dataset: DataSet) -> None:
     """
     if not path.exists():
         return
-    remedy = "remove it, or use another --out"
     try:
         same = file_digest(path) == dataset.sha256
-        chosen, meta = read_chosen(path), read_meta(path)
     except UserError:
         same = False
     if not same:
-        raise UserError(f"{path} exists and is not this data set; {remedy}")
-    for name, values in chosen.items():
-        if name in dataset.chosen and not np.array_equal(values, dataset.chosen[name]):
-            raise UserError(f"{path} exists with equal images of other {name}; {remedy}")
-    _check_recorded(path, meta, dataset.meta, remedy)
+        raise UserError(f"{path} exists and is not this data set; {OUT}")
+    _check_recorded(path, read_meta(path), dataset.meta)
 
 
-def _check_recorded(path: Path, meta: dict, wanted: dict, remedy: str) -> None:
+def _check_recorded(path: Path, meta: dict, wanted: dict) -> None:
     """Raise UserError if the label file or the source is another one, where both are recorded."""
     kinds = {"labels_sha256": "label file", "source_sha256": "source (names, sizes or times)"}
     for name, kind in kinds.items():
         if None not in (meta.get(name), wanted.get(name)) and meta[name] != wanted[name]:
-            raise UserError(f"{path} exists, made from another {kind}; {remedy}")
+            raise UserError(f"{path} exists, made from another {kind}; {OUT}")
 
 
 def make_labels(
@@ -264,11 +253,8 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         wanted["test_size"] = test_size
     for name, value in wanted.items():
         if meta.get(name) != value:
-            raise UserError(
-                f"{path} exists with {name} = {meta.get(name)}, not {value}; remove it, or name "
-                "another file with --out"
-            )
-    _check_recorded(path, meta, _digests(settings), "remove it, or name another file with --out")
+            raise UserError(f"{path} exists with {name} = {meta.get(name)}, not {value}; {OUT}")
+    _check_recorded(path, meta, _digests(settings))
     return True
 
 
@@ -283,8 +269,8 @@ def _describe_pixels(source: Source, train: np.ndarray) -> list[str]:
     ]
 
 
-def describe(made: Made) -> str:
-    """A description for the user: sizes, pixels, noise rate, clean against noisy labels."""
+def describe(made: Made) -> list[str]:
+    """Lines for the user: sizes, pixels, noise rate, clean against noisy labels."""
     dataset = made.dataset
     count, meta = len(dataset.train_labels), dataset.meta
     counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
@@ -294,16 +280,16 @@ def describe(made: Made) -> str:
         f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
         f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
         *made.notes,
-        f"noise {printable(meta['noise'])}: {count - np.trace(counts)} of {count} training labels "
+        f"noise {meta['noise']}: {count - np.trace(counts)} of {count} training labels "
         f"are wrong, noise rate {meta['rate_found']:.6g}",
-        *describe_transitions(counts, [printable(name) for name in dataset.class_names]),
+        *describe_transitions(counts, dataset.class_names),
     ]
     if meta["noise"] == "asymmetric":
         lines.append(
             f"asymmetric: the requested rate, {meta['rate_asked']:g}, is the rate among "
             "the five classes that are confused, which are half of a balanced data set"
         )
-    return "\n".join(lines)
+    return lines
 
 
 def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str]:

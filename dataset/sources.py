@@ -15,13 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from common.command_line import UserError, printable
+from common.command_line import UserError
 from dataset.data_file import fits_memory
 from dataset.shapes import SHAPES, draw_shapes
 
-CIFAR10_MD5 = "c58f30108f718f92721af3b95e74349a"
-CIFAR100_MD5 = "eb9058c3a382ffc7106e4002c42a8d85"
-CIFAR_FOLDERS = ("cifar-10-batches-py", "cifar-100-python")
+# torchvision's name of a data set, its archive, the archive's md5, the folder in it.
+CIFAR = {
+    "cifar10": (
+        *("CIFAR10", "cifar-10-python.tar.gz"),
+        *("c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
+    ),
+    "cifar100": (
+        *("CIFAR100", "cifar-100-python.tar.gz"),
+        *("eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
+    ),
+}
 LARGEST = 64  # pixels per side, of a folder's images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 # Pillow reads others by running programs, such as Ghostscript for EPS.
@@ -34,7 +42,7 @@ DARKEST = 16  # a folder without a brighter pixel was scaled wrongly
 class Source:
     """Images uint8 (N, H, W, 3) and clean labels int64 (N,) of both splits, and class names.
 
-    The names of the images' files, if known: as train/<class>/<file> for a folder.
+    The names of the images' files, if known: for a folder as train/<class>/<file>.
     """
 
     train_images: np.ndarray
@@ -44,40 +52,32 @@ class Source:
     class_names: list[str]
     train_files: list[str] | None = None
     test_files: list[str] | None = None
+    is_folder: bool = False
 
 
-def load_cifar10(settings) -> Source:
-    """CIFAR-10: 60,000 images of 10 classes. Raises UserError as load_cifar does."""
-    return load_cifar("CIFAR-10", "CIFAR10", CIFAR10_MD5, Path(settings.data_dir))
+def load_cifar(settings) -> Source:
+    """CIFAR-10 or CIFAR-100 (fine classes) through torchvision: 60,000 images.
 
-
-def load_cifar100(settings) -> Source:
-    """CIFAR-100: 60,000 images of 100 (fine) classes. Raises UserError as load_cifar does."""
-    return load_cifar("CIFAR-100", "CIFAR100", CIFAR100_MD5, Path(settings.data_dir))
-
-
-def load_cifar(title: str, name: str, md5: str, folder: Path) -> Source:
-    """CIFAR through torchvision, which downloads it if absent and checks the md5 of its files.
-
-    name: of torchvision's data set; md5: of its archive in `folder`, which may be the unpacked
-    folder itself. Raises UserError if torchvision does not import or the archive is not available.
+    It downloads what settings.data_dir lacks, and checks the md5 of its files. The folder may also
+    be the unpacked one itself. Raises UserError if torchvision does not import or the archive is
+    not available.
     """
+    name, archive, md5, unpacked = CIFAR[settings.dataset]
     try:
         cifar = getattr(import_module("torchvision.datasets"), name)
     except (ImportError, RuntimeError) as error:
         raise UserError(
-            f"--dataset {name.lower()} needs torchvision, which does not import here ({error}); "
+            f"--dataset {settings.dataset} needs torchvision, which does not import ({error}); "
             "install a matching pair of torch and torchvision, or use a folder of images"
         ) from error
-    folder = folder.resolve()
-    folder = folder.parent if folder.name in CIFAR_FOLDERS else folder
+    folder = Path(settings.data_dir).resolve()
+    folder = folder.parent if folder.name == unpacked else folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
         train, test = (cifar(str(folder), train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
-        archive = f"{title.lower()}-python.tar.gz"
         raise UserError(
-            f"{title} cannot be downloaded ({error}); put {archive} (md5 {md5}) into "
+            f"--dataset {settings.dataset}: no download ({error}); put {archive} (md5 {md5}) into "
             f"{folder} and run this again"
         ) from error
     return Source(
@@ -125,8 +125,8 @@ def _check_memory(name: str, count: int, side: int) -> None:
 # How many training and test images a source has by default.
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}
 SOURCES: dict[str, Callable[..., Source]] = {
-    "cifar10": load_cifar10,
-    "cifar100": load_cifar100,
+    "cifar10": load_cifar,
+    "cifar100": load_cifar,
     "shapes": load_shapes,
 }
 
@@ -140,10 +140,7 @@ def load_source(settings) -> Source:
         return SOURCES[settings.dataset](settings)
     folder = Path(settings.dataset)
     if not folder.is_dir():
-        raise UserError(
-            f"--dataset {settings.dataset}: neither {', '.join(SOURCES)} nor a folder; check "
-            "the path"
-        )
+        raise UserError(f"--dataset {settings.dataset}: neither {', '.join(SOURCES)} nor a folder")
     return load_folder(folder, settings.image_size)
 
 
@@ -157,13 +154,12 @@ def source_digest(dataset: str) -> str | None:
 
     Of CIFAR the archive's md5, of a folder the names, sizes and times of its files.
     """
-    digest = hashlib.sha256()
     if dataset in SOURCES:
-        md5 = {"cifar10": CIFAR10_MD5, "cifar100": CIFAR100_MD5}.get(dataset)
-        return md5 and hashlib.sha256(md5.encode()).hexdigest()
+        return hashlib.sha256(CIFAR[dataset][2].encode()).hexdigest() if dataset in CIFAR else None
     folder = Path(dataset)
     if not folder.is_dir():
         return None
+    digest = hashlib.sha256()
     for paths in (p for classes in list_files(folder).values() for p in classes.values()):
         for path in paths:
             stat = path.stat() if path.exists() else path.lstat()
@@ -205,25 +201,17 @@ def list_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
 def _class_folders(folder: Path, split: str) -> dict[str, Path]:
     """The folders of the classes by name, in the order of the classes."""
     if not (folder / split).is_dir():
-        raise UserError(
-            f"--dataset {folder}: it has no folder {split}/; use {split}/<class>/<image>"
-        )
+        raise UserError(f"--dataset {folder}: no folder {split}/; use {split}/<class>/<image>")
     classes = {}
     for path in sorted((folder / split).glob("[!.]*")):
         name = unicodedata.normalize("NFC", path.name)
         if not path.is_dir():
             if path.suffix.lower() in SUFFIXES:
-                raise UserError(
-                    f"{path}: an image outside a class folder; use "
-                    f"{split}/<class>/<image>, or remove it"
-                )
+                raise UserError(f"{path}: an image outside a class folder; move or remove it")
         elif classes.setdefault(name, path) is not path:
             raise UserError(f"{path}: two folders of one name; merge them")
-    numbers = numeric_names(classes)
-    order = (
-        dict(zip(classes, numbers, strict=True)) if numbers else {name: name for name in classes}
-    )
-    return {name: classes[name] for name in sorted(classes, key=order.get)}
+    names = sorted(classes, key=int if numeric_names(classes) else None)
+    return {name: classes[name] for name in names}
 
 
 def load_folder(folder: Path, image_size: int | None = None) -> Source:
@@ -242,11 +230,11 @@ def load_folder(folder: Path, image_size: int | None = None) -> Source:
             "drawings on a transparent ground, or 12 bits in files of 16; save them as RGB with "
             "8 bits"
         )
-    train_files, test_files = (
-        [p.relative_to(folder).as_posix() for paths in files[s].values() for p in paths]
-        for s in ("train", "test")
+    paths = (
+        [path.relative_to(folder).as_posix() for paths in classes.values() for path in paths]
+        for classes in files.values()
     )
-    return Source(*train, *test, names, train_files, test_files)
+    return Source(*train, *test, names, *paths, is_folder=True)
 
 
 def _read_split(
@@ -280,11 +268,8 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
     """uint8 (H, W, 3) of an image file. Raises UserError if it is not an image or is too large."""
     from PIL import Image, ImageOps
 
-    name = printable(path)
-    if path.is_dir():
-        raise UserError(f"{name}: a folder, not an image; move its images up, or remove it")
     if not path.is_file():
-        raise UserError(f"{name}: not a file; remove it")
+        raise UserError(f"{path}: not a file; remove it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data and the like
@@ -294,22 +279,22 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
             with Image.open(path, formats=formats) as image:
                 if image_size is None and max(image.size) > LARGEST:
                     raise UserError(
-                        f"{name}: {image.size[0]}x{image.size[1]} is over {LARGEST} pixels; crop "
+                        f"{path}: {image.size[0]}x{image.size[1]} is over {LARGEST} pixels; crop "
                         "and resize all images with --image-size 32"
                     )
                 # Pillow 13 reads uncompressed TIFF files of orientations 5 to 8 as noise.
                 if image.format == "TIFF" and image.tag_v2.get(ORIENTATION, 1) != 1:
-                    raise UserError(f"{name}: a turned TIFF file; save it upright")
+                    raise UserError(f"{path}: a turned TIFF file; save it upright")
                 if image.mode in ("I", "F"):
                     raise UserError(
-                        f"{name}: pixels of 32 bits or floating point have no known range; save "
+                        f"{path}: pixels of 32 bits or floating point have no known range; save "
                         "it with 8 bits"
                     )
                 return _to_rgb(ImageOps.exif_transpose(image), image_size)
     except UserError:
         raise
     except Exception as error:  # a damaged file can make a reader fail in any way
-        raise UserError(f"{name}: not a readable image ({error}); remove it") from error
+        raise UserError(f"{path}: not a readable image ({error}); remove it") from error
 
 
 def _to_rgb(image, image_size: int | None) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers import ROOT, make_image_folder, start_python
 
-import generate
 from dataset.data_file import array_digests, read_dataset, read_meta
 from dataset.noise import CIFAR10_CLASSES, transition_counts
 
@@ -66,8 +65,6 @@ def test_no_noise_has_a_name_of_its_own(script, workplace):
     dataset = read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
     assert dataset.meta["rate_asked"] == dataset.meta["rate_found"] == 0
-    with pytest.raises(SystemExit):
-        generate.parse_args(["--noise", "none", "--rate", "0.2"])
 
 
 def test_validation_images_are_held_out_with_noisy_labels(script, workplace):
@@ -130,30 +127,24 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rate", "1.1"], ["--rate", "0 to 1"]),
-        (["--rate", "-0.1"], ["--rate"]),
-        (["--rate", "nan"], ["--rate"]),
-        (["--rate", "much"], ["--rate", "much"]),
+        (["--rate", "1.1"], ["--rate", "at most 1"]),
         (["--noise", "purple"], ["--noise", "purple", "symmetric"]),
         (["--noise", "asymmetric"], ["--noise", "asymmetric", "CIFAR-10"]),
         (["--labels", "worse_label"], ["--labels", "--noise"]),
         (["--val-size", "-1"], ["--val-size"]),
         (["--val-size", "40"], ["--val-size", "train"]),
-        (["--val-size", "41"], ["--val-size"]),
-        (["--train-size", "0"], ["--train-size"]),
-        (["--test-size", "0"], ["--test-size"]),
-        (["--seed", "-1"], ["--seed"]),
         (["--dataset", "nowhere"], ["nowhere", "shapes"]),
         (["--matched"], ["--matched", "--noise"]),
+        (["--noise", "none", "--rate", "0.2"], ["--noise none", "leave --rate out"]),
+        (["--noise", "data/small.npz", "--rate", "0.2"], ["--rate belongs to a noise model"]),
+        (["--noise", "pipe.json"], ["nor a file"]),
         (["--accept-chance-labels"], ["--accept-chance-labels", "--noise"]),
         (["--image-size", "32"], ["--image-size", "folder"]),
         (["--dataset", "photos", "--image-size", "65"], ["--image-size 65", "64"]),
         (["--export", "x.json", "--out", "x.json"], ["--out and --export name one file"]),
-        (["--export", "data/../y.npz", "--out", "y.npz"], ["--out and --export name one file"]),
         (["--noise", "data/small.npz", "--out", "data/small.npz"], ["--out and --noise name"]),
         (["--noise", "link.npz", "--export", "data/small.npz"], ["--export and --noise name"]),
         (["--export", "data/small.npz"], ["--export data/small.npz exists with other content"]),
-        (["--export", "data"], ["--export data exists"]),
         (["--out", "data"], ["data exists and is not this data set"]),
         (["--export", "x.json", "--if-missing"], ["--export", "--if-missing"]),
         (["--export", "x.json", "--val-size", "40"], ["--val-size 40"]),
@@ -161,17 +152,11 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
 )
 def test_wrong_flags_are_refused(refused, workplace, flags, words):
     (workplace / "link.npz").hardlink_to(workplace / "data/small.npz")
+    os.mkfifo(workplace / "pipe.json")
     before = sorted(workplace.rglob("*"))
     message = refused("generate", *FEW, *flags)
     assert all(word in message for word in words)
     assert sorted(workplace.rglob("*")) == before
-
-
-def test_a_good_file_survives_a_refusal(script, refused, workplace):
-    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
-    before = (workplace / "a.npz").read_bytes()
-    refused("generate", "--dataset", "nowhere", "--out", "a.npz")
-    assert (workplace / "a.npz").read_bytes() == before
 
 
 def test_a_size_with_too_few_images_is_refused_by_its_own_flag(refused, workplace):
@@ -182,26 +167,15 @@ def test_a_size_with_too_few_images_is_refused_by_its_own_flag(refused, workplac
         assert message.count("-size") == 2
 
 
-def test_a_rate_is_refused_with_a_file_of_labels(script, refused, workplace):
-    (workplace / "labels.json").write_text(json.dumps([0, 1] * 10))
-    flags = [*TINY, "--noise", "labels.json", "--accept-chance-labels"]
-    assert "--rate belongs to a noise model" in refused("generate", *flags, "--rate", "0.2")
-    assert not (workplace / "data/shapes-labels.npz").exists()
-    assert script("generate", *flags)[0] == 0
-    assert read_meta("data/shapes-labels.npz")["rate_asked"] is None
-
-
 # --- --if-missing ---
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("flags", [FEW, SHAPES])
-def test_if_missing_makes_a_file_once(script, workplace, flags):
-    status, out, _ = script("generate", *flags, "--if-missing")
+def test_if_missing_makes_a_file_once(script, workplace):
+    status, out, _ = script("generate", *FEW, "--if-missing")
     path = workplace / "data/shapes-pair40.npz"
     assert status == 0 and "written: data/shapes-pair40.npz" in out
     before = path.stat()
-    status, out, err = script("generate", *flags, "--if-missing")
+    status, out, err = script("generate", *FEW, "--if-missing")
     assert (status, out, err) == (0, "exists: data/shapes-pair40.npz\n", "")
     after = path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -224,7 +198,7 @@ def test_if_missing_reads_no_images(script, workplace):
         (["--val-size", "20"], "val_size = 10, not 20"),
         (["--train-size", "50"], "train_size = 30, not 40"),
         (["--test-size", "10"], "test_size = 20, not 10"),
-        (["--dataset", "elsewhere"], "source = shapes, not elsewhere"),
+        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
     ],
 )
 def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, words):
@@ -235,18 +209,11 @@ def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, 
     assert (workplace / "a.npz").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ([*SHAPES, "--test-size", 20], "train_size = 30, not 1990"),
-        ([*SHAPES, "--train-size", 40], "test_size = 20, not 1000"),
-        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
-    ],
-)
-def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace, flags, words):
-    assert script("generate", *FEW, "--out", "a.npz")[0] == 0
-    flags = [*flags, "--val-size", 10, "--out", "a.npz", "--if-missing"]
-    assert words in refused("generate", *flags)
+def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace):
+    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
+    flags = ["--out", "a.npz", "--if-missing"]
+    assert "train_size = 20, not 2000" in refused("generate", *SHAPES, *flags)
+    assert "test_size = 10, not 1000" in refused("generate", *TINY[:4], *flags)
 
 
 def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
@@ -261,9 +228,7 @@ def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
 SHAPES_200 = [*SHAPES, "--train-size", 200, "--test-size", 20]
 
 
-@pytest.mark.parametrize(
-    "noise", [["pair"], ["symmetric", "--rate", "0.6"], ["symmetric", "--val-size", 50]]
-)
+@pytest.mark.parametrize("noise", [["pair"], ["symmetric", "--val-size", 50]])
 def test_the_same_data_set_from_the_exported_labels(script, workplace, noise):
     flags = ["--noise", *noise, "--out", "a.npz", "--export", "labels.json"]
     for _ in range(2):  # the same export may be written again
@@ -297,33 +262,6 @@ def test_an_export_of_a_folder_names_its_files(script, refused, workplace, size)
     if size:
         message = refused("generate", *flags, "--noise", "l.json", "--seed", 1)
         assert "has no label for" in message and "train/" in message
-
-
-def test_an_export_of_a_part_of_a_source_without_files(script, workplace, monkeypatch):
-    whole = generate.make_dataset(generate.parse_args(list(map(str, SHAPES_200))).settings)
-    images, labels = whole.dataset.train_images, whole.dataset.clean_labels
-    source = generate.make_dataset.__globals__["Source"]
-    monkeypatch.setitem(
-        generate.make_dataset.__globals__,
-        "load_source",
-        lambda settings: source(images, labels, images[:20], labels[:20], list("abcdefghij")),
-    )
-    flags = [*SHAPES, "--train-size", 100, "--val-size", 20]
-    assert script("generate", *flags, "--out", "a.npz", "--export", "l.json")[0] == 0
-    export = json.loads((workplace / "l.json").read_text())
-    assert len(export["index_from_0"]) == 100 and set(export) == {"index_from_0", "label"}
-    status, out, err = script("generate", *flags, "--noise", "l.json", "--out", "b.npz")
-    assert status == 0 and "placed by index (index_from_0)" in out, err
-    assert array_digests(read_dataset("a.npz")) == array_digests(read_dataset("b.npz"))
-
-
-def test_other_content_is_not_overwritten_by_an_export(script, refused, workplace):
-    for content in ("[1, 2, 3]", "notes", ""):
-        (workplace / "l.json").write_text(content)
-        message = refused("generate", *TINY, "--export", "l.json")
-        assert "--export l.json exists with other content; remove it" in message
-        assert (workplace / "l.json").read_text() == content
-        assert not (workplace / "data/shapes-pair40.npz").exists()
 
 
 # --- two at once, names that steer a terminal ---
@@ -363,8 +301,3 @@ def test_photographs_are_resized_and_the_data_set_says_so(script, refused, workp
     assert read_meta("data/photos-pair40.npz")["image_size"] == 16
     message = refused("generate", "--dataset", folder, "--image-size", 8, "--if-missing")
     assert "exists with image_size = 16, not 8" in message
-
-
-def test_a_pipe_is_no_label_file(refused, workplace):
-    os.mkfifo(workplace / "labels.json")
-    assert "nor a file" in refused("generate", *TINY, "--noise", "labels.json")

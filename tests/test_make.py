@@ -1,5 +1,6 @@
 """dataset/make.py: which images are chosen, what is recorded, matched noise, what exists."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from common.command_line import UserError
 from dataset.data_file import read_dataset, read_meta, write_dataset
+from dataset.labels import read_labels
 from dataset.make import (
     SAMPLE_SIZE,
     DataSettings,
+    _export,
     balanced_subset,
     check_unused,
     choose_images,
@@ -20,7 +23,7 @@ from dataset.make import (
     sample_indices,
 )
 from dataset.make import make_dataset as make
-from dataset.sources import Source, load_folder
+from dataset.sources import Source, load_folder, load_source
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
 SMALL = DataSettings(dataset="shapes", train_size=60, val_size=20, test_size=20)
@@ -107,6 +110,21 @@ def test_copies_are_counted(workplace):
     assert note.startswith("pixels from ")
 
 
+def test_an_export_of_a_part_of_a_source_without_files(workplace):
+    """Of CIFAR; a shapes source has always just the images that are asked for."""
+    settings = replace(SMALL, train_size=200, val_size=0)
+    made = make(settings)
+    half = np.arange(0, 200, 2)
+    chosen = {**made.dataset.chosen, "train_indices": half}
+    labels = made.dataset.train_labels[half]
+    part = replace(made.dataset, chosen=chosen, train_labels=labels)
+    export = _export(part, 200)
+    assert export == {"index_from_0": half.tolist(), "label": labels.tolist()}
+    (workplace / "l.json").write_text(json.dumps(export))
+    noisy, words = read_labels(workplace / "l.json", None, load_source(settings), chosen=half)
+    assert noisy[half].tolist() == labels.tolist() and "by index (index_from_0)" in words
+
+
 # --- matched noise ---
 
 
@@ -166,15 +184,6 @@ def test_another_label_file_or_folder_is_another_data_set(workplace):
         other = replace(made, meta={**made.meta, key: "0"})
         with pytest.raises(UserError, match=f"exists, made from another {kind}"):
             check_unused(path, other)
-
-
-def test_images_of_other_files_are_another_data_set(workplace):
-    made = make(SMALL).dataset
-    write_dataset(workplace / "a.npz", made)
-    other = {**made.chosen, "train_indices": made.chosen["train_indices"][::-1]}
-    check_unused(workplace / "a.npz", made)
-    with pytest.raises(UserError, match="equal images of other train_indices"):
-        check_unused(workplace / "a.npz", replace(made, chosen=other))
 
 
 def test_what_older_files_do_not_record_is_not_compared(workplace):

@@ -1,4 +1,4 @@
-"""dataset/sources.py: folders, images of every kind, CIFAR-10 and CIFAR-100, good and bad."""
+"""dataset/sources.py, dataset/shapes.py: folders, images of every kind, CIFAR, drawn shapes."""
 
 import hashlib
 import io
@@ -8,16 +8,17 @@ import sys
 import tarfile
 import types
 import zlib
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from helpers import make_image_folder
+from matplotlib.path import Path as Polygon
 from PIL import Image, PngImagePlugin
 
 from common.command_line import UserError
-from dataset.data_file import read_dataset
-from dataset.sources import CIFAR10_MD5, CIFAR100_MD5, list_files, load_folder, source_digest
+from dataset.make import DataSettings
+from dataset.shapes import SHAPES, draw_shapes
+from dataset.sources import CIFAR, load_folder, load_source, source_digest
 
 RGB = np.random.default_rng(5).integers(0, 256, (8, 9, 3), np.uint8)
 GRAY, RAMP = RGB[..., 0], np.linspace(0, 255, 72).astype(np.uint8).reshape(8, 9)
@@ -66,11 +67,6 @@ KINDS = {
         "x.png",
         np.where(RAMP[..., None] > 100, COLORS, 255),
     ),
-    "palette of half-transparent colors": (
-        (TWO_COLORS, {"transparency": bytes([0, 255])}),
-        "x.png",
-        np.where(RAMP[..., None] > 100, COLORS, 255),
-    ),
     "ink on a transparent ground": (with_alpha(0 * RGB), "x.png", gray(255 - ALPHA)),
     "RGBA": (with_alpha(RGB), "x.png", ON_WHITE),
     "RGBA, half transparent": (
@@ -78,7 +74,6 @@ KINDS = {
         "x.png",
         np.full((8, 9, 3), 127),
     ),
-    "opaque RGBA": (with_alpha(RGB, np.full((8, 9), 255, np.uint8)), "x.png", RGB),
     "gray with alpha": (with_alpha(GRAY), "x.png", np.where(ALPHA[..., None], gray(GRAY), 255)),
     "RGB with a transparent color": (
         (image(COLORS.astype(np.uint8)), {"transparency": (10, 20, 30)}),
@@ -112,21 +107,14 @@ def test_a_kind_of_image(tmp_path, kind):
     np.testing.assert_array_equal(source.train_images[place], pixels)
 
 
-def test_kinds_enough():
-    assert len(KINDS) + len(BAD_FILES) >= 35
-
-
-def png(*chunks) -> bytes:
-    """A PNG of the chunks (type, content), whatever is in them."""
+def huge_png() -> bytes:
+    """The header of a PNG of 10,000 x 10,000 pixels, and none of them."""
+    size = (10_000).to_bytes(4, "big")
     parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, content in chunks:
+    for kind, content in ((b"IHDR", size + size + b"\x08\2\0\0\0"), (b"IDAT", b"")):
         checksum = zlib.crc32(kind + content).to_bytes(4, "big")
         parts += [len(content).to_bytes(4, "big"), kind, content, checksum]
     return b"".join(parts)
-
-
-def header(width, height):
-    return b"IHDR", width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x08\2\0\0\0"
 
 
 def save(made, name="9.png", **options):
@@ -168,10 +156,8 @@ BAD_FILES = {
     "float": (save(image(RAMP / np.float32(255)), "9.tif"), ["9.tif", "with 8 bits"]),
     "32 bits": (save(image(RAMP.astype(np.int32)), "9.tif"), ["9.tif", "with 8 bits"]),
     "a turned TIFF": (save(image(GRAY), "9.tif", tiffinfo={274: 6}), ["9.tif", "upright"]),
-    "a bomb": (put(png(header(14_000, 14_000), (b"IDAT", b""))), ["9.png", "exceeds limit"]),
-    "half a bomb": (put(png(header(10_000, 10_000), (b"IDAT", b""))), ["9.png", "exceeds limit"]),
+    "a bomb": (put(huge_png()), ["9.png", "exceeds limit"]),
     "a large text": (large_text, ["9.png", NO_IMAGE]),
-    "no pixels": (put(png(header(0, 0), (b"IDAT", b""))), ["9.png", NO_IMAGE]),
     "cut short": (cut_short, ["1.png", NO_IMAGE]),
     "zero bytes": (put(b""), ["9.png", NO_IMAGE]),
     "text": (put(b"no image", "notes.txt"), ["notes.txt", NO_IMAGE]),
@@ -181,7 +167,7 @@ BAD_FILES = {
         lambda folder: (folder / "train/ant/l.png").symlink_to("nowhere"),
         ["l.png", "not a file"],
     ),
-    "a folder": (lambda folder: (folder / "train/ant/images").mkdir(), ["images", "a folder, not"]),
+    "a folder": (lambda folder: (folder / "train/ant/images").mkdir(), ["images", "not a file"]),
     "escapes": (put(b"x", "\x1b[31m.png"), [r"\x1b[31m.png", NO_IMAGE]),
     "mixed sizes": (save(Image.new("RGB", (5, 5))), ["9.png", "5x5", "9x8", "--image-size 32"]),
     "two sizes": (resize_test_images, ["test/ant/0.png", "5x5", "9x8", "--image-size 32"]),
@@ -197,7 +183,7 @@ def add_empty_class(folder):
         (folder / split / "cat").mkdir()
 
 
-BAD_FOLDERS = {
+BAD = BAD_FILES | {
     "no train": (lambda folder: (folder / "train").rename(folder / "x"), ["no folder train/"]),
     "val for test": (lambda folder: (folder / "test").rename(folder / "val"), ["no folder test/"]),
     "other classes": (
@@ -216,32 +202,29 @@ BAD_FOLDERS = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_FILES | BAD_FOLDERS)
-def test_a_bad_folder_is_refused(refused, workplace, name):
-    folder, (damage, words) = (
-        make_image_folder(workplace / "photos"),
-        {**BAD_FILES, **BAD_FOLDERS}[name],
-    )
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_folder_is_refused(tmp_path, name):
+    folder, (damage, words) = make_image_folder(tmp_path / "photos"), BAD[name]
     damage(folder)
-    message = refused("generate", "--dataset", folder)
-    assert all(word in message for word in words), message
-    assert [path.name for path in (workplace / "data").iterdir()] == ["small.npz"]
+    with pytest.raises(UserError) as error:
+        load_folder(folder)
+    assert all(word in str(error.value) for word in words), error.value
 
 
 # --- folders ---
 
 
-def test_a_folder_of_images(script, workplace):
-    folder = make_image_folder(workplace / "photos")
+def test_a_folder_of_images(tmp_path):
+    folder = make_image_folder(tmp_path / "photos", count=11)
     for hidden in ("train/.DS_Store", "train/ant/.thumbs", "train/bee/._0.png", "train/notes.txt"):
         (folder / hidden).write_text("skipped")
-    assert script("generate", "--dataset", folder, "--noise", "symmetric", "--rate", "0.5")[0] == 0
-    dataset = read_dataset("data/photos-symmetric50.npz")
-    assert dataset.class_names == ["ant", "bee"] and dataset.train_images.shape == (6, 8, 9, 3)
-    assert dataset.clean_labels.tolist() == dataset.test_labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert dataset.chosen["test_files"].tolist()[4] == "test/bee/1.png"
+    source = load_folder(folder)
+    assert source.class_names == ["ant", "bee"] and source.train_images.shape == (22, 8, 9, 3)
+    assert source.train_labels.tolist() == source.test_labels.tolist() == [0] * 11 + [1] * 11
+    names = ["0.png", "1.png", "10.png", *(f"{k}.png" for k in range(2, 10))]  # as text
+    assert source.test_files == [f"test/{name}/{k}" for name in ("ant", "bee") for k in names]
     with Image.open(folder / "test/bee/1.png") as made:
-        np.testing.assert_array_equal(dataset.test_images[4], np.asarray(made))
+        np.testing.assert_array_equal(source.test_images[12], np.asarray(made))
 
 
 def test_classes_named_by_numbers_are_in_numeric_order(tmp_path):
@@ -296,139 +279,87 @@ def test_the_digest_of_a_folder(tmp_path, change):
     assert source_digest("cifar10") != source_digest("cifar100")
 
 
-def test_files_are_sorted_as_text(tmp_path):
-    folder = make_image_folder(tmp_path / "photos", count=11)
-    names = [path.name for path in list_files(folder)["train"]["ant"]]
-    assert names == ["0.png", "1.png", "10.png", *(f"{k}.png" for k in range(2, 10))]
-
-
 @pytest.mark.parametrize("flags", [["--dataset", "shapes"], ["--dataset", "photos"]])
 def test_what_memory_cannot_hold_is_refused(refused, workplace, monkeypatch, flags):
     make_image_folder(workplace / "photos")
     monkeypatch.setattr("dataset.sources.fits_memory", lambda size: size < 1000)
     assert "memory" in refused("generate", *flags)
-    monkeypatch.undo()
-    monkeypatch.chdir(workplace)
-    message = refused("generate", "--dataset", "shapes", "--train-size", 10**12)
-    assert "--train-size" in message
 
 
 # --- CIFAR ---
 
-TWENTY = [*range(10)] * 2
 
-
-@dataclass
-class Cifar:
-    """A small archive laid out like CIFAR's, and the names of what is in it."""
-
-    name: str
-    archive: str
-    folder: str
-    md5: str
-    meta: str
-    content: dict
-
-
-def make_cifar(name) -> Cifar:
-    random = np.random.default_rng(0)
-
-    def batch(count, **labels):
-        files = [f"{name}_{random.integers(10**9)}.png" for _ in range(count)]
-        return {
-            "data": random.integers(0, 256, (count, 3072), np.uint8),
-            "filenames": files,
-            **labels,
-        }
-
-    if name == "CIFAR10":
-        batches = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
-        content = {key: batch(20, labels=TWENTY) for key in batches}
-        content["batches.meta"] = {"label_names": [f"class {k}" for k in range(10)]}
-        names = ("cifar-10-python.tar.gz", "cifar-10-batches-py", CIFAR10_MD5, "batches.meta")
-        return Cifar(name, *names, content)
-    fine = [*range(100)] * 2
+def make_cifar(name) -> dict:
+    """The content of a small archive laid out like CIFAR's: batches and class names."""
+    random, classes = np.random.default_rng(0), 10 if name == "cifar10" else 100
+    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
+    names, kind = (names, "labels") if classes == 10 else (["train", "test"], "fine_labels")
     content = {
-        key: batch(200, fine_labels=fine, coarse_labels=[k // 5 for k in fine])
-        for key in ("train", "test")
+        batch: {
+            "data": random.integers(0, 256, (2 * classes, 3072), np.uint8),
+            "filenames": [f"{name}_{random.integers(10**9)}.png" for _ in range(2 * classes)],
+            kind: [*range(classes)] * 2,
+            "coarse_labels": [0] * 2 * classes,
+        }
+        for batch in names
     }
-    content["meta"] = {"fine_label_names": [f"class {k}" for k in range(100)]}
-    return Cifar(name, "cifar-100-python.tar.gz", "cifar-100-python", CIFAR100_MD5, "meta", content)
+    titles = [f"class {k}" for k in range(classes)]
+    meta = {"labels": "batches.meta", "fine_labels": "meta"}[kind]
+    content[meta] = {{"labels": "label_names", "fine_labels": "fine_label_names"}[kind]: titles}
+    return content
 
 
-@pytest.fixture(params=["CIFAR10", "CIFAR100"])
+@pytest.fixture(params=["cifar10", "cifar100"])
 def cifar(request, tmp_path, monkeypatch):
-    """A small archive that torchvision is told to accept, and the path of it."""
+    """A small archive that torchvision is told to accept: data set, training batches, path."""
     datasets = pytest.importorskip("torchvision.datasets", reason="torchvision is not installed")
-    cifar, dataset = make_cifar(request.param), getattr(datasets, request.param)
-    path = tmp_path / "archive" / cifar.archive
-    files = {name: pickle.dumps(value) for name, value in cifar.content.items()}
+    title, archive, md5, folder = CIFAR[request.param]
+    dataset, content = getattr(datasets, title), make_cifar(request.param)
+    path = tmp_path / "archive" / archive
     path.parent.mkdir()
+    files = {name: pickle.dumps(value) for name, value in content.items()}
     with tarfile.open(path, "w:gz") as file:
         for name, raw in files.items():
-            entry = tarfile.TarInfo(f"{cifar.folder}/{name}")
+            entry = tarfile.TarInfo(f"{folder}/{name}")
             entry.size = len(raw)
             file.addfile(entry, io.BytesIO(raw))
-    md5 = {name: hashlib.md5(raw).hexdigest() for name, raw in files.items()}
-    assert dataset.tgz_md5 == cifar.md5
-    train = [[name, md5[name]] for name in files if "meta" not in name and "test" not in name]
+    assert dataset.tgz_md5 == md5
+    listed = [[name, hashlib.md5(raw).hexdigest()] for name, raw in files.items()]
+    *batches, (_, meta_md5) = listed
     for name, value in {
-        "meta": {**dataset.meta, "md5": md5[cifar.meta]},
-        "train_list": train,
-        "test_list": [[name, md5[name]] for name in files if "test" in name],
+        "meta": {**dataset.meta, "md5": meta_md5},
+        "train_list": batches[:-1],
+        "test_list": batches[-1:],
         "tgz_md5": hashlib.md5(path.read_bytes()).hexdigest(),
-        "url": f"http://127.0.0.1:9/{cifar.archive}",  # nobody answers there
+        "url": f"http://127.0.0.1:9/{archive}",  # nobody answers there
     }.items():
         monkeypatch.setattr(dataset, name, value)
-    return cifar, path
+    return request.param, [content[name] for name, _ in batches[:-1]], path
 
 
-def test_an_archive_on_disk_is_used_without_the_network(script, workplace, cifar):
-    cifar, path = cifar
-    flags = ["--dataset", cifar.name.lower()]
-    assert script("generate", *flags, "--data-dir", path.parent)[0] == 0
-    file = workplace / f"data/{cifar.name.lower()}-pair40.npz"
-    dataset, first = read_dataset(file), file.read_bytes()
-    train = [
-        value for name, value in cifar.content.items() if "data" in value and "test" not in name
-    ]
-    pixels = np.concatenate([batch["data"] for batch in train])
-    channels_first = dataset.train_images.transpose(0, 3, 1, 2)
+def test_an_archive_on_disk_is_used_without_the_network(cifar):
+    name, batches, path = cifar
+    source = load_source(DataSettings(dataset=name, data_dir=str(path.parent)))
+    pixels = np.concatenate([batch["data"] for batch in batches])
+    channels_first = source.train_images.transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(channels_first.reshape(len(pixels), -1), pixels)
-    classes = dataset.num_classes
-    assert np.sum(dataset.train_labels != dataset.clean_labels) == 0.4 * len(pixels)
-    assert dataset.clean_labels.tolist() == [*range(classes)] * (len(pixels) // classes)
-    assert dataset.class_names == [f"class {k}" for k in range(classes)]
+    classes = len(source.class_names)
+    assert source.train_labels.tolist() == [*range(classes)] * (len(pixels) // classes)
+    assert source.class_names == [f"class {k}" for k in range(classes)]
+    assert source.train_files == [file for batch in batches for file in batch["filenames"]]
     # The unpacked folder alone serves as well, also by its own name.
     path.unlink()
-    for folder in (path.parent, path.parent / cifar.folder):
-        assert script("generate", *flags, "--data-dir", folder)[0] == 0
-        assert file.read_bytes() == first
+    for folder in (path.parent, path.parent / CIFAR[name][3]):
+        again = load_source(DataSettings(dataset=name, data_dir=str(folder)))
+        np.testing.assert_array_equal(again.train_images, source.train_images)
 
 
-def test_labels_by_the_names_in_cifars_batches(script, workplace, cifar):
-    cifar, path = cifar
-    train = [
-        value for name, value in cifar.content.items() if "data" in value and "test" not in name
-    ]
-    names = [name for batch in train for name in batch["filenames"]]
-    clean = np.concatenate([batch.get("labels") or batch["fine_labels"] for batch in train])
-    noisy = np.where(np.arange(len(clean)) % 4 == 0, (clean + 1) % len(set(clean)), clean)
-    order = np.random.default_rng(2).permutation(len(clean))
-    lines = [f"{names[k]},{noisy[k]}" for k in order]
-    (workplace / "a.csv").write_text("\n".join(["file,noisy", *lines]))
-    flags = ["--dataset", cifar.name.lower(), "--data-dir", path.parent, "--noise", "a.csv"]
-    status, out, err = script("generate", *flags)
-    assert status == 0 and "placed by file name (file)" in out, err
-    dataset = read_dataset(f"data/{cifar.name.lower()}-a.npz")
-    np.testing.assert_array_equal(dataset.train_labels, noisy)
-
-
-def test_a_changed_archive_is_not_unpickled(refused, workplace, cifar):
-    cifar, path = cifar
+def test_a_changed_archive_is_not_unpickled(cifar):
+    name, _, path = cifar
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    message = refused("generate", "--dataset", cifar.name.lower(), "--data-dir", path.parent)
-    assert str(path.parent) in message and not (path.parent / cifar.folder).exists()
+    with pytest.raises(UserError, match=str(path.parent)):
+        load_source(DataSettings(dataset=name, data_dir=str(path.parent)))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def replace_torchvision(monkeypatch, module):
@@ -437,41 +368,109 @@ def replace_torchvision(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
 
 
-@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
-def test_a_failed_download_says_where_to_put_the_archive(refused, workplace, monkeypatch, name):
+@pytest.mark.parametrize("name", CIFAR)
+def test_a_failed_download_says_where_to_put_the_archive(tmp_path, monkeypatch, name):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
+    title, archive, md5, _ = CIFAR[name]
     module = types.ModuleType("torchvision.datasets")
-    setattr(module, name, fail)
+    setattr(module, title, fail)
     replace_torchvision(monkeypatch, module)
-    message = refused("generate", "--dataset", name.lower(), "--data-dir", "archive")
-    known = make_cifar(name)
-    assert all(w in message for w in (str(workplace / "archive"), known.archive, known.md5))
+    with pytest.raises(UserError) as error:
+        load_source(DataSettings(dataset=name, data_dir=str(tmp_path / "archive")))
+    assert all(words in str(error.value) for words in (str(tmp_path / "archive"), archive, md5))
 
 
-def test_without_torchvision_shapes_work_and_cifar_says_why(
-    script, refused, workplace, monkeypatch
-):
-    replace_torchvision(monkeypatch, None)
-    for name in ("cifar10", "cifar100"):
-        assert f"--dataset {name} needs torchvision" in refused("generate", "--dataset", name)
-    assert script("generate", "--dataset", "shapes", "--train-size", 20)[0] == 0
+class Mismatched(types.ModuleType):
+    def __getattr__(self, name):
+        raise RuntimeError("operator torchvision::nms does not exist")
 
 
-def test_a_mismatched_pair_of_torch_and_torchvision_is_named(refused, workplace, monkeypatch):
-    class Mismatched(types.ModuleType):
-        def __getattr__(self, name):
-            raise RuntimeError("operator torchvision::nms does not exist")
-
-    replace_torchvision(monkeypatch, Mismatched("torchvision.datasets"))
-    message = refused("generate", "--dataset", "cifar10")
-    assert "torchvision::nms" in message and "pair" in message
+@pytest.mark.parametrize("module", [None, Mismatched("torchvision.datasets")])
+def test_cifar_without_torchvision_says_why(monkeypatch, module):
+    replace_torchvision(monkeypatch, module)
+    with pytest.raises(UserError, match=r"--dataset cifar10 needs torchvision.*pair"):
+        load_source(DataSettings(dataset="cifar10"))
+    assert len(load_source(DataSettings(dataset="shapes", train_size=20)).train_labels) == 20
 
 
 def test_an_unknown_source_is_refused(tmp_path):
-    from dataset.make import DataSettings
-    from dataset.sources import load_source
-
     with pytest.raises(UserError, match="nowhere: neither cifar10"):
         load_source(DataSettings(dataset=str(tmp_path / "nowhere")))
+
+
+# --- drawn shapes ---
+
+
+def draw(count, seed=0):
+    return draw_shapes(count, np.random.default_rng(seed))
+
+
+def test_shapes_are_a_function_of_the_seed_and_balanced():
+    images, labels = draw(105, seed=3)
+    assert images.shape == (105, 32, 32, 3) and images.dtype == np.uint8
+    assert np.array_equal(images, draw(105, seed=3)[0])
+    assert not np.array_equal(images, draw(105, seed=4)[0])
+    assert sorted(np.bincount(labels)) == [10] * 5 + [11] * 5
+    assert labels.tolist() != sorted(labels)
+
+
+@pytest.mark.slow
+def test_more_shapes_than_are_drawn_at_a_time():
+    images, labels = draw(4200)
+    assert len(labels) == 4200 and (images.reshape(4200, -1).std(axis=1) > 10).all()
+
+
+def test_shapes_are_light_on_dark():
+    images, labels = draw(200)
+    assert images.max(axis=(1, 2)).mean() > 1.5 * np.median(images, axis=(1, 2)).mean()
+    discs = images[labels == 0].mean(axis=3)
+    assert (discs.max(axis=(1, 2)) > discs[:, 0, 0] + 20).mean() > 0.8
+
+
+def rectangle(left, top, right, bottom):
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
+def centered(width, height):
+    return rectangle(-width, -height, width, height)
+
+
+def star():
+    turn, radius = np.arange(10) * np.pi / 5, np.where(np.arange(10) % 2, 0.42, 1)
+    return list(zip(radius * np.sin(turn), -radius * np.cos(turn), strict=True))
+
+
+PLUS = [centered(0.95, 0.25), centered(0.25, 0.95)]
+BARS = [rectangle(x - 0.17, -0.8, x + 0.17, 0.8) for x in (-0.6, 0, 0.6)]
+# The outlines as corners of polygons, independent of the distances to them.
+CORNERS = {
+    "square": [centered(0.75, 0.75)],
+    "triangle": [[(0, -1), (0.75**0.5, 0.5), (-(0.75**0.5), 0.5)]],
+    "plus": PLUS,
+    "cross": [[(0.5**0.5 * (x + y), 0.5**0.5 * (x - y)) for x, y in part] for part in PLUS],
+    "star": [star()],
+    "vertical bars": BARS,
+    "horizontal bars": [[(y, x) for x, y in bar] for bar in BARS],
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_outlines_against_polygons(name):
+    points = np.random.default_rng(0).uniform(-1.2, 1.2, (4000, 2))
+    distance = SHAPES[name](points[:, 0], points[:, 1])
+    inside = np.any([Polygon(part).contains_points(points) for part in CORNERS[name]], axis=0)
+    off_the_outline = np.abs(distance) > 1e-9
+    np.testing.assert_array_equal(distance[off_the_outline] < 0, inside[off_the_outline])
+
+
+def test_outlines_of_discs_rings_and_frames_by_hand():
+    disc, ring, frame = (SHAPES[name] for name in ("disc", "ring", "frame"))
+    assert disc(0, 0) < 0 < disc(0.9, 0)
+    assert ring(0, 0) > 0 and ring(0.5, 0.5) < 0 < ring(0.95, 0)
+    assert frame(0, 0) > 0 and frame(0.6, 0.6) < 0 < frame(0, 0.85)
+
+
+def test_every_shape_has_a_test_of_its_outline():
+    assert set(SHAPES) == set(CORNERS) | {"disc", "ring", "frame"}
