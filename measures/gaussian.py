@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from measures import progress
 
 # Half octaves over which a filtered CIFAR-10 test value goes from one point to n / 10 points, for
 # its median squared distance; halves are exact, because they make the pass faster.
@@ -30,7 +31,6 @@ TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it sh
 VALUE_BYTES = 2**27  # of a float64 copy of values; there are a few at a time
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
 SMALLEST_KERNEL_VALUE = 2e-35  # about exp(SMALLEST_EXPONENT)
-SECONDS_BEFORE_PROGRESS = 2
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,6 @@ def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
     return order
 
 
-def filter_sums(
-    points: Tensor,
-    references: Tensor,
-    outputs: Tensor,
-    deltas: Sequence[float],
-    tile_rows: int | None = None,
-) -> FilterSums:
-    """Filter references (R, n, C) and outputs (E, n, C): filter_columns of a copy of all three."""
-    (count, classes), values = references.shape[1:], len(references) + len(outputs)
-    columns = torch.empty(count, values, classes, device=points.device)
-    torch.cat((references, outputs), out=columns.transpose(0, 1))
-    return filter_columns(points.clone(), columns, len(references), deltas, tile_rows)
-
-
 @true_float32()
 def filter_columns(
     points: Tensor,
@@ -162,8 +148,7 @@ def filter_columns(
     rows = min(count, tile_rows or _tile_rows(points, values * classes))
     # Allocated once: new memory for each tile would have to be mapped again.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
-    starts = range(0, count, rows)
-    for start in tqdm(starts, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
+    for start in progress(range(0, count, rows), "filtering"):
         tile = slice(start, start + rows)
         length = len(columns[tile])
         distances = squared_distances(points, norms, tile, tile_distances[:length])  # (t, n)
