@@ -106,12 +106,6 @@ def test_the_coefficient_of_the_residual_is_the_fraction_of_labels_memorized(lab
     assert coefficient == pytest.approx(np.average(memorized, weights=weights), abs=error)
 
 
-def test_a_network_that_outputs_the_noisy_labels_has_all_of_each_part():
-    clean, noisy = drawn_labels(uneven(), 900)
-    _, parts = estimated(clean, noisy, 6)
-    np.testing.assert_allclose(found(parts, np.eye(6)[noisy][None]), 1, atol=1e-10)
-
-
 @pytest.mark.parametrize("dropped", [False, True])
 def test_coefficients_of_bands_against_lstsq_of_filtered_arrays(dropped):
     random = np.random.default_rng(5)
