@@ -10,8 +10,7 @@
 
 The filtering method of the F-Principle papers (arXiv 1901.06523). delta is a variance, in squared
 normalized-pixel units; by default nine deltas, half an octave apart, that belong to the data set.
-What a run has stays: new deltas and new kernels are added to it. docs/method.md explains every
-measure.
+New deltas and new kernels are added to those that a run has. docs/method.md explains every measure.
 """
 
 import sys
@@ -19,7 +18,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from common.command_line import (
@@ -41,20 +40,15 @@ if __name__ == "__main__":
 
 import numpy as np
 
+from analysis.history import without_nan
 from common import run_folder
 from measures import RunArrays
 
-ORIGINAL_DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
 NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
-SECTIONS = ("test", "sample")
-
-
-def delta(text: str) -> float | str:
-    """A type for a variance of the filter, or the word `original`."""
-    return text if text == "original" else positive(text)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -64,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--delta",
         nargs="+",
-        type=delta,
+        type=lambda text: text if text == "original" else positive(text),
         default=[],
         help="variances of the filter, or `original`; by default those of the data set; with "
         f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",
@@ -81,15 +75,15 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")
     args = parser.parse_args(argv)
-    if "original" in args.delta and (len(args.delta) > 1 or args.eigenvectors):
-        parser.error("--delta original stands alone; leave the other deltas or flags out")
+    if "original" in args.delta and len(args.delta) > 1:
+        parser.error("--delta original stands alone; leave the other deltas out")
     if args.eigenvectors and args.values:
         parser.error("--values: not with --eigenvectors, which measures softmax; leave it out")
     if not args.eigenvectors and (args.kernels or args.size):
         parser.error("--kernels, --size: of a kernel's eigenvectors; add --eigenvectors")
     if args.kernels and args.delta and "gaussian" not in args.kernels:
         parser.error("--delta: of the gaussian kernel; add it to --kernels, or leave --delta out")
-    args.delta = list(ORIGINAL_DELTAS) if args.delta == ["original"] else args.delta
+    args.delta = ORIGINAL_DELTAS if args.delta == ["original"] else args.delta
     return args
 
 
@@ -136,18 +130,7 @@ class Run:
         """Write a measure. Raises UserError if the run has other outputs by now."""
         if run_folder.outputs_digest(self.path) != self.digest:
             raise UserError(f"{self.path}: another process trains it; measure it when it is done")
-        run_folder.write_measure(self.path, name, null_for_nan(content))
-
-
-def null_for_nan(value):
-    """Arrays as nested lists, NaN as None: JSON has neither."""
-    if isinstance(value, dict):
-        return {name: null_for_nan(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [null_for_nan(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return np.where(np.isnan(value), None, value).tolist()
-    return value
+        run_folder.write_measure(self.path, name, without_nan(content))
 
 
 def open_run(path: Path, data: Path | None, read: Callable) -> Run:
@@ -156,11 +139,9 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     data: where the data set is, if config.json's path is outdated. Raises UserError.
     """
     config, digest = run_folder.read_config(path), run_folder.outputs_digest(path)
-    flags, epochs = config["flags"], len(run_folder.read_history(path)[0])
-    if epochs < flags["epochs"]:
-        whole = f"{epochs} of {flags['epochs']} epochs"
-        raise UserError(f"{path}: {whole}; go on with train.py --resume")
-    data = data or Path(flags["data"])
+    if not run_folder.is_complete(path):
+        raise UserError(f"{path}: is not trained to its last epoch; go on with train.py --resume")
+    data = data or Path(config["flags"]["data"])
     dataset, index = read(data), run_folder.read_sample_indices(path)
     labels, test_labels = dataset.train_labels, dataset.test_labels
     if dataset.sha256 != config["data"]["digest"]:
@@ -184,39 +165,33 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
         logits=logits,
         training_labels=(dataset.clean_labels, labels),
     )
-    return Run(path, flags, dataset, index, digest, arrays)
+    return Run(path, config["flags"], dataset, index, digest, arrays)
 
 
 def measure_bands(run: Run, args: Namespace, device) -> None:
-    """Write frequency.json, or add the deltas that it lacks."""
+    """Write frequency.json, unless it has the deltas."""
     from measures import bands, gaussian
 
     path, values = run.path / run_folder.FREQUENCY, args.values or "softmax"
-    old = run.read(run_folder.FREQUENCY)
+    old, measured = run.read(run_folder.FREQUENCY), set()
     if old and old.get("values") != values:
         print(f"{path}: is measured again, of {values}; it was of {old.get('values')}", flush=True)
-        old = {}
+    elif old:
+        with damaged(path):
+            measured = {float(delta) for delta in old["test"]["delta"]}
     points = bands.as_points(run.arrays.test_images, device)
     wanted = args.delta or gaussian.default_deltas(run.dataset.meta.get("source"), points)
-    with damaged(path):
-        deltas = sorted(set(wanted) - set(old["test"]["delta"] if old else ()))
-    if not deltas:
+    if measured.issuperset(wanted):
         print(f"{path}: nothing to do, it has these deltas", flush=True)
         return
+    deltas = sorted(measured.union(wanted))
+    print(f"{path}: {len(run.arrays.logits)} epochs, {len(deltas)} deltas ...", flush=True)
     content = bands.measure_bands(run.arrays, bands.Filter(deltas, values, device))
-    if old:
-        with damaged(path):
-            content |= {name: bands.add_deltas(old[name], content[name]) for name in SECTIONS}
     run.write(run_folder.FREQUENCY, content)
-    idle = {name: bands.idle_deltas(content[name]) for name in SECTIONS}
-    names = ", ".join(f"{value:g}" for value in idle["test"])
-    note = names and f"; hardly any filter at {names} (median kernel mass below 2)"
-    count = len(content["test"]["delta"])
-    print(f"{path}: {len(run.arrays.logits)} epochs, {count} deltas{note}", flush=True)
-    if count in map(len, idle.values()):
-        larger = f"{gaussian.median_distance(points):.3g}"
-        line = f"no delta reaches other images; add a larger one, such as --delta {larger}"
-        print(f"frequency.py: {path}: {line}", file=sys.stderr, flush=True)
+    mass = content["test"]["mass"]
+    idle = ", ".join(f"{d:g}" for d, m in zip(deltas, mass, strict=True) if m < bands.LEAST_MASS)
+    note = idle and f"; hardly any filter at {idle} (median kernel mass below {bands.LEAST_MASS})"
+    print(f"{path}: written{note}", flush=True)
 
 
 def measure_memorization(run: Run) -> None:
@@ -225,7 +200,7 @@ def measure_memorization(run: Run) -> None:
 
     if "curves" not in run.read(run_folder.MEMORIZATION):
         run.write(run_folder.MEMORIZATION, memorization.measure_memorization(run.arrays))
-        print(run.path / run_folder.MEMORIZATION, flush=True)
+        print(f"{run.path / run_folder.MEMORIZATION}: written", flush=True)
 
 
 def measure_eigenvectors(run: Run, args: Namespace, device, shared: dict) -> None:
@@ -236,68 +211,65 @@ def measure_eigenvectors(run: Run, args: Namespace, device, shared: dict) -> Non
     from measures import parts, spectrum
 
     path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.index)
-    size = args.size or min(KERNEL_SIZE, count)
+    size, epochs, entries = args.size or min(KERNEL_SIZE, count), len(arrays.logits), {}
     if size > count:
         more = f"use --size {count}, or train with a larger --sample-size"
         raise UserError(f"--size {size}: {run.path} has outputs of {count} images; {more}")
-    head, old = {"n": size, "epochs": len(arrays.logits)}, run.read(run_folder.SPECTRUM)
+    old = run.read(run_folder.SPECTRUM)
     with damaged(path):
-        same = old and all(old[name] == value for name, value in head.items())
-        entries = {(e["kernel"], e["delta"]): e for e in (old["kernels"] if same else ())}
-    if old and not same:
-        print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
+        if old and old["n"] != size:
+            print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
+        elif old:
+            entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
     deltas = {"gaussian": args.delta or KERNEL_DELTAS}
     wanted = [(k, d) for k in args.kernels or ["gaussian"] for d in deltas.get(k, [None])]
     missing = [kernel for kernel in dict.fromkeys(wanted) if kernel not in entries]
+    if not missing:
+        print(f"{path}: nothing to do, it has these kernels", flush=True)
     some = np.arange(size) * count // size
     labels, dropped = parts.split_labels(
         arrays.clean[some], arrays.noisy[some], run.dataset.num_classes, arrays.training_labels
     )
     logits = arrays.logits if size == count else arrays.logits[:, some]
-    for kernel in missing:
-        fields, found = along(kernel, run, some, labels, device, shared)
-        entries[kernel] = fields | spectrum.measure_spectrum(found, logits, dropped)
+    for name, delta in missing:
+        title = name if delta is None else f"{name} of delta {delta:g}"
+        print(f"{path}: {epochs} epochs, {size} images, {title} ...", flush=True)
+        try:
+            fields, found = along(name, delta, run, some, labels, device, shared)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{run.path}, {title}: {error}; leave it out") from error
+        entries[name, delta] = fields | spectrum.measure_spectrum(found, logits, dropped)
         order = sorted(entries, key=lambda entry: (entry[0], entry[1] or 0))
-        run.write(run_folder.SPECTRUM, head | {"kernels": [entries[entry] for entry in order]})
-        print(f"{path}: {head['epochs']} epochs, {size} images, {title(*kernel)}", flush=True)
-    if not missing:
-        print(f"{path}: nothing to do, it has these kernels", flush=True)
+        content = {"n": size, "epochs": epochs, "kernels": [entries[entry] for entry in order]}
+        run.write(run_folder.SPECTRUM, content)
+        print(f"{path}: written", flush=True)
 
 
-def along(kernel: tuple, run: Run, some: np.ndarray, labels: dict, device, shared: dict) -> tuple:
+def along(name, delta, run: Run, some: np.ndarray, labels: dict, device, shared: dict) -> tuple:
     """The fields of a kernel in spectrum.json, and the LabelSpectrum along its eigenvectors.
 
-    kernel: its name, and delta or None; some: int64 (n,) of the train sample; labels: parts (n, C);
-    shared: results of the runs before, of which those of other images are dropped.
+    some: int64 (n,) of the train sample; labels: parts (n, C); shared: those of the runs before,
+    by what decides them. Those of other images are dropped.
     """
     from measures import spectrum
-
-    def load(initial: bool):
-        from training.run import load_network
-
-        return load_network(run.path, run.dataset, device, initial=initial)
+    from training.run import load_network
 
     images = run.dataset.sha256, run.index[some].tobytes()
-    if shared.get("images") != images:
+    start = [run.flags[flag] for flag in NETWORK] if name == "ntk-initial" else []
+    key = *images, name, delta, str(start)
+    if key in shared:
+        return shared[key]
+    if any(other[:2] != images for other in shared):
         shared.clear()
-        shared["images"] = images
-    network = {"gaussian": [], "ntk-initial": NETWORK, "ntk-final": run.flags}[kernel[0]]
-    key = (*kernel, str([run.flags[name] for name in network]))
-    try:
-        if key not in shared:
-            classes, pixels = run.dataset.num_classes, run.arrays.images[some]
-            fields, matrix = spectrum.make_kernel(*kernel, pixels, classes, device, load)
-            shared[key] = fields, spectrum.label_spectrum(matrix, labels)
-        return shared[key] if kernel[0] != "ntk-final" else shared.pop(key)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{run.path}, {title(*kernel)}: {error}; leave it out") from error
-
-
-def title(kernel: str, delta: float | None) -> str:
-    """What a line calls a kernel."""
-    return kernel if delta is None else f"{kernel} of delta {delta:g}"
+    load = partial(load_network, run.path, run.dataset, device)
+    classes, pixels = run.dataset.num_classes, run.arrays.images[some]
+    fields, kernel = spectrum.make_kernel(name, delta, pixels, classes, device, load)
+    found = fields, spectrum.label_spectrum(kernel, labels)
+    if name != "ntk-final":  # each run has its own
+        shared[key] = found
+    return found
 
 
 @contextmanager

@@ -46,12 +46,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON object whole or not at all.
+def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
+    """Write a JSON object whole or not at all; without `indent` on one line.
 
     Raises ValueError if a number is not finite, OSError if the file cannot be written.
     """
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict:

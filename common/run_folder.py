@@ -213,7 +213,8 @@ def write_measure(run: Path, name: str, content: dict) -> Path:
 
     name: one of MEASURES. Values are finite numbers, None, lists and dicts.
     """
-    write_json(run / name, {"measured_from": outputs_digest(run), **content})
+    content = {"measured_from": outputs_digest(run), **content}
+    write_json(run / name, content, indent=None)  # an indented list has a line for each number
     return run / name
 
 

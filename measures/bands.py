@@ -251,31 +251,3 @@ def band_coefficients(sums: FilterSums, transition_dropped: bool) -> dict[str, n
         values = coefficients(gram, of_parts, transition_dropped, float(sums.total[0]))
         found |= {f"{part}_{band}": value for part, value in zip(PARTS, values, strict=True)}
     return found
-
-
-def add_deltas(old: dict, new: dict) -> dict:
-    """A section with the deltas of two sections of the same outputs, in ascending order.
-
-    old: as frequency.json holds it; new: as it is measured, of other deltas. Raises ValueError,
-    TypeError or KeyError if they do not fit.
-    """
-    order = np.argsort(np.concatenate((np.array(old["delta"], float), new["delta"])))
-
-    def both(one, other):
-        if isinstance(other, dict):
-            if one.keys() != other.keys():
-                raise ValueError("other measures")
-            return {name: both(one[name], other[name]) for name in other}
-        if isinstance(other, np.ndarray):
-            return np.concatenate((np.array(one, float), other), axis=-1)[..., order]
-        if one != other:
-            raise ValueError(f"{one}, not {other}")
-        return other
-
-    return both(old, new)
-
-
-def idle_deltas(section: dict) -> list[float]:
-    """The deltas of a section that filter nothing: the median image has hardly any neighbors."""
-    pairs = zip(section["delta"], section["mass"], strict=True)
-    return [float(delta) for delta, mass in pairs if mass < LEAST_MASS]

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from measures import progress
 
 # Half octaves over which a filtered CIFAR-10 test value goes from one point to n / 10 points, for
 # its median squared distance; halves are exact, because they make the pass faster.
@@ -30,7 +31,6 @@ TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it sh
 VALUE_BYTES = 2**27  # of a float64 copy of values; there are a few at a time
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
 SMALLEST_KERNEL_VALUE = 2e-35  # about exp(SMALLEST_EXPONENT)
-SECONDS_BEFORE_PROGRESS = 2
 
 
 @dataclass(frozen=True)
@@ -123,20 +123,6 @@ def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
     return order
 
 
-def filter_sums(
-    points: Tensor,
-    references: Tensor,
-    outputs: Tensor,
-    deltas: Sequence[float],
-    tile_rows: int | None = None,
-) -> FilterSums:
-    """Filter references (R, n, C) and outputs (E, n, C): filter_columns of a copy of all three."""
-    (count, classes), values = references.shape[1:], len(references) + len(outputs)
-    columns = torch.empty(count, values, classes, device=points.device)
-    torch.cat((references, outputs), out=columns.transpose(0, 1))
-    return filter_columns(points.clone(), columns, len(references), deltas, tile_rows)
-
-
 @true_float32()
 def filter_columns(
     points: Tensor,
@@ -157,27 +143,32 @@ def filter_columns(
     columns.sub_(mean.float())
     points.sub_(points.mean(0))
     norms = points.square().sum(1)
-    accumulator = Accumulator(references, values, classes, len(deltas), device)
+    shapes = {"low": (references, values), "high": (references, values)}
+    shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (values,))
+    shapes |= {"low_sum": (values, classes), "s_deficit": (), "complement": ()}
+    sums = {
+        name: torch.zeros(*shape, len(deltas), dtype=torch.float64, device=device)
+        for name, shape in shapes.items()
+    }
     kernel_mass = torch.empty(count, len(deltas))
     rows = min(count, tile_rows or _tile_rows(points, values * classes))
     # Allocated once: new memory for each tile would have to be mapped again.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
-    starts = range(0, count, rows)
-    for start in tqdm(starts, "tiles", leave=False, disable=None, delay=SECONDS_BEFORE_PROGRESS):
+    for start in progress(range(0, count, rows), "filtering"):
         tile = slice(start, start + rows)
         length = len(columns[tile])
         distances = squared_distances(points, norms, tile, tile_distances[:length])  # (t, n)
         diagonal = torch.arange(length, device=device)
         distances[diagonal, start + diagonal] = math.inf  # K_ii = 1 is added by hand
         kernel = tile_kernel[:length]
-        _filter_tile(accumulator, columns, tile, distances, kernel, deltas, kernel_mass)
+        _filter_tile(sums, columns, tile, distances, kernel, deltas, kernel_mass)
     return FilterSums(
         count=count,
         mean=mean.cpu(),
         total=torch.cat([flat(part).square_().sum(1) for part in _parts(columns)]).cpu(),
         kernel_mass=kernel_mass.median(0).values.double(),
         alone=(kernel_mass < ALONE).double().mean(0),
-        **{name: value.cpu() for name, value in accumulator.sums.items()},
+        **{name: value.cpu() for name, value in sums.items()},
     )
 
 
@@ -189,7 +180,7 @@ def _parts(columns: Tensor) -> Sequence[Tensor]:
 
 
 def _filter_tile(
-    accumulator: "Accumulator",
+    sums: dict[str, Tensor],
     columns: Tensor,
     tile: slice,
     distances: Tensor,
@@ -203,7 +194,9 @@ def _filter_tile(
     the rows `tile` are written.
     """
     own, nearest = columns[tile], distances.min().item()  # (t, V, C)
+    references = len(sums["low"])
     for index, is_square in halving_chains(deltas):
+        at = {name: values[..., index] for name, values in sums.items()}
         # Where no other point has any weight, the rows of S are those of the identity.
         if nearest > -2 * SMALLEST_EXPONENT * deltas[index]:
             others = squares = torch.zeros(len(own), 1, device=own.device)
@@ -217,10 +210,15 @@ def _filter_tile(
             low = flat((own + summed).div_(1 + weight))
             # y - low would lose a small high part to rounding; this form does not.
             high = flat((own * weight).sub_(summed).div_(1 + weight))
-            accumulator.add_high(index, high, low)
-        accumulator.add_low(index, low)
+            at["high"] += high[:references] @ high.T
+            at["high_self"] += torch.linalg.vecdot(high, high)
+            at["low_high"] += torch.linalg.vecdot(low, high)
+        at["low"] += low[:references] @ low.T
+        at["low_self"] += torch.linalg.vecdot(low, low)
+        at["low_sum"] += low.view(len(low), len(own), -1).sum(1)
         mass = (1 + others).double()
-        accumulator.add_kernel(index, others, squares, mass)
+        at["s_deficit"] += ((others * (2 + others) - squares) / mass.square()).sum()
+        at["complement"] += ((others.square() + squares) / mass.square()).sum()
         kernel_mass[tile, index] = mass[:, 0].float().cpu()
 
 
@@ -242,41 +240,6 @@ def _tile_rows(points: Tensor, columns: int) -> int:
     if points.device.type == "cuda":
         kernel = values = torch.cuda.mem_get_info(points.device)[0] // 8
     return max(1, min(len(points), kernel // (4 * len(points)), values // (8 * columns)))
-
-
-class Accumulator:
-    """Sums over the tiles of a pass, float64 on the device of the values."""
-
-    def __init__(self, references: int, values: int, classes: int, deltas: int, device):
-        shapes = {"low": (references, values), "high": (references, values)}
-        shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (values,))
-        shapes |= {"low_sum": (values, classes), "s_deficit": (), "complement": ()}
-        self.references, self.values, self.classes = references, values, classes
-        self.sums = {
-            name: torch.zeros(*shape, deltas, dtype=torch.float64, device=device)
-            for name, shape in shapes.items()
-        }
-
-    def add_low(self, index: int, low: Tensor) -> None:
-        """Add the low part (V, t C) of a tile for the index-th delta."""
-        self.sums["low"][..., index] += low[: self.references] @ low.T
-        self.sums["low_self"][..., index] += torch.linalg.vecdot(low, low)
-        self.sums["low_sum"][..., index] += low.view(self.values, -1, self.classes).sum(1)
-
-    def add_high(self, index: int, high: Tensor, low: Tensor) -> None:
-        """Add the high part (V, t C) of a tile, and its products with the low part."""
-        self.sums["high"][..., index] += high[: self.references] @ high.T
-        self.sums["high_self"][..., index] += torch.linalg.vecdot(high, high)
-        self.sums["low_high"][..., index] += torch.linalg.vecdot(low, high)
-
-    def add_kernel(self, index: int, others: Tensor, squares: Tensor, mass: Tensor) -> None:
-        """Add a tile's share of |S|_F^2 and |I - S|_F^2.
-
-        others, squares: (t, 1), the sums over j != i of K_ij and of K_ij^2; mass: C_i, float64.
-        """
-        s_deficit, complement = others * (2 + others) - squares, others.square() + squares
-        self.sums["s_deficit"][index] += (s_deficit / mass.square()).sum()
-        self.sums["complement"][index] += (complement / mass.square()).sum()
 
 
 def flat(rows: Tensor) -> Tensor:

@@ -24,14 +24,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from tqdm import tqdm
+
+from measures import progress
 
 MAX_UNIT_VECTORS = 10
 SIGN_VECTORS = 10
 GRADIENT_BYTES = 2**31  # of per-image gradients that are kept at a time
 BLOCK = 500  # images whose gradients are multiplied at once
 CHUNK = 50  # images of one forward and backward pass
-SECONDS_BEFORE_PROGRESS = 2
 
 
 def half_octaves(count: int) -> list[int]:
@@ -89,7 +89,7 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
             layer.reset_running_stats()
             layer.momentum = None  # the average over all batches
             layer.train()
-    for batch in images.tensor_split(-(-len(images) // BLOCK)):
+    for batch in progress(images.tensor_split(-(-len(images) // BLOCK)), "statistics"):
         model(batch)
     return model.eval()
 
@@ -138,7 +138,8 @@ def _add_linear_layers(
     kernel: Tensor, model: nn.Module, layers: dict[str, nn.Linear], images: Tensor, vectors: Tensor
 ) -> None:
     """Add (a_i . a_j + 1) (d_i . d_j) of each layer: a its input, d the gradients at its output."""
-    factors = [_linear_factors(model, layers, chunk, vectors) for chunk in images.split(CHUNK)]
+    chunks = progress(images.split(CHUNK), "linear layers")
+    factors = [_linear_factors(model, layers, chunk, vectors) for chunk in chunks]
     for name in factors[0]:
         inputs = torch.cat([chunk[name][0] for chunk in factors])  # (n, features)
         gradients = torch.cat([chunk[name][1] for chunk in factors])  # (n, V outputs)
@@ -169,9 +170,7 @@ def _linear_factors(
         torch.autograd.grad(logits, outputs, vector.expand_as(logits), retain_graph=True)
         for vector in vectors
     ]
-    gradients = [
-        torch.cat(layer_gradients, dim=1) for layer_gradients in zip(*by_vector, strict=True)
-    ]
+    gradients = [torch.cat(of_layer, dim=1) for of_layer in zip(*by_vector, strict=True)]
     names = zip(captured, gradients, strict=True)
     return {name: (captured[name][0], gradient) for name, gradient in names}
 
@@ -213,7 +212,7 @@ def _add_gradient_products(
     blocks = [slice(i, i + block) for i in range(0, len(images), block)]
     panel = max(1, limit // (block * bytes_per_image) - 1)
     tasks = [(v, s) for v in vectors for s in range(0, len(blocks), panel)]
-    for vector, start in tqdm(tasks, "tangent kernel", disable=None, delay=SECONDS_BEFORE_PROGRESS):
+    for vector, start in progress(tasks, "tangent kernel"):
         kept: list[tuple[slice, Tensor]] = []
         for columns in blocks[start:]:
             column_gradients = gradients(images[columns], vector)

@@ -9,12 +9,7 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import mannwhitneyu
 
 from measures import RunArrays
-from measures.parts import (
-    components,
-    one_hot_predictions,
-    part_coefficients,
-    split_labels,
-)
+from measures.parts import components, one_hot_predictions, part_coefficients, split_labels
 
 BINS = 15  # of equal width, as in the tables of arXiv 1706.04599
 TERCILES = ("low", "mid", "high")
@@ -23,7 +18,6 @@ TERCILES = ("low", "mid", "high")
 def measure_memorization(run: RunArrays) -> dict:
     """The content of memorization.json: curves, and whether the transition is dropped."""
     curves = memorization(run.logits, run.clean, run.noisy)
-    del curves["memorized"]  # history.jsonl has it
     curves |= components(run.logits, run.clean, run.noisy, run.training_labels)
     classes = run.logits.shape[2]
     parts, dropped = split_labels(run.clean, run.noisy, classes, run.training_labels)
@@ -40,7 +34,7 @@ def measure_memorization(run: RunArrays) -> dict:
 
 
 def memorization(logits: np.ndarray, clean: np.ndarray, noisy: np.ndarray) -> dict[str, np.ndarray]:
-    """Three curves (epochs,) of training images: gap and memorized in percent, auc from 0 to 1.
+    """Two curves (epochs,) of training images: gap in percent, auc from 0 to 1.
 
     logits: (epochs, n, C); clean, noisy: integer labels (n,).
 
@@ -50,23 +44,17 @@ def memorization(logits: np.ndarray, clean: np.ndarray, noisy: np.ndarray) -> di
     auc: area under the ROC curve for finding the wrong labels by their loss: the chance that a
     wrong label has a higher loss than a right one, a tie counting half (Mann-Whitney). 1: the loss
     finds every wrong label; 0.5: it tells nothing, as when all labels are memorized.
-    memorized: wrongly labeled images that are predicted as labeled.
 
-    NaN where all labels are right, or all are wrong; memorized only where all are right.
+    NaN where all labels are right, or all are wrong.
     """
-    predictions, wrong = logits.argmax(axis=2), clean != noisy
-    unknown = np.full(len(logits), np.nan)
-    curves = {"gap": unknown, "auc": unknown, "memorized": unknown}
-    if wrong.any():
-        curves["memorized"] = 100 * (predictions == noisy)[:, wrong].mean(axis=1)
-    if wrong.any() and not wrong.all():
-        correct = predictions == clean
-        curves["gap"] = 100 * (correct[:, ~wrong].mean(axis=1) - correct[:, wrong].mean(axis=1))
-        losses = label_losses(logits, noisy)
-        # Only the statistic is used; the exact p-value of the automatic method can take minutes.
-        test = mannwhitneyu(losses[:, wrong], losses[:, ~wrong], axis=1, method="asymptotic")
-        curves["auc"] = test.statistic / (wrong.sum() * (~wrong).sum())
-    return curves
+    correct, wrong = logits.argmax(axis=2) == clean, clean != noisy
+    if wrong.all() or not wrong.any():
+        return dict.fromkeys(("gap", "auc"), np.full(len(logits), np.nan))
+    gap = 100 * (correct[:, ~wrong].mean(axis=1) - correct[:, wrong].mean(axis=1))
+    losses = label_losses(logits, noisy)
+    # Only the statistic is used; the exact p-value of the automatic method can take minutes.
+    test = mannwhitneyu(losses[:, wrong], losses[:, ~wrong], axis=1, method="asymptotic")
+    return {"gap": gap, "auc": test.statistic / (wrong.sum() * (~wrong).sum())}
 
 
 def label_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -95,17 +83,15 @@ def contrast_terciles(images: np.ndarray) -> list[np.ndarray]:
     return np.array_split(np.argsort(contrast, kind="stable"), len(TERCILES))
 
 
-def calibration(
-    logits: np.ndarray, labels: np.ndarray, bins: int = BINS
-) -> tuple[np.ndarray, np.ndarray]:
+def calibration(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Expected calibration error and mean confidence, percent (epochs,) each.
 
     logits: (epochs, n, C); labels: (n,). The confidence is the softmax probability of the predicted
     class. The error is eq. 3 of Guo et al. (arXiv 1706.04599): the mean over the images of
-    |accuracy - mean confidence| of the image's bin; bin m of 1..bins holds the confidences in
-    ((m - 1) / bins, m / bins].
+    |accuracy - mean confidence| of the image's bin; bin m of 1..BINS holds the confidences in
+    ((m - 1) / BINS, m / BINS].
     """
-    upper = np.arange(1, bins + 1) / bins
+    upper = np.arange(1, BINS + 1) / BINS
     errors, means = [], []
     for epoch in logits:
         confidence = softmax(epoch.astype(np.float64), axis=1).max(axis=1)

@@ -1,10 +1,12 @@
 """Slow references for the measures, in float64 with numpy and scipy, and the arrays of a run."""
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
 
 from dataset.batches import MEAN, STD
 from measures import RunArrays
+from measures.gaussian import FilterSums, filter_columns
 
 CLASSES = 4
 
@@ -47,6 +49,12 @@ def learning_run(epochs: int = 3, test: int = 40, sample: int = 60, train: int =
         logits=logits(clean[index], noisy[index]),
         training_labels=(clean, noisy),
     )
+
+
+def filter_sums(points, references, outputs, deltas, tile_rows=None) -> FilterSums:
+    """A pass over copies: points (n, d), references (R, n, C) and outputs (E, n, C), float32."""
+    columns = torch.cat((references, outputs)).transpose(0, 1).contiguous()
+    return filter_columns(points.clone(), columns, len(references), deltas, tile_rows)
 
 
 def as_points(images) -> np.ndarray:

@@ -18,7 +18,7 @@ from references import (
 )
 
 from measures import bands
-from measures.bands import Filter, add_deltas, measure_bands, measure_sample, measure_test
+from measures.bands import Filter, measure_bands, measure_sample, measure_test
 from measures.parts import PARTS, label_parts, transition_matrix
 
 RATIOS = ("delta_norm", "energy_share", "lfr", "excess")
@@ -37,85 +37,64 @@ def changed(**arrays):
     return dataclasses.replace(RUN, **arrays)
 
 
-def parts_of(run):
-    return label_parts(run.clean, run.noisy, transition_matrix(*run.training_labels, 4))
-
-
-def check(run, content, deltas):
-    """Compare every number of both sections with the slow references."""
-    test, sample = content["test"], content["sample"]
-    true, parts = np.eye(4)[run.test_labels], parts_of(run)
-    for k, delta in enumerate(deltas):
-        smoothing = smoothing_matrix(as_points(run.test_images), delta)
-        for measure, value in expected_ratios(smoothing, true).items():
-            assert is_close(test["labels"]["true"][measure][k], value), measure
-        for epoch, values in enumerate(softmax(run.test_logits)):
-            expected = expected_ratios(smoothing, values) | expected_errors(smoothing, true, values)
-            assert test["outputs"].keys() == expected.keys() == {*RATIOS, *ERRORS}
-            for measure, value in expected.items():
-                assert is_close(test["outputs"][measure][epoch, k], value), (measure, delta)
-        smoothing = smoothing_matrix(as_points(run.images), delta)
-        for epoch, values in enumerate(softmax(run.logits)):
-            expected = expected_ratios(smoothing, values)
-            expected |= expected_coefficients(smoothing, parts, values)
-            assert sample["outputs"].keys() == expected.keys() == {*RATIOS, *COEFFICIENTS}
-            for measure, value in expected.items():
-                assert is_close(sample["outputs"][measure][epoch, k], value), (measure, delta)
-            one_hot = np.eye(4)[run.logits[epoch].argmax(1)]
-            expected = expected_coefficients(smoothing, parts, one_hot)
-            assert sample["one_hot"].keys() == expected.keys()
-            for measure, value in expected.items():
-                assert is_close(sample["one_hot"][measure][epoch, k], value), (measure, delta)
+def check(found, k, expected):
+    """Compare measures (epochs, D) at the k-th delta with those of each epoch."""
+    for epoch, values in enumerate(expected):
+        assert found.keys() == values.keys()
+        for measure, value in values.items():
+            assert is_close(found[measure][epoch, k], value), measure
 
 
 def test_every_measure_of_a_run():
     content = measure_bands(RUN, how())
-    check(RUN, content, DELTAS)
-    assert content["values"] == "softmax"
-    assert content["sample"]["transition_dropped"] is False
-    for name, images in (("test", RUN.test_images), ("sample", RUN.images)):
-        section, points = content[name], as_points(images)
-        assert section["n"] == len(images) and section["delta"].tolist() == list(DELTAS)
-        for k, delta in enumerate(DELTAS):
-            smoothing = smoothing_matrix(points, delta)
-            mass = 1 / np.diag(smoothing)
-            assert section["mass"][k] == pytest.approx(np.sort(mass)[(len(mass) - 1) // 2], 1e-4)
-            assert section["alone"][k] == pytest.approx(np.mean(mass < 3))
-            null = (np.square(smoothing).sum() - 1) / (len(points) - 1)
-            assert section["null"][k] == pytest.approx(null, abs=1e-5)
+    test, sample = content["test"], content["sample"]
+    assert (content["values"], sample["transition_dropped"]) == ("softmax", False)
+    true = np.eye(4)[RUN.test_labels]
+    parts = label_parts(RUN.clean, RUN.noisy, transition_matrix(*RUN.training_labels, 4))
+    predictions = np.eye(4)[RUN.logits.argmax(2)]
+    for k, delta in enumerate(DELTAS):
+        smoothing = smoothing_matrix(as_points(RUN.test_images), delta)
+        for measure, value in expected_ratios(smoothing, true).items():
+            assert is_close(test["labels"]["true"][measure][k], value), measure
+        errors = [
+            expected_ratios(smoothing, values) | expected_errors(smoothing, true, values)
+            for values in softmax(RUN.test_logits)
+        ]
+        check(test["outputs"], k, errors)
+        smoothing = smoothing_matrix(as_points(RUN.images), delta)
+        of_parts = [
+            expected_ratios(smoothing, values) | expected_coefficients(smoothing, parts, values)
+            for values in softmax(RUN.logits)
+        ]
+        check(sample["outputs"], k, of_parts)
+        one_hot = [expected_coefficients(smoothing, parts, values) for values in predictions]
+        check(sample["one_hot"], k, one_hot)
 
 
-def test_duplicated_images():
-    images = RUN.images.copy()
-    images[30:] = images[:30]
-    run = changed(images=images)
-    check(run, measure_bands(run, how(20, 100)), (20, 100))
-
-
-def test_two_images():
-    run = changed(
-        test_images=RUN.test_images[:2],
-        test_labels=RUN.test_labels[:2],
-        test_logits=RUN.test_logits[:, :2],
-    )
-    section, points = measure_test(run, how(100)), as_points(RUN.test_images[:2])
-    smoothing, true = smoothing_matrix(points, 100), np.eye(4)[run.test_labels]
-    for epoch, values in enumerate(softmax(run.test_logits)):
-        expected = expected_ratios(smoothing, values) | expected_errors(smoothing, true, values)
-        assert all(is_close(section["outputs"][m][epoch, 0], v) for m, v in expected.items())
+@pytest.mark.parametrize(("name", "images"), [("test", RUN.test_images), ("sample", RUN.images)])
+def test_what_a_section_tells_of_the_images(name, images):
+    section, points = measure_bands(RUN, how())[name], as_points(images)
+    assert section["n"] == len(images) and section["delta"].tolist() == list(DELTAS)
+    for k, delta in enumerate(DELTAS):
+        smoothing = smoothing_matrix(points, delta)
+        mass = 1 / np.diag(smoothing)
+        assert section["mass"][k] == pytest.approx(np.sort(mass)[(len(mass) - 1) // 2], 1e-4)
+        assert section["alone"][k] == pytest.approx(np.mean(mass < 3))
+        null = (np.square(smoothing).sum() - 1) / (len(points) - 1)
+        assert section["null"][k] == pytest.approx(null, abs=1e-5)
 
 
 def test_logits_have_the_originals_numbers_and_no_errors_or_coefficients():
     content = measure_bands(RUN, how(values="logits"))
     assert content["values"] == "logits" and content["sample"]["one_hot"] == {}
-    assert {*content["test"]["outputs"]} == {*content["sample"]["outputs"]} == {*RATIOS}
-    points = as_points(RUN.test_images)
-    for k, delta in enumerate(DELTAS):
-        for epoch, logits in enumerate(RUN.test_logits.astype(float)):
-            # As in the original: squared norms of both parts of the raw outputs.
-            low = smoothing_matrix(points, delta) @ logits
-            share = np.sum(low**2) / (np.sum(low**2) + np.sum((logits - low) ** 2))
-            assert abs(content["test"]["outputs"]["energy_share"][epoch, k] - share) < 1e-5
+    for name, images, logits in (
+        ("test", RUN.test_images, RUN.test_logits),
+        ("sample", RUN.images, RUN.logits),
+    ):
+        for k, delta in enumerate(DELTAS):
+            smoothing = smoothing_matrix(as_points(images), delta)
+            expected = [expected_ratios(smoothing, values) for values in logits.astype(float)]
+            check(content[name]["outputs"], k, expected)
 
 
 def test_constant_outputs_have_defined_measures():
@@ -191,54 +170,10 @@ def test_null_and_shuffled_levels_agree_with_real_permutations():
 def test_epochs_in_blocks_get_what_one_pass_gives_them(monkeypatch, epochs):
     whole = measure_bands(RUN, how())
     monkeypatch.setattr(bands, "OUTPUT_BYTES", epochs * RUN.logits[0].nbytes)
-    assert_close(measure_bands(RUN, how()), whole)
-
-
-def assert_close(content, expected):
-    """Nested dicts are equal to 1e-5."""
-    assert type(content) is type(expected)
-    if isinstance(content, dict):
-        assert content.keys() == expected.keys()
-        for name, value in content.items():
-            assert_close(value, expected[name])
-    elif isinstance(content, np.ndarray):
-        np.testing.assert_allclose(content, expected, rtol=1e-5, atol=1e-5)
-    else:
-        assert content == expected
-
-
-def plain(value):
-    """A section as frequency.json holds it."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return np.where(np.isnan(value), None, value).tolist()
-    return value
-
-
-@pytest.mark.parametrize("name", ["test", "sample"])
-def test_added_deltas_stand_in_order_beside_the_earlier_ones(name):
-    of = {deltas: measure_bands(RUN, how(*deltas))[name] for deltas in ((400,), (1e-6, 30))}
-    added = add_deltas(plain(of[400,]), of[1e-6, 30])
-    assert added["delta"].tolist() == [1e-6, 30, 400]
-    assert_close(added, measure_bands(RUN, how(1e-6, 30, 400))[name])
-
-
-def test_deltas_of_other_outputs_are_not_added():
-    new = measure_test(RUN, how(30))
-    for old in (
-        measure_test(changed(test_logits=RUN.test_logits[:2]), how(400)),
-        measure_test(RUN, how(400, values="logits")),
-        {**measure_test(RUN, how(400)), "n": 41},
-    ):
-        with pytest.raises(ValueError, match=r"not|other|dimension"):
-            add_deltas(old, new)
-
-
-def test_deltas_that_filter_nothing():
-    section = measure_test(RUN, how(1, 2, 400))
-    assert section["mass"][1] < 2 < section["mass"][2]
-    assert bands.idle_deltas(plain(section)) == [1, 2]
+    content = measure_bands(RUN, how())
+    for name, kind in (("test", "outputs"), ("sample", "outputs"), ("sample", "one_hot")):
+        for measure, values in whole[name][kind].items():
+            np.testing.assert_allclose(content[name][kind][measure], values, 1e-5, 1e-5)
 
 
 @pytest.mark.slow

@@ -30,7 +30,6 @@ NETWORKS = {
         nn.Conv2d(3, CLASSES, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ),
 }
-BOTH_FAMILIES = [pytest.param("small_cnn", marks=pytest.mark.slow), "shake_resnet"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 4999, 9999])
@@ -41,11 +40,6 @@ def test_half_octaves_hold_every_index_once(count):
     # Each full band ends at about the square root of 2 times its start, up to rounding to integers.
     for a, b in itertools.pairwise(edges[:-1]):
         assert abs(b - a * 2**0.5) <= 1.3
-
-
-def test_half_octaves_of_the_default_size():
-    assert half_octaves(4999)[:10] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32]
-    assert half_octaves(4999)[-5:] == [1448, 2048, 2896, 4096, 5000]
 
 
 @pytest.mark.parametrize("delta", [0.5, 20.0])
@@ -103,17 +97,14 @@ def batch_norms(model):
     return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "shake_resnet"])
 @pytest.mark.parametrize("block", [500, 4])
-def test_calibrated_statistics_are_those_of_the_images(name, block, monkeypatch):
+def test_calibrated_statistics_are_those_of_the_images(block, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", block)
-    model, inputs, seen = network(name), images(8), {}
+    model, inputs, seen = network("shake_resnet"), images(8), {}
     before = copy.deepcopy(model.state_dict())
     found = calibrated(model, inputs)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module.training for module in found.modules())
-    for key, value in found.named_parameters():
-        assert torch.equal(value, before[key])
     # In eval mode the first layer's inputs do not depend on statistics, so they are known exactly.
     first = batch_norms(found)[0]
     first.register_forward_hook(lambda layer, inputs, output: seen.update(x=inputs[0]))
@@ -123,22 +114,13 @@ def test_calibrated_statistics_are_those_of_the_images(name, block, monkeypatch)
     var = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in batches]).mean(0)
     torch.testing.assert_close(first.running_mean, mean)
     torch.testing.assert_close(first.running_var, var)
-    # No layer has random parts, and later layers see normalized inputs: the same again.
-    again = calibrated(model, inputs)
-    for one, other in zip(batch_norms(found), batch_norms(again), strict=True):
-        assert torch.equal(one.running_var, other.running_var)
-        assert one.num_batches_tracked == len(batches)
 
 
 def test_a_calibrated_network_normalizes_every_layer_of_the_images():
     model, inputs, outputs = network("small_cnn"), images(40), []
     found = calibrated(model, inputs)
-
-    def save(layer, _, output):
-        outputs.append((layer, output.clone()))  # the ReLU after it works in place
-
-    for layer in batch_norms(found):
-        layer.register_forward_hook(save)
+    for layer in batch_norms(found):  # copied: the ReLU after it works in place
+        layer.register_forward_hook(lambda layer, _, y: outputs.append((layer, y.clone())))
     found(inputs)
     assert len(outputs) == 3
     for layer, output in outputs:
@@ -160,32 +142,27 @@ def jacobians(model, inputs):
     return torch.stack(rows).view(len(inputs), CLASSES, -1)
 
 
-@pytest.mark.parametrize("name", [*BOTH_FAMILIES, "linear without bias", "no linear layer"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("small_cnn", marks=pytest.mark.slow), *list(NETWORKS)[1:]]
+)
 def test_tangent_kernel_against_explicit_jacobians(name):
     model, inputs = network(name), images()
-    before = copy.deepcopy(model.state_dict())
-    kernel = tangent_kernel(model, inputs, torch.eye(CLASSES))
-    expected = torch.einsum("icp,jcp->ij", *[jacobians(model, inputs)] * 2)
-    torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
-    assert torch.equal(kernel, kernel.T)
+    before, gradients = copy.deepcopy(model.state_dict()), jacobians(model, inputs)
+    random = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(2))
+    for vectors in (torch.eye(CLASSES), random):
+        contracted = torch.einsum("vc,icp->ivp", vectors.double(), gradients)
+        expected = torch.einsum("ivp,jvp->ij", contracted, contracted)
+        kernel = tangent_kernel(model, inputs, vectors)
+        torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
+        assert torch.equal(kernel, kernel.T)
     # The network is as before: also its mode and what its layers do in place.
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert model.training
     assert any(getattr(layer, "inplace", False) for layer in model.modules()) or "bias" in name
 
 
-@pytest.mark.parametrize("name", BOTH_FAMILIES)
-def test_any_vectors_give_the_contraction_of_the_jacobians(name):
-    model, inputs = network(name), images()
-    vectors = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(2))
-    contracted = torch.einsum("vc,icp->ivp", vectors.double(), jacobians(model, inputs))
-    expected = torch.einsum("ivp,jvp->ij", contracted, contracted)
-    kernel = tangent_kernel(model, inputs, vectors)
-    torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("limit", [1, 2**20, 3 * 2**20])
+@pytest.mark.parametrize("limit", [1, 2**23])
 def test_the_memory_that_is_given_changes_nothing(limit, monkeypatch):
     model, inputs = network("small_cnn"), images(11)
     expected = tangent_kernel(model, inputs, torch.eye(CLASSES))
@@ -211,29 +188,13 @@ def test_sign_vectors_give_the_identity_on_average():
     assert (mean - torch.eye(20)).abs().max() < error
 
 
-class Tokens(nn.Module):
-    """A linear layer on the columns of an image, for which no outer product holds."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(8, CLASSES)
-
-    def forward(self, x):
-        return self.linear(x).mean(dim=(1, 2))
+def twice(layer):
+    """A network that calls a layer twice."""
+    return nn.Sequential(nn.Flatten(), layer, layer)
 
 
-class Twice(nn.Module):
-    """One linear layer that is called twice."""
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(CLASSES, CLASSES)
-
-    def forward(self, x):
-        return self.linear(self.linear(x.mean(dim=3)[:, :, 0]))
-
-
-@pytest.mark.parametrize("layer", [Tokens, Twice])
-def test_a_linear_layer_without_an_outer_product_is_refused(layer):
-    with pytest.raises(ValueError, match="linear layer linear"):
-        tangent_kernel(layer().double(), images(), torch.eye(CLASSES))
+# For neither is the kernel an outer product: a layer on more than rows, and one called twice.
+@pytest.mark.parametrize("model", [nn.Linear(8, CLASSES), twice(nn.Linear(192, 192))])
+def test_a_linear_layer_without_an_outer_product_is_refused(model):
+    with pytest.raises(ValueError, match="linear layer"):
+        tangent_kernel(model.double(), images(), torch.eye(CLASSES))

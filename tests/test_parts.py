@@ -68,14 +68,6 @@ def test_parts_by_hand():
     np.testing.assert_allclose(parts["residual"], [kept, kept, moved, [0, 0]], atol=1e-15)
 
 
-def test_parts_add_up_and_no_function_of_the_class_predicts_the_residual():
-    clean, noisy = drawn_labels(uneven(), 900)
-    _, parts = estimated(clean, noisy, 6)
-    np.testing.assert_allclose(sum(parts.values()), np.eye(6)[noisy], atol=1e-15)
-    for c in range(6):
-        np.testing.assert_allclose(parts["residual"][clean == c].mean(axis=0), 0, atol=1e-15)
-
-
 @pytest.mark.parametrize("labels", [pair_labels(), drawn_labels(uneven(), 3000)])
 def test_the_ideal_predictor_has_clean_and_transition_and_no_residual(labels):
     classes = labels[0].max() + 1
@@ -112,25 +104,6 @@ def test_the_coefficient_of_the_residual_is_the_fraction_of_labels_memorized(lab
     error = np.sqrt(share * (1 - share) * (weights**2).sum()) / weights.sum()
     assert coefficient == pytest.approx(share, abs=4 * error)
     assert coefficient == pytest.approx(np.average(memorized, weights=weights), abs=error)
-
-
-def test_a_network_that_outputs_the_noisy_labels_has_all_of_each_part():
-    clean, noisy = drawn_labels(uneven(), 900)
-    _, parts = estimated(clean, noisy, 6)
-    np.testing.assert_allclose(found(parts, np.eye(6)[noisy][None]), 1, atol=1e-10)
-
-
-@pytest.mark.parametrize("dropped", [False, True])
-def test_coefficients_against_lstsq(dropped):
-    clean, noisy = drawn_labels(uneven(), 400)
-    _, parts = estimated(clean, noisy, 6)
-    outputs = np.random.default_rng(4).random((5, 400, 6)) + np.eye(6)[noisy] + [3, 0, 0, 0, 0, 9]
-    rows = [0, 2] if dropped else [0, 1, 2]
-    columns = [parts[PARTS[k]] for k in rows]
-    expected = np.stack([lstsq(columns, epoch) for epoch in outputs], axis=1)
-    coefficients = found(parts, outputs, dropped)
-    np.testing.assert_allclose(coefficients[rows], expected, rtol=1e-9, atol=1e-12)
-    assert np.isnan(coefficients[1]).all() == dropped
 
 
 @pytest.mark.parametrize("dropped", [False, True])
@@ -257,11 +230,3 @@ def test_components_of_arrays_of_ones_own():
     own = mp.components(run.logits, run.clean, run.noisy)
     expected = mp.components(run.logits, run.clean, run.noisy, (run.clean, run.noisy))
     np.testing.assert_array_equal(own["softmax_residual"], expected["softmax_residual"])
-
-
-def test_one_hot_predictions():
-    logits = np.random.default_rng(10).normal(size=(3, 7, 4)).astype(np.float32)
-    predictions = mp.one_hot_predictions(logits)
-    assert predictions.dtype == np.float32 and predictions.shape == logits.shape
-    np.testing.assert_array_equal(predictions.argmax(2), logits.argmax(2))
-    assert (predictions.sum(2) == 1).all()

@@ -5,13 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from references import learning_run, noisy_labels, softmax
+from references import noisy_labels, softmax
 from scipy.spatial.distance import cdist
-from torch import nn
 
-from dataset.batches import normalize
 from measures import spectrum as ms
-from measures.kernels import calibrated, gaussian_kernel, tangent_kernel
+from measures.kernels import gaussian_kernel
 from measures.parts import PARTS, label_parts, transition_matrix
 
 COUNT, CLASSES, DELTA = 90, 5, 4.0
@@ -89,14 +87,6 @@ def test_the_ideal_predictor_memorizes_nothing_in_any_band():
     np.testing.assert_allclose(found, np.broadcast_to([[1], [1], [0]], found.shape), atol=2e-5)
 
 
-def test_memorized_labels_are_ones_in_every_band():
-    labels = random_labels()
-    logits = 50 * np.eye(CLASSES, dtype=np.float32)[None, labels[1]]
-    content = measured(random_images(), labels, logits)[1]
-    for kind in ("softmax", "one_hot"):
-        np.testing.assert_allclose(stacked(content[kind]), 1, atol=2e-5)
-
-
 def test_labels_without_noise_have_a_clean_part_only():
     clean = random_labels()[0]
     logits = np.eye(CLASSES, dtype=np.float32)[None, clean]
@@ -113,28 +103,3 @@ def test_two_classes_are_unknown_where_one_vector_cannot_tell_two_parts_apart():
     sizes, found = np.diff(content["edges"]), stacked(content["softmax"])
     assert np.isnan(found[:, :, sizes == 1]).all()
     assert np.isfinite(found[[0, 2]][:, :, sizes > 1]).all()
-
-
-def load(initial):
-    """A stand-in for training.run.load_network: another network for each value of `initial`."""
-    torch.manual_seed(int(initial))
-    layers = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Linear(216, 4)
-    return nn.Sequential(*layers), 0 if initial else 7
-
-
-def test_the_kernels_and_their_fields():
-    images = learning_run(sample=12).images
-    pixels, unit = normalize(torch.from_numpy(images)), torch.eye(4)
-    fields, kernel = ms.make_kernel("gaussian", 50.0, images, 4, "cpu", load)
-    assert fields == {"kernel": "gaussian", "delta": 50.0, "vectors": None, "epoch": None}
-    assert torch.equal(kernel, gaussian_kernel(pixels, 50.0))
-    for name, epoch in (("ntk-initial", 0), ("ntk-final", 7)):
-        fields, kernel = ms.make_kernel(name, None, images, 4, "cpu", load)
-        vectors = "4 unit vectors"
-        assert fields == {"kernel": name, "delta": None, "vectors": vectors, "epoch": epoch}
-        model = load(name == "ntk-initial")[0]
-        plain = tangent_kernel(model, pixels, unit)
-        if name == "ntk-initial":  # BatchNorm has seen the images
-            assert not torch.allclose(kernel, plain, rtol=0.1)
-            plain = tangent_kernel(calibrated(model, pixels), pixels, unit)
-        torch.testing.assert_close(kernel, plain)

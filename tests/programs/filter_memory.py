@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from measures import bands
-from measures.gaussian import TILE_BYTES, filter_sums
+from measures.gaussian import TILE_BYTES, filter_columns
 
 DELTAS = [1, 10, *range(100, 1001, 100)]
 
@@ -26,9 +26,7 @@ def memory(field: str) -> int:
 
 
 def run_pass(count: int) -> None:
-    filter_sums(
-        10 * torch.randn(count, 20), torch.rand(1, count, 10), torch.rand(2, count, 10), DELTAS
-    )
+    filter_columns(10 * torch.randn(count, 20), torch.rand(count, 3, 10), 1, DELTAS)
 
 
 def peak_of(epochs: int) -> int:
