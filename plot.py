@@ -35,7 +35,7 @@ FIGURES = {
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     names = ", ".join(name for names in FIGURES.values() for name in names)
-    parser = Parser(f"{__doc__}\nThe figures: {names}.\n")
+    parser = Parser(f"{__doc__}\nThe figures:\n{names}.\n")
     add = parser.add_argument
     add(
         "source",
