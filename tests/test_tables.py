@@ -133,6 +133,8 @@ def test_seeds_that_one_loss_lacks_are_said():
     assert row["n"] == 2 and list(row["values"]) == [6, 7]
     line = next(line for line in tables.quantities_table(content) if line[0] == PREVIOUS)
     assert line[-1].endswith("(n = 2)")
+    short = tables.short_text(content)
+    assert "pair flip, 40% wrong, n = 3" in short[1] and short[4].count("(n = 2)") == 4
     cells = tables.accuracy_table(content)
     assert [line[2] for line in cells] == ["n", "3", "3", "2"]
     assert "(n = 2)" in tables.answer_table(content)[1][5]
