@@ -85,7 +85,7 @@ def default_path(sources: Sequence[Path]) -> Path:
     files = [source for source in sources if source.is_file()]
     if len(files) == 1:
         return files[0]
-    places = [*files, *find_runs([source for source in sources if source not in files])]
+    places = files + find_runs([source for source in sources if source not in files])
     folders = {place.absolute().parent for place in places}
     common = Path(os.path.commonpath(folders))
     if not folders <= {common, *(common / folder.name for folder in folders)}:

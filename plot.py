@@ -60,8 +60,7 @@ def figure_folder(runs: Sequence[history.Run]) -> Path:
     names = sorted({run.data["name"] for run in runs})
     shared = history.common_name(names)
     if not all(name.startswith(shared) for name in names):
-        more = f"-and-{len(names) - 2}-more" if len(names) > 2 else ""
-        shared = "+".join(names[:2]) + more
+        shared = f"{names[0]}-and-{len(names) - 1}-more"
     # A history.json may come from elsewhere: its names do not lead out of the folder.
     shared = printable(shared).replace("/", "-").replace("\\", "-").lstrip(".")
     return Path("figures") / (shared or "figures")
@@ -109,12 +108,11 @@ def plot(args: Namespace) -> None:
         raise UserError(f"--out {args.out}: a file; name a folder")
     runs, notes = history.collect(args.source or [args.runs])
     complete, unfinished = history.complete_runs(runs)
-    if complete:
-        runs, notes = complete, notes + unfinished
-    else:
-        notes.append("no run has all its epochs: the figures show unfinished runs")
-    for note in notes:
+    if not complete:
+        unfinished = ["no run has all its epochs: the figures show unfinished runs"]
+    for note in notes + unfinished:
         say(note)
+    runs = complete or runs
     draw_all(history.by_noise(runs), args.delta, args.out or figure_folder(runs))
 
 

@@ -167,12 +167,6 @@ def test_what_is_refused_leaves_everything_as_it_is(words, said, refused):
     assert files() == before
 
 
-def test_runs_of_several_places_can_be_named_with_out(script):
-    prepare_refusals()
-    status, text, _ = script("collect_history", "runs", "other", "--out", "both/history.json")
-    assert status == 0 and DISTILLED in text
-
-
 def test_the_tables_of_a_readme(script):
     runs = study()
     write_history(Path("main/history.json"), runs)

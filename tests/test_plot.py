@@ -110,8 +110,8 @@ def test_one_kind_of_values_per_figure(script, only):
     [
         (["cifar10-pair40-seed0", "cifar10-pair40-seed1"], "cifar10-pair40"),
         (["photos"], "photos"),
-        (["apples", "pears"], "apples+pears"),
-        (["apples", "figs", "pears"], "apples+figs-and-1-more"),
+        (["apples", "pears"], "apples-and-1-more"),
+        (["apples", "figs", "pears"], "apples-and-2-more"),
         (["../../etc/x"], "-..-etc-x"),
         ([".."], "figures"),
         (["a\nb"], "a-nb"),

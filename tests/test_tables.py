@@ -140,13 +140,6 @@ def test_seeds_that_one_loss_lacks_are_said():
     assert "(n = 2)" in tables.answer_table(content)[1][5]
 
 
-def test_other_settings_are_not_compared():
-    runs = [make_run(), make_run(DISTILLED, settings={"lr": 0.02})]
-    content = tables.results(by_noise(runs))
-    assert content["differences"] == []
-    assert any("no cross-entropy of this setting" in line for line in tables.missing(content))
-
-
 def test_no_wrong_labels_no_frequencies_no_held_out_images():
     runs = [make_run(loss, seed, gap=None, validation=None, frequency=False, noise="none")
             for loss in LOSSES for seed in (6, 7)]  # fmt: skip
