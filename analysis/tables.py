@@ -169,7 +169,7 @@ def missing(content: dict) -> list[str]:
         last = [series["means"]["last"] for series in group["series"].values()]
         early = [series["means"]["early"]["test_accuracy"] for series in group["series"].values()]
         if all(np.isnan(means["gap"]["mean"]) for means in last):
-            lines.append(f"{noise}: no wrong label in the train sample, so none is memorized")
+            lines.append(f"{noise}: no gap: no wrong label in the train sample, or not measured")
         if all(np.isnan(mean["mean"]) for mean in early):
             lines.append(f"{noise}: no early stopping without held-out images; see --val-size")
         if np.isnan(group["deltas"]["Delta"]):
