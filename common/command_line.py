@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -68,8 +69,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str):
-        # All processes that torchrun starts on a machine have the same flags: only one prints.
-        if not under_torchrun() or os.environ["LOCAL_RANK"] == "0":
+        # All processes that torchrun starts on a machine have the same flags: only one prints. If
+        # another ended first, torchrun would end that one before it does.
+        if under_torchrun() and os.environ["LOCAL_RANK"] != "0":
+            time.sleep(30)
+        else:
             print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
         raise SystemExit(2)
 

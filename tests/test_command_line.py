@@ -5,6 +5,7 @@ import errno
 import signal
 import subprocess
 import sys
+import time
 
 import filelock
 import pytest
@@ -52,6 +53,7 @@ def test_a_parser_takes_no_abbreviation_and_says_one_line(capsys, monkeypatch):
     text = parser.format_help()
     assert "\n    as typed\n" in text and "noise rate (default: 0.4)" in text
     # Of the processes that torchrun starts on a machine, the first one says it.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     for environ, lines in (({}, 1), ({"LOCAL_RANK": "0"}, 1), ({"LOCAL_RANK": "1"}, 0)):
         if environ:
             for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):

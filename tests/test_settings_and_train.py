@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import LEARNING_EPOCHS, SMALL_RUN, folder_bytes, history, make_dataset
+from helpers import LEARNING_EPOCHS, SMALL_RUN, equal, folder_bytes, history, make_dataset
 from slow_losses import softmax
 
 import train
@@ -20,7 +20,8 @@ from dataset.data_file import read_dataset, write_dataset
 from losses import LOSSES, CrossEntropy
 from models.small_cnn import small_cnn
 from training import checkpoint
-from training.epoch import learning_rate
+from training.epoch import evaluate, learning_rate
+from training.run import load_network
 from training.settings import FREE_ON_RESUME, RunSettings
 
 RUN = Path("runs/small/a")
@@ -261,6 +262,30 @@ def test_one_image_and_a_last_batch_of_one(workplace, script, train):
         status, _, err = script("train", *SHORT, *flags, "--overwrite")
         assert (status, err) == (0, "")
         assert history(RUN)[0]["sample_memorized"] is None  # without noise
+
+
+def test_the_average_is_evaluated_and_kept_and_training_does_not_see_it(workplace, script):
+    dataset, flags = make_dataset(val=20), [*SHORT, "--dis=1", "--teacher=previous-epoch"]
+    write_dataset(Path("data/small.npz"), dataset)
+    plain = RUN.with_name("plain")
+    assert script("train", *flags, "--ema-decay=0.9")[0] == 0
+    assert script("train", *flags, "--run=plain")[0] == 0
+    assert run_folder.read_config(RUN)["network"] == "small_cnn, averaged weights, decay 0.9"
+    content, other = checkpoint.read(RUN), checkpoint.read(plain)
+    for part in ("model", "optimizer", "previous"):
+        assert equal(content[part], other[part])
+    assert other["average"] is None and int(content["average"]["n_averaged"]) == 4
+    (record,), (expected,) = history(RUN), history(plain)
+    for name in ("train_objective", "train_accuracy", "agreement", "lr"):
+        assert record[name] == expected[name]
+    for name in run_folder.LOGITS:
+        assert not np.array_equal(*(run_folder.read_outputs(run, name) for run in (RUN, plain)))
+    model, epoch = load_network(RUN, dataset, torch.device("cpu"))
+    outputs = evaluate(model, torch.from_numpy(dataset.test_images))
+    np.testing.assert_array_equal(outputs, run_folder.read_outputs(RUN, "logits.npy")[-1])
+    assert epoch == 1
+    accuracy = record["test_accuracy"]
+    assert f"test accuracy {accuracy:.2f}%" in script("train", "--evaluate", RUN)[1]
 
 
 # What a run says
