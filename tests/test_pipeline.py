@@ -6,9 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import PROGRAMS, ROOT, run_python
+from helpers import ROOT, run_python
 
 RUNS = Path("runs/shapes-pair40")
 FROM_HISTORY = {"accuracy.png", "loss.png"}
@@ -64,24 +63,6 @@ def test_both_orders_make_the_same_files(orders):
     for name in names:
         paths = [folder / "figures/shapes-pair40" / name for folder in (first, second)]
         assert paths[0].read_bytes() == paths[1].read_bytes(), name
-
-
-@pytest.mark.slow
-def test_equal_commands_make_equal_bytes(orders, monkeypatch):
-    first, second, _ = orders
-    monkeypatch.chdir(second)
-    run("train", "--dis=1", "--data=data/shapes-pair40.npz", *SMALL, "--run=again")
-    for path in (first / RUNS).glob("dis1-*/*logits.npy"):
-        assert path.read_bytes() == (second / RUNS / "again" / path.name).read_bytes()
-        assert np.load(path).shape[::2] == (2, 10)
-
-
-@pytest.mark.slow
-def test_a_collected_study_is_drawn_without_torch(orders, monkeypatch):
-    monkeypatch.chdir(orders[1])
-    code = f"assert script('plot.py', '{RUNS}/history.json', '--out', 'drawn') == 0"
-    done = run_python(PROGRAMS / "imports.py", "forbid", "torch", code)
-    assert done.returncode == 0 and Path("drawn/accuracy.png").exists(), done.stderr
 
 
 def test_make_and_the_readme_name_scripts_and_targets_that_exist():

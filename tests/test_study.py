@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import start_python
 
 import study
 from common.command_line import UserError
@@ -295,9 +295,8 @@ REAL_TRAIN = "--model small_cnn --lr 0.05 --batch-size 20 --device cpu --sample-
 
 
 def start(*words) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "study.py"), *words]
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **streams)
+    code = "import sys, study; study.HEARTBEAT = 1; sys.exit(study.main(sys.argv[1:]))"
+    return start_python("-c", code, *words)
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -313,21 +312,8 @@ def epochs() -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_two_studies_at_once_train_each_run_once_beside_modules_of_standard_names(place):
-    for name in ("json", "torch", "train", "common"):
-        Path(f"{name}.py").write_text("raise SystemExit('imported from the current folder')\n")
-    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 3", "--jobs", "1"]
-    both = [start(*flags) for _ in range(2)]
-    outs = [finish(process) for process in both]
-    assert epochs() == dict.fromkeys(RUNS[:2], 3)
-    assert "waiting: another process is training" in "".join(outs)
-    names = {path.name for path in Path("figures/shapes").iterdir()}
-    assert {"history.json", "results.json", "accuracy.png"} <= names
-
-
-@pytest.mark.slow
-def test_a_stopped_study_ends_its_runs_and_goes_on(place):
-    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 25"]
+def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
+    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 20"]
     process = start(*flags)
     while not epochs():
         assert process.poll() is None
@@ -337,9 +323,11 @@ def test_a_stopped_study_ends_its_runs_and_goes_on(place):
     assert process.returncode == 130 and "run the same command to go on" in err
     assert "failed" not in out and not Path("figures").exists()
     done = epochs()
-    time.sleep(2)
+    time.sleep(1)
     assert epochs() == done  # nothing trains any more
-    finish(start(*flags))
-    assert epochs() == dict.fromkeys(RUNS[:2], 25)
-    out = finish(start(*flags))
-    assert "2 of 2 runs complete" in out and "done in" not in out
+    both = [start(*flags, "--jobs", "1") for _ in range(2)]
+    outs = [finish(process) for process in both]
+    assert epochs() == dict.fromkeys(RUNS[:2], 20)
+    assert all(out.startswith("0 of 2 runs complete; 1 at a time") for out in outs)
+    names = {path.name for path in Path("figures/shapes").iterdir()}
+    assert {"history.json", "results.json", "accuracy.png"} <= names
