@@ -1,8 +1,5 @@
 """A run that is stopped or killed goes on as if it had not been; what is refused, what is kept."""
 
-import os
-import signal
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,14 +7,12 @@ import pytest
 from helpers import (
     LEARNING_RUN,
     PROGRAMS,
-    ROOT,
     SMALL_RUN,
     assert_equal_runs,
     folder_bytes,
     history,
     make_dataset,
     run_python,
-    start_python,
 )
 
 import train
@@ -239,31 +234,14 @@ def test_resuming_on_other_data_is_refused(study, refused):
 
 
 @SLOW
-def test_signal_in_the_middle_of_an_epoch(workplace):
-    write_dataset(Path("data/small.npz"), make_dataset(train=400, test=40))
-    flags = [*SMALL_RUN, "--epochs=4", "--dis=1", "--run=stopped"]
-    process = start_python(ROOT / "train.py", *flags)
-    while not process.stdout.readline().startswith("  1/4"):
-        assert process.poll() is None
-    time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.count("\n") == 1 and "--resume" in err
-    assert 1 <= len(history(STOPPED)) < 4
-    assert train.main([*flags, "--resume"]) == 0
-    assert train.main([*flags, "--run=whole"]) == 0
-    assert_equal_runs(STOPPED, STOPPED.with_name("whole"), 4)
-
-
-@SLOW
-def test_kill_9_at_25_random_moments(tmp_path):
+def test_kill_9_at_12_random_moments(tmp_path):
     # Much to write and little to train, so that many kills hit a write.
     write_dataset(tmp_path / "data/small.npz", make_dataset(train=20, test=1000))
     flags = [*FLAGS, *VARIANTS["averaged"]]
-    done = run_python(PROGRAMS / "train_killed.py", 25, *flags, cwd=tmp_path)
+    done = run_python(PROGRAMS / "train_killed.py", 12, *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     kills, *names = done.stdout.split()
-    assert int(kills) >= 25 and names
+    assert int(kills) >= 12 and names
     for name in names:
         run = tmp_path / "runs/small" / name
         assert_equal_runs(run, run.with_name("whole"), 3)
@@ -279,13 +257,9 @@ sys.exit(train.main(sys.argv[1:]))
 
 @SLOW
 def test_disk_that_fills_up(workplace):
-    write_dataset(Path("data/small.npz"), make_dataset(test=3000))
-    flags = [*FLAGS, "--epochs=6", "--run=stopped"]
-    # Of a file, four epochs of 48,000 bytes of outputs fit, the fifth does not.
-    done = run_python("-c", LIMITED, *flags)
+    write_dataset(Path("data/small.npz"), make_dataset(train=20, test=6000))
+    # Of a file, two epochs of 96,000 bytes of outputs fit, the third does not.
+    done = run_python("-c", LIMITED, *FLAGS, "--run=stopped")
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "File too large" in done.stderr
-    assert checkpoint.read(STOPPED)["epoch"] == len(history(STOPPED)) == 4
-    assert train.main([*flags, "--resume"]) == 0
-    assert train.main([*flags, "--run=whole"]) == 0
-    assert_equal_runs(STOPPED, STOPPED.with_name("whole"), 6)
+    assert checkpoint.read(STOPPED)["epoch"] == len(history(STOPPED)) == 2
