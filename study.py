@@ -22,10 +22,10 @@ import sys
 import time
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import chain, product
 from pathlib import Path
 
 from common.command_line import (
@@ -58,8 +58,8 @@ RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--
 RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
 RESERVED += ["--evaluate", "--help", "-h"]
 LOCKED = "is training it"  # train.py's message if another process trains the run
-HEARTBEAT, PATIENCE = 25, 15  # seconds between lines without a terminal; from SIGTERM to SIGKILL
-BAR = "{n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] {bar:5} {desc}"
+HEARTBEAT = 25  # seconds between two lines of progress
+PATIENCE = 15  # seconds from SIGTERM to SIGKILL
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -114,33 +114,36 @@ class Run:
             return read_history(self.settings.folder)[0]
         return []
 
-    def done(self) -> int:
-        return self.settings.epochs if self.complete else len(self.records())
-
     def __str__(self) -> str:
-        if not (records := self.records()):
+        records = self.records()
+        if not records:
             return self.name
-        test = f"test {records[-1]['test_accuracy']:.1f}%"
-        return f"{len(records)}/{self.settings.epochs} {test} {self.name}"
+        accuracy = records[-1]["test_accuracy"]
+        return f"{len(records)}/{self.settings.epochs} test {accuracy:.1f}% {self.name}"
 
 
 def plan(args: Namespace) -> list[Run]:
     """The runs. Raises UserError for a wrong flag, in the words of the script that refuses it."""
     runs: dict[str, Run] = {}
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    for (noise, words), seed, loss in product(noises(args), args.seeds, args.loss):
+    for (noise, noise_flags), seed, loss in product(noises(args), args.seeds, args.loss):
         data_seed = str(seed if args.data_seed is None else args.data_seed)
         data = f"data/{args.name}-{noise}-seed{data_seed}.npz"
-        make = ["generate.py", "--dataset", args.data, *words, *args.generate]
-        make += ["--seed", data_seed, "--out", data, "--if-missing"]
+        generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
+        generate_flags += ["--seed", data_seed, "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
-        learn = ["train.py", "--loss", *loss, *args.train, "--seed", str(seed)]
-        learn += ["--data", data, "--run", run, "--resume", "auto"]
-        if (name := f"{noise}/{run}") in runs:
+        train_flags = ["--loss", *loss, *args.train, "--seed", str(seed)]
+        train_flags += ["--data", data, "--run", run, "--resume", "auto"]
+        name = f"{noise}/{run}"
+        if name in runs:
             raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
-        lines = [[python, os.path.relpath(SCRIPTS / w[0]), *w[1:]] for w in (make, learn)]
-        line = " && ".join(map(shlex.join, lines))
-        runs[name] = Run(name, line, parsed(make), parsed(learn).settings)
+        steps = {"generate.py": generate_flags, "train.py": train_flags}
+        line = " && ".join(
+            shlex.join([python, os.path.relpath(SCRIPTS / script), *words])
+            for script, words in steps.items()
+        )
+        made = parsed("generate.py", generate_flags)
+        runs[name] = Run(name, line, made, parsed("train.py", train_flags).settings)
     return list(runs.values())
 
 
@@ -170,12 +173,12 @@ def file_name(words: Sequence[str]) -> str:
     return re.sub(r"[^\w.+-]", "-", text.replace(" --", " "))
 
 
-def parsed(command: Sequence[str]) -> Namespace:
+def parsed(name: str, words: Sequence[str]) -> Namespace:
     """What the script makes of its flags. Raises UserError with the script's own line."""
-    script = {"generate.py": generate, "train.py": train}[command[0]]
+    script = {"generate.py": generate, "train.py": train}[name]
     with redirect_stderr(io.StringIO()) as errors, suppress(SystemExit):
-        return script.parse_args(command[1:])
-    raise UserError(f"{command[0]}: {errors.getvalue().strip().partition('error: ')[2]}")
+        return script.parse_args(words)
+    raise UserError(f"{name}: {errors.getvalue().strip().partition('error: ')[2]}")
 
 
 def check_existing(runs: Sequence[Run]) -> None:
@@ -187,7 +190,8 @@ def check_existing(runs: Sequence[Run]) -> None:
             exists[data] = exists.get(data) or exists_already(data, run.data.settings)
         except UserError as error:
             raise UserError(str(error).replace("--out", "--name")) from None
-        if (folder / "config.json").exists() and (difference := differs(run.settings)):
+        difference = differs(run.settings) if (folder / "config.json").exists() else ""
+        if difference:
             raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
         run.complete = exists[data] and len(run.records()) >= run.settings.epochs
 
@@ -218,79 +222,106 @@ def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
     """For each run side by side its environment: a GPU, if there are several, and threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = jobs or len(gpus) or min(2, cores)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
-    devices = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] if len(gpus) > 1 else [{}]
-    return [threads | devices[k % len(devices)] for k in range(jobs)]
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    slots = [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
+    if len(gpus) > 1:
+        for k, slot in enumerate(slots):
+            slot["CUDA_VISIBLE_DEVICES"] = gpus[k % len(gpus)]
+    return slots
 
 
 def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
     """Train the runs, one in each slot at a time; returns a line for each that failed."""
-    terminal, free = sys.stdout.isatty(), list(slots)  # as many as the pool has threads
-    place = {"file": sys.stdout} if terminal else {"file": io.StringIO(), "ncols": 79}
-    place |= {"bar_format": BAR, "ascii": " .-=#", "dynamic_ncols": terminal, "leave": False}
-    total, done = sum(run.settings.epochs for run in runs), sum(run.done() for run in runs)
-    left, jobs, errors = [run for run in runs if not run.complete], [], []
-    with tqdm(total=total, initial=done, **place) as bar, ThreadPoolExecutor(len(slots)) as pool:
+    free = list(slots)  # as many as the pool has threads
+    began, epochs_before = time.monotonic(), epochs_done(runs)
+    left = [run for run in runs if not run.complete]
+    jobs, errors = [], []
+    with ThreadPoolExecutor(len(slots)) as pool:
         try:
             while left:
                 jobs = [pool.submit(train_one, run, free) for run in left]
-                while wait(jobs, 1 if terminal else HEARTBEAT).not_done:
-                    show(bar, runs)
-                errors += [line for job in jobs if (line := job.result())]
+                while wait(jobs, HEARTBEAT).not_done:
+                    print(progress(runs, epochs_before, time.monotonic() - began))
+                errors += [job.result() for job in jobs if job.result()]
                 left = [run for run in left if run.elsewhere]
                 time.sleep(HEARTBEAT if left else 0)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                for process in [run.process for run in runs if run.process]:
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, number)
-                wait([job for job in jobs if job.running()], PATIENCE)
+            stop(runs, jobs)
             raise
     return errors
 
 
-def show(bar: tqdm, runs: Sequence[Run]) -> None:
-    """Show the epochs on disk, and the runs that are trained: in turn, if not all have room."""
-    shown = [str(run) for run in runs if run.process or run.elsewhere]
-    first = int(time.monotonic() / 7) % max(1, len(shown))
-    bar.n = sum(run.done() for run in runs)
-    bar.set_description_str(", ".join(shown[first:] + shown[:first]))
-    if bar.fp is not sys.stdout:
-        print(bar)
+def epochs_done(runs: Sequence[Run]) -> int:
+    """How many epochs of the study are on disk."""
+    return sum(len(run.records()) for run in runs)
+
+
+def progress(runs: Sequence[Run], epochs_before: int, seconds: float) -> str:
+    """A line: the epochs on disk, the time that is left, and the runs that are trained."""
+    trained = [str(run) for run in runs if run.process or run.elsewhere]
+    form = "{n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] " + ", ".join(trained)
+    total = sum(run.settings.epochs for run in runs)
+    return tqdm.format_meter(
+        epochs_done(runs), total, seconds, initial=epochs_before, bar_format=form
+    )
+
+
+def stop(runs: Sequence[Run], jobs: Sequence[Future]) -> None:
+    """End the processes that train; those that do not end by themselves are killed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in [run.process for run in runs if run.process]:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        wait([job for job in jobs if job.running()], PATIENCE)
 
 
 def train_one(run: Run, free: list[dict[str, str]]) -> str:
     """Make a run in a free slot; returns a line if it has failed."""
-    slot, start = free.pop(0), time.monotonic()
-    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    options |= {"encoding": "utf-8", "errors": "replace", "env": {**os.environ, **UTF8, **slot}}
-    # In a session of its own, so that Ctrl-C reaches it from train_all only.
-    run.process = subprocess.Popen(run.line, shell=True, start_new_session=True, **options)
+    slot, began = free.pop(), time.monotonic()
+    run.process = subprocess.Popen(
+        run.line,
+        shell=True,
+        start_new_session=True,  # so that Ctrl-C reaches it from `stop` only
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **UTF8, **slot},
+    )
     output = run.process.communicate()[0].strip()
     status, run.process = run.process.returncode, None
     free.append(slot)
-    last = re.sub(r"--run\b", "--name", output.rpartition("\n")[2]) or f"exit status {status}"
-    run.complete, run.elsewhere = not status, status == 2 and LOCKED in last
-    took = tqdm.format_interval(time.monotonic() - start)
-    how = "failed" if status > 0 else "stopped"  # by train_all
-    line = f"{how}: {run.settings.folder}: {last}" if status else f"done in {took}: {run}"
-    line = f"waiting: another process is training {run.name}" if run.elsewhere else line
+    last = output.rpartition("\n")[2] or f"exit status {status}"
+    run.complete, run.elsewhere = status == 0, status == 2 and LOCKED in last
     if "Traceback" in output:
-        tqdm.write(output)
-    tqdm.write(printable(line))
-    return line if status and not run.elsewhere else ""
+        print(output)
+    if run.complete:
+        print(f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}")
+        return ""
+    if run.elsewhere:
+        print(f"waiting: another process is training {run.name}")
+        return ""
+    how = "failed" if status > 0 else "stopped"  # by `stop`
+    last = re.sub(r"--run\b", "--name", last)
+    line = printable(f"{how}: {run.settings.folder}: {last}")
+    print(line)
+    return line
 
 
 def report(name: str, runs: Sequence[Run]) -> list[str]:
     """Measure, collect and draw complete runs; returns a line for each script that failed."""
-    figures, folders = f"figures/{name}", {run.name: str(run.settings.folder) for run in runs}
-    settings = groupby(folders, lambda name: name.split("/")[0])
-    calls = [["frequency.py", *(folders[name] for name in names)] for _, names in settings]
-    calls.append(["collect_history.py", *folders.values(), "--out", f"{figures}/history.json"])
-    calls.append(["plot.py", f"{figures}/history.json", "--out", figures])
+    folders: dict[str, list[str]] = {}  # by noise
+    for run in runs:
+        folders.setdefault(run.name.split("/")[0], []).append(str(run.settings.folder))
+    figures = f"figures/{name}"
+    history = f"{figures}/history.json"
+    calls = [["frequency.py", *of_noise] for of_noise in folders.values()]
+    calls.append(["collect_history.py", *chain(*folders.values()), "--out", history])
+    calls.append(["plot.py", history, "--out", figures])
     errors = []
     for script, *words in calls:
         command = [sys.executable, str(SCRIPTS / script), *words]

@@ -63,9 +63,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         parser.error(f"--dis={args.dis} and --loss {args.loss} exclude each other; use one")
     args.loss = args.loss or named or CrossEntropy.name
     try:
-        args.loss_flags = loss_flags(args)
         values = {name: getattr(args, name) for name in NAMES}
-        args.settings = RunSettings(loss_flags=args.loss_flags, **values)
+        args.settings = RunSettings(loss_flags=loss_flags(args), **values)
         args.settings.make_loss()
         check_size(args.model, args.depth, args.width)
     except UserError as error:
@@ -92,13 +91,12 @@ def add_loss_arguments(parser: Parser) -> None:
 
 def loss_flags(args: Namespace) -> dict:
     """The flags of the loss that are given. Raises UserError for a flag of another loss."""
+    own = flags_of(LOSSES[args.loss])
     for name, loss in LOSSES.items():
         for flag in flags_of(loss):
-            if hasattr(args, flag) and flag not in flags_of(LOSSES[args.loss]):
+            if hasattr(args, flag) and flag not in own:
                 raise UserError(f"--{flag.replace('_', '-')} belongs to --loss {name}; add that")
-    return {
-        flag: getattr(args, flag) for flag in flags_of(LOSSES[args.loss]) if hasattr(args, flag)
-    }
+    return {flag: getattr(args, flag) for flag in own if hasattr(args, flag)}
 
 
 def add_training_arguments(parser: Parser) -> None:

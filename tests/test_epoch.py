@@ -1,7 +1,7 @@
 """training/epoch.py: schedule, randomness, steps and statistics against slow references."""
 
-import contextlib
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from helpers import make_dataset
 from slow_losses import SlowLoss
 from test_losses import VARIANTS
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dataset.batches import normalize
 from losses import CrossEntropy, SelfDistillation
@@ -22,10 +21,8 @@ from training.epoch import (
     evaluate,
     label_agreement,
     learning_rate,
-    percent,
     seed_epoch,
     train_epoch,
-    train_step,
     weighted_means,
 )
 from training.settings import RunSettings
@@ -174,24 +171,31 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step():
     assert e.value.exit_status == 1 and "--lr" in str(e.value)
 
 
-def test_a_step_never_waits_for_the_device(monkeypatch):
-    # On the meta device there are no numbers to wait for, and no autocast.
-    monkeypatch.setattr(torch, "autocast", lambda *args, **flags: contextlib.nullcontext())
-    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.BatchNorm1d(4)).to("meta").train()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, nesterov=True)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    inputs = torch.empty(8, 3, 8, 8, device="meta")
-    labels = index = torch.zeros(8, dtype=torch.int64, device="meta")
-    for loss in VARIANTS[::3]:
-        loss.start(40)
-        for _ in range(2):
-            logits, objective = train_step(
-                model, optimizer, loss, inputs, labels, index, 0.1, 1, make_settings()
-            )
-            average.update_parameters(model)
-            loss.end_epoch()
-        assert logits.device.type == objective.device.type == "meta"
-        assert not logits.requires_grad and not objective.requires_grad
+def test_the_average_against_a_slow_loop_in_float64():
+    dataset, decay = make_dataset(train=40), 0.7
+    settings = make_settings(model="small_cnn", lr=0.05, ema_decay=decay)
+    trained = training_run.make_trained(settings, dataset, torch.device("cpu"))
+    model, average, slow = trained.model, trained.average, []
+
+    def follow(*_):
+        for k, tensor in enumerate((*model.parameters(), *model.buffers())):
+            now = tensor.detach().double().numpy().copy()
+            if len(slow) <= k:
+                slow.append(now)  # the first step's weights are where the average starts
+            else:
+                slow[k] = decay * slow[k] + (1 - decay) * now
+
+    trained.optimizer.register_step_post_hook(follow)
+    train_set = make_train_set(dataset)
+    train_epoch(model, trained.optimizer, trained.loss, train_set, settings, 1, average)
+    assert int(average.n_averaged) == 3
+    averages, moved = (*average.module.parameters(), *average.module.buffers()), 0
+    own = (*model.parameters(), *model.buffers())
+    for tensor, latest, expected in zip(averages, own, slow, strict=True):
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(tensor.detach(), expected, rtol=1e-5, atol=1e-7)
+            moved += not torch.equal(tensor, latest)
+    assert moved > 10
 
 
 def test_bfloat16_is_near_float32():
@@ -213,6 +217,18 @@ def test_bfloat16_is_near_float32():
     assert objectives[1] != objectives[0]
 
 
+def test_the_faster_precision_is_named_and_random_numbers_stay():
+    settings = make_settings(model="small_cnn", amp=True, loss="self-distillation", ema_decay=0.9)
+    before = torch.get_rng_state()
+    line = training_run.compare_precisions(settings, make_dataset(), steps=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    bfloat16, float32, faster = re.fullmatch(
+        r"--amp: a step takes ([\d.]+) s in bfloat16, ([\d.]+) s in float32; (\S+) is faster here",
+        line,
+    ).groups()
+    assert bfloat16 == float32 or (faster == "--amp") == (float(bfloat16) < float(float32))
+
+
 def test_label_agreement_by_hand():
     noisy, clean = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, 1, 1, 2, 3])
     predictions = torch.tensor([0, 2, 2, 2, 1])
@@ -225,7 +241,6 @@ def test_label_agreement_by_hand():
     }
     without_noise = label_agreement(predictions, clean, clean)
     assert without_noise["memorized"] is without_noise["clean_accuracy_wrong"] is None
-    assert percent(torch.tensor([], dtype=torch.bool)) is None
 
 
 def test_means_are_over_images_and_exact_for_ones():

@@ -3,15 +3,13 @@
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
 import torch
-from helpers import PROGRAMS, environment, folder_bytes
+from helpers import folder_bytes, start_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +56,6 @@ def test_outputs_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
         # Also of what is not contiguous, or of the other byte order.
         run_folder.append_outputs(path, np.asfortranarray(outputs).astype(">f4"), number)
         np.testing.assert_array_equal(np.load(path), EPOCHS[:number])
-    assert path.stat().st_size == 128 + EPOCHS.nbytes
 
 
 def test_outputs_round_trip(run):
@@ -113,19 +110,16 @@ DAMAGED_OUTPUTS = {
         "epoch 1",
     ),
     "not a number": (with_value(np.nan), "epoch 2"),
-    "infinite": (with_value(np.inf), "epoch 2"),
     "images in another order": (edited(lambda a: np.roll(a, 1, axis=1)), "epoch 1"),
     "epochs in another order": (edited(lambda a: a[[0, 2, 1]]), "epoch 2"),
     "of another run": (edited(lambda a: a + 1), "epoch 1"),
     "an epoch too few": (edited(lambda a: a[:2]), "2 of 3 epochs"),
     "cut short": (raw_edited(lambda raw: raw[:-1]), "2 of 3 epochs"),
     "cut within the header": (raw_edited(lambda raw: raw[:50]), "damaged header"),
-    "empty": (raw_edited(lambda raw: b""), "damaged header"),
-    "text": (raw_edited(lambda raw: b"hello" * 100), "damaged header"),
     "in Fortran's order": (edited(np.asfortranarray), "not outputs"),
     "float64": (edited(lambda a: a.astype(float)), "not outputs"),
     "two axes": (edited(lambda a: a[0]), "not outputs"),
-    "fewer images": (edited(lambda a: a[:, :4]), "of 4 images, not of 5|epoch 1"),
+    "fewer images": (edited(lambda a: a[:, :4]), "epoch 1"),
 }
 
 
@@ -145,25 +139,16 @@ def test_outputs_that_are_not_finite_are_refused_even_if_they_are_what_was_writt
         run_folder.read_outputs(tmp_path, TEST_LOGITS)
 
 
-@pytest.mark.parametrize(("size", "words"), [((4, 4), "5 images, not of 4"), ((5, 3), "4 classes")])
-def test_outputs_for_another_data_set_are_refused(run, size, words):
-    with pytest.raises(UserError, match=words):
-        run_folder.read_outputs(run, TEST_LOGITS, *size)
-
-
-def test_outputs_without_a_digest_are_refused(run):
-    with pytest.raises(UserError, match=r"val_logits\.npy: no such file"):
-        run_folder.read_outputs(run, VAL_LOGITS)
+def test_outputs_for_another_data_set_or_without_a_digest_are_refused(run):
+    for size in ((4, 4), (5, 3)):
+        with pytest.raises(UserError, match="5 images and 4 classes, not of"):
+            run_folder.read_outputs(run, TEST_LOGITS, *size)
     (run / VAL_LOGITS).write_bytes((run / TEST_LOGITS).read_bytes())
     with pytest.raises(UserError, match="epoch 1 is not what"):
         run_folder.read_outputs(run, VAL_LOGITS)
 
 
-SHAPES = ["-3, 5, 4", "3, -5, 4", "3, 0, 4", "3, 5", "3, 99999999999, 9999999999"]
-SHAPES += ["None, 5, 4", "3.0, 5, 4", "True, 5, 4", "((((", "3, 5, 4) + (1,", "x, 5, 4"]
-
-
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["-3, 5, 4", "3, 0, 4", "3, 99999999999, 9999999999", "(((("])
 def test_a_header_with_another_shape_is_refused(run, shape):
     path = run / TEST_LOGITS
     raw = path.read_bytes()
@@ -174,41 +159,29 @@ def test_a_header_with_another_shape_is_refused(run, shape):
 
 
 @given(st.integers(0, 127), st.binary(min_size=1, max_size=4))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of numpy's parser
 def test_a_header_with_other_bytes_is_refused_or_the_same(run, place, other):
-    for name, read in (
-        (TEST_LOGITS, lambda: run_folder.read_outputs(run, TEST_LOGITS)),
-        ("train_indices.npy", lambda: run_folder.read_sample_indices(run)),
-    ):
-        path, raw = run / name, (run / name).read_bytes()
-        path.write_bytes(raw[:place] + other + raw[place + len(other) :])
-        try:
-            found = read()
-            assert (
-                found.tobytes() in (EPOCHS.tobytes(), np.arange(6).tobytes()) or name != TEST_LOGITS
-            )
-        except UserError as error:
-            assert name in str(error)
-        finally:
-            path.write_bytes(raw)
+    path = run / TEST_LOGITS
+    raw = path.read_bytes()
+    path.write_bytes(raw[:place] + other + raw[place + len(other) :])
+    try:
+        assert run_folder.read_outputs(run, TEST_LOGITS).tobytes() == EPOCHS.tobytes()
+    except UserError as error:
+        assert "logits.npy" in str(error)
+    finally:
+        path.write_bytes(raw)
 
 
-@pytest.mark.parametrize(
-    "change", [Path.unlink, raw_edited(lambda raw: b"x"), edited(lambda a: a / 2)]
-)
-def test_damaged_indices_are_refused(run, change):
-    change(run / "train_indices.npy")
-    with pytest.raises(UserError, match=r"train_indices\.npy"):
-        run_folder.read_sample_indices(run)
-
-
-def test_indices_round_trip_and_never_are_an_archive(run):
+def test_indices_round_trip_and_what_is_none(run):
+    path = run / "train_indices.npy"
     np.testing.assert_array_equal(run_folder.read_sample_indices(run), np.arange(6))
-    with open(run / "train_indices.npy", "wb") as file:
+    with open(path, "wb") as file:
         np.savez(file, a=np.arange(6))
-    with pytest.raises(UserError, match="not a list of indices"):
-        run_folder.read_sample_indices(run)
+    for change in (lambda path: None, edited(lambda a: a["a"] / 2), Path.unlink):
+        change(path)
+        with pytest.raises(UserError, match=r"train_indices\.npy: (damaged|no such file)"):
+            run_folder.read_sample_indices(run)
 
 
 # History and config
@@ -234,19 +207,14 @@ WHOLE = '{"epoch": 1, "loss": 0.5}\n'
     ("text", "words"),
     [
         (None, "no epoch in it yet; go on"),
-        ("", "no epoch in it yet"),
         ('{"epoch"', "no epoch in it yet"),
         (WHOLE + "nonsense\n" + WHOLE, "line 2 is damaged"),
-        (WHOLE + "3\n", "line 2"),
         (WHOLE + "null\n", "line 2"),
-        (WHOLE + "[]\n", "line 2"),
         (WHOLE + "\n", "line 2"),
         (WHOLE + WHOLE, "line 2"),
-        (WHOLE + '{"epoch": 3, "loss": 0.5}\n', "line 2"),
         (WHOLE + '{"epoch": 2}\n', "line 2"),
         (WHOLE + '{"epoch": 2, "loss": NaN}\n', "line 2"),
         (WHOLE + '{"epoch": 2, "loss": "0.5"}\n', "line 2"),
-        (WHOLE + '{"epoch": 2, "loss": [0.5]}\n', "line 2"),
         (WHOLE + '{"epoch": 2, "loss": {"a": 3}}\n', "line 2"),
         (WHOLE + '{"epoch": 2, "loss": 1' + 400 * "0" + "}\n", "line 2"),
         (WHOLE + "[" * 100_000 + "\n", "line 2"),
@@ -261,30 +229,15 @@ def test_damaged_histories_are_refused(tmp_path, text, words):
         run_folder.read_history(tmp_path)
 
 
-def test_config_round_trip_and_completeness(run):
-    assert run_folder.read_config(run) == CONFIG and run_folder.is_complete(run)
-    run_folder.write_config(run, {**CONFIG, "flags": {**CONFIG["flags"], "epochs": 4}})
-    assert not run_folder.is_complete(run)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *({}, {"name": "npm package"}, {**CONFIG, "loss": 3}, {**CONFIG, "flags": None}),
-        {**CONFIG, "flags": {"epochs": 3}},
-        {**CONFIG, "flags": {**CONFIG["flags"], "epochs": "3"}},
-        {**CONFIG, "flags": {**CONFIG["flags"], "data": None}},
-        *({**CONFIG, "data": "a"}, {**CONFIG, "data": {"name": "a"}}, [1], None),
-    ],
-    ids=str,
-)
-def test_config_of_another_program_is_refused(run, content):
-    (run / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"config\.json: not "):
-        run_folder.read_config(run)
-
-
-def test_a_run_without_a_config(tmp_path):
+def test_config_round_trip_and_of_another_program(run, tmp_path):
+    assert run_folder.read_config(run) == CONFIG
+    flags = CONFIG["flags"]
+    contents = [{}, [1], {"name": "npm package"}, {**CONFIG, "loss": 3}, {**CONFIG, "flags": None}]
+    contents += [{**CONFIG, "flags": other} for other in ({"epochs": 3}, {**flags, "epochs": "3"})]
+    for content in (*contents, {**CONFIG, "data": {"name": "a"}}):
+        (run / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"config\.json: not "):
+            run_folder.read_config(run)
     with pytest.raises(UserError, match=r"no such run; make it with train\.py"):
         run_folder.read_config(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"config\.json: no such file"):
@@ -318,25 +271,14 @@ def other_outputs(run):
     write_epochs(run, EPOCHS + 1)
 
 
-def measured_elsewhere(run):
-    content = json.loads((run / FREQUENCY).read_text())
-    (run / FREQUENCY).write_text(json.dumps({**content, "measured_from": "0" * 64}))
-
-
-@pytest.mark.parametrize(
-    "change", [another_epoch, another_data_set, other_outputs, measured_elsewhere]
-)
-def test_a_measure_of_other_outputs_is_not_read(run, change):
+@pytest.mark.parametrize("change", [another_epoch, another_data_set, other_outputs])
+def test_a_measure_of_other_outputs_or_a_damaged_one_is_not_read(run, change):
     run_folder.write_measure(run, FREQUENCY, {"n": 5})
     change(run)
     content, note = run_folder.read_measure(run, FREQUENCY)
     assert content is None and "frequency.json: measured from other outputs" in note
     assert "make it again with frequency.py" in note
-
-
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"\xff"])
-def test_a_damaged_measure_is_named(run, raw):
-    (run / FREQUENCY).write_bytes(raw)
+    (run / FREQUENCY).write_bytes(b"{")
     content, note = run_folder.read_measure(run, FREQUENCY)
     assert content is None and "frequency.json" in note and "frequency.py" in note
 
@@ -373,7 +315,7 @@ def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
             (tmp_path / name / "config.json").write_text("{}")
     find, a, b = run_folder.find_runs, tmp_path / "a", tmp_path / "b"
     assert find([a, b]) == [a / "one", b / "two"]
-    assert find([a / "one", a, str(a)]) == [a / "one"]
+    assert find([a / "one", a]) == [a / "one"]
     (a / "linked").symlink_to(tmp_path / "elsewhere/three")
     (b / "folder").symlink_to(tmp_path / "elsewhere")
     (b / "circle").symlink_to(b)
@@ -385,9 +327,17 @@ def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
             find([tmp_path / path])
 
 
+HOLD = """
+import sys, time, pathlib
+from common.run_folder import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_one_process_holds_a_lock(tmp_path):
-    command = [sys.executable, str(PROGRAMS / "hold_lock.py"), str(tmp_path)]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    other = start_python("-c", HOLD, tmp_path)
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {other.pid} on"), run_folder.locked(tmp_path):
@@ -411,25 +361,13 @@ def test_what_a_killed_process_was_writing_is_removed_under_the_lock(tmp_path):
         assert sorted(path.name for path in tmp_path.glob("*.tmp")) == others
 
 
-@pytest.mark.parametrize(
-    ("error", "works"),
-    [
-        (OSError(errno.ENOLCK, "No locks available"), True),
-        (NotImplementedError(), True),
-        (PermissionError(errno.EACCES, "Permission denied"), False),
-    ],
-)
-def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, error, works):
-    def fail(lock):
-        raise error
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", fail)
-    if works:
-        with run_folder.locked(tmp_path):
-            assert "no locks; train it from one process only" in capsys.readouterr().out
-    else:
-        with pytest.raises(PermissionError), run_folder.locked(tmp_path):
-            pass
+    with run_folder.locked(tmp_path):
+        assert "no locks; train it from one process only" in capsys.readouterr().out
 
 
 def test_nothing_on_disk_is_a_pickle(trained_study):

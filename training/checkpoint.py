@@ -82,19 +82,17 @@ def read(run: Path) -> dict:
 def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> int:
     """Load the run's checkpoint into what is trained; returns its epoch.
 
-    Raises UserError if there is none, it is damaged, or it is of other settings.
+    Raises UserError if there is none, it is damaged, or it is of other settings: what was written
+    under the same ones fits.
     """
     content = read(run)
     check_settings(run, content, settings)
-    try:
-        trained.model.load_state_dict(content["model"])
-        trained.optimizer.load_state_dict(content["optimizer"])
-        if trained.average:
-            trained.average.load_state_dict(content["average"])
-        previous = content["previous"]
-        trained.loss.previous = None if previous is None else previous.to(device)
-    except (RuntimeError, TypeError, AttributeError, LookupError, ValueError) as error:
-        raise UserError(f"{run / CHECKPOINT} is of another network; {REMEDY}") from error
+    trained.model.load_state_dict(content["model"])
+    trained.optimizer.load_state_dict(content["optimizer"])
+    if trained.average:
+        trained.average.load_state_dict(content["average"])
+    previous = content["previous"]
+    trained.loss.previous = None if previous is None else previous.to(device)
     return content["epoch"]
 
 
@@ -109,7 +107,7 @@ def load_evaluated(run: Path, model: nn.Module, content: dict) -> None:
             averaged = content["average"].items()
             weights = {k.removeprefix("module."): v for k, v in averaged if k != "n_averaged"}
         model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError, LookupError) as error:
+    except (RuntimeError, LookupError) as error:
         raise UserError(f"{run / CHECKPOINT} is of another network; {REMEDY}") from error
 
 
@@ -117,14 +115,8 @@ def check_settings(run: Path, content: dict, settings: dict) -> None:
     """Raise UserError unless the checkpoint was written under these settings."""
     for name, value in settings.items():
         started = content["settings"].get(name)
-        if started == value:
-            continue
-        if name == "data_sha256":
-            raise UserError(
-                f"--resume: {run} was started on another data set than that of --data; name the "
-                "file that it was started on, or another run with --run"
-            )
-        raise UserError(
-            f"--resume: {run} was started with {name} = {started}, not {value}; use its flag with "
-            "that value, or name another run with --run"
-        )
+        if started != value:
+            what = f"with {name} = {started}, not {value}; use its flag with that value"
+            if name == "data_sha256":
+                what = "on another data set than that of --data; name the file"
+            raise UserError(f"--resume: {run} was started {what}, or name another run with --run")

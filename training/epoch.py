@@ -27,10 +27,8 @@ class NonFiniteLossError(UserError):
 
     exit_status = 1
 
-    def __init__(self, problem: str):
-        super().__init__(
-            f"{problem}; the last good checkpoint stays; try a lower --lr with another --run"
-        )
+    def __init__(self, what: str):
+        super().__init__(f"{what}; the last checkpoint stays; try a lower --lr with another --run")
 
 
 def learning_rate(step: int, total_steps: int, peak: float) -> float:
@@ -65,10 +63,9 @@ def train_epoch(
     """Train one epoch, counted from 1; returns its record.
 
     train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device. average:
-    the averaged weights, which follow each step. The record has the statistics of the training set
-    as seen in this epoch: every image once, augmented, in training mode, by the network as it was
-    at that step. Nothing waits for the device before the last step. Raises NonFiniteLossError with
-    epoch and step.
+    the averaged weights, which follow each step. The record is of the training set as seen in this
+    epoch: every image once, augmented, in training mode, by the network as it was at that step.
+    Nothing waits for the device before the last step. Raises NonFiniteLossError.
     """
     images, labels, clean_labels = train_set
     sizes = batch_sizes(len(images), settings.batch_size)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
 from common import run_folder
 from common.command_line import UserError, choose_device
@@ -68,9 +69,10 @@ def train(settings: RunSettings) -> Path:
             stack.enter_context(run_folder.locked(run))
         distributed.barrier()  # what is decided here stays so: no other process has the run
         resume = decide_resume(run, settings)
-        if resume and settings.resume == "auto" and is_complete(run, settings, fixed):
-            return run
         done = checkpoint.load(run, trained, fixed, device) if resume else 0
+        complete = done == settings.epochs and is_complete(run, done)
+        if complete and settings.resume == "auto":
+            return run
         distributed.barrier()  # all ranks have read before rank 0 writes
         if distributed.is_main():
             if done:
@@ -110,7 +112,9 @@ def train_epochs(
             write_epoch(run, record, outputs)
             checkpoint.save(run, trained, epoch, fixed)
             left = (time.perf_counter() - begin) / (epoch - done) * (settings.epochs - epoch)
-            line = EPOCH_LINE.format(epochs=settings.epochs, left=duration(left), **record)
+            line = EPOCH_LINE.format(
+                epochs=settings.epochs, left=tqdm.format_interval(left), **record
+            )
             print(line, flush=True)
 
 
@@ -149,32 +153,23 @@ def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None
 
 def decide_resume(run: Path, settings: RunSettings) -> bool:
     """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
-    exists, has_checkpoint = (
-        (run / name).exists() for name in ("config.json", run_folder.CHECKPOINT)
-    )
+    exists = (run / "config.json").exists()
     if settings.resume == "auto" and not exists:
         return False
     if exists and not (settings.resume or settings.overwrite):
         raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
-    if settings.resume and not has_checkpoint:
+    if settings.resume and not (run / run_folder.CHECKPOINT).exists():
         remedy = "use --overwrite to start again" if exists else "leave it out"
         raise UserError(f"--resume: {run / run_folder.CHECKPOINT} does not exist; {remedy}")
     return bool(settings.resume)
 
 
-def is_complete(run: Path, settings: RunSettings, fixed: dict) -> bool:
-    """Whether the run has its last epoch.
-
-    Raises UserError if it has other settings, or its outputs are not those of its history.
-    """
-    content = checkpoint.read(run)
-    checkpoint.check_settings(run, content, fixed)
-    if content["epoch"] < settings.epochs:
-        return False
+def is_complete(run: Path, epochs: int) -> bool:
+    """Whether the run has its last epoch. Raises UserError if its outputs are damaged."""
     records, _ = run_folder.read_history(run)
     for name in run_folder.output_names(records):
         run_folder.read_outputs(run, name)
-    return len(records) == settings.epochs
+    return len(records) == epochs
 
 
 def start_run(run: Path, config: dict, sample: np.ndarray, trained: Trained, fixed: dict) -> None:
@@ -235,8 +230,8 @@ def prepare_device(settings: RunSettings) -> tuple[RunSettings, torch.device, st
 def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) -> str:
     """Which precision trains faster on this CPU: a line for the user.
 
-    The best of a few steps of each with a network of its own, after one rehearsal; bfloat16 is not
-    faster on every processor that has it. Nothing of the training changes, nor its random numbers.
+    bfloat16 is not faster on every processor that has it. The best of a few steps of each, after
+    one rehearsal, with a network of its own; nothing of the training changes.
     """
     settings = replace(settings, loss="cross-entropy", loss_flags={}, compile=False, ema_decay=0)
     images, labels = dataset.train_images, dataset.train_labels
@@ -348,11 +343,3 @@ def evaluate_run(run: Path, data: Path | None, device_name: str) -> str:
         f"{run}: epoch {epoch}, test accuracy {percent(logits.argmax(dim=1) == labels):.2f}%, test "
         f"loss {float(cross_entropy(logits, labels)):.4f}"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them: 45 s, 12 min, 3 h 20 min."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
