@@ -231,17 +231,24 @@ def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 
 def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
-    """Train the runs, one in each slot at a time; returns a line for each that failed."""
+    """Train the runs, one in each slot at a time; returns a line for each that failed.
+
+    A terminal has a bar, and another output a line every HEARTBEAT seconds.
+    """
     free = list(slots)  # as many as the pool has threads
     began, epochs_before = time.monotonic(), epochs_done(runs)
     left = [run for run in runs if not run.complete]
     jobs, errors = [], []
-    with ThreadPoolExecutor(len(slots)) as pool:
+    bar = tqdm(initial=epochs_before, file=sys.stdout, leave=False, disable=None)
+    with bar, ThreadPoolExecutor(len(slots)) as pool:
         try:
             while left:
                 jobs = [pool.submit(train_one, run, free) for run in left]
-                while wait(jobs, HEARTBEAT).not_done:
-                    print(progress(runs, epochs_before, time.monotonic() - began))
+                while wait(jobs, HEARTBEAT if bar.disable else 1).not_done:
+                    line = progress(runs, epochs_before, time.monotonic() - began)
+                    tqdm.write(line) if bar.disable else bar.display(
+                        line[: shutil.get_terminal_size().columns - 1]
+                    )
                 errors += [job.result() for job in jobs if job.result()]
                 left = [run for run in left if run.elsewhere]
                 time.sleep(HEARTBEAT if left else 0)
@@ -260,11 +267,11 @@ def epochs_done(runs: Sequence[Run]) -> int:
 def progress(runs: Sequence[Run], epochs_before: int, seconds: float) -> str:
     """A line: the epochs on disk, the time that is left, and the runs that are trained."""
     trained = [str(run) for run in runs if run.process or run.elsewhere]
-    form = "{n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] " + ", ".join(trained)
+    form = "{bar:10} {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] "
     total = sum(run.settings.epochs for run in runs)
-    return tqdm.format_meter(
-        epochs_done(runs), total, seconds, initial=epochs_before, bar_format=form
-    )
+    done = epochs_done(runs)
+    meter = tqdm.format_meter(done, total, seconds, initial=epochs_before, bar_format=form)
+    return meter + ", ".join(trained)
 
 
 def stop(runs: Sequence[Run], jobs: Sequence[Future]) -> None:
@@ -298,17 +305,17 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
     last = output.rpartition("\n")[2] or f"exit status {status}"
     run.complete, run.elsewhere = status == 0, status == 2 and LOCKED in last
     if "Traceback" in output:
-        print(output)
+        tqdm.write(output)
     if run.complete:
-        print(f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}")
+        tqdm.write(f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}")
         return ""
     if run.elsewhere:
-        print(f"waiting: another process is training {run.name}")
+        tqdm.write(f"waiting: another process is training {run.name}")
         return ""
     how = "failed" if status > 0 else "stopped"  # by `stop`
     last = re.sub(r"--run\b", "--name", last)
     line = printable(f"{how}: {run.settings.folder}: {last}")
-    print(line)
+    tqdm.write(line)
     return line
 
 
