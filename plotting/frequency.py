@@ -102,11 +102,14 @@ def draw_levels(axes: Axes, series: Series, measure: str, delta: float) -> None:
         column = section["delta"].index(delta)
         levels["clean labels"].append(section["labels"]["true"][measure][column])
         levels["shuffled labels"].append(section["shuffled"][measure][column])
-    for name, values in levels.items():
-        height = np.mean(values)
+    heights = sorted((float(np.mean(values)), name) for name, values in levels.items())
+    for height, _ in heights:
         axes.axhline(height, **LEVEL)
-        name_line(axes, name, (0.02, height), ("axes fraction", "data"), 0, -2)
-    axes.margins(y=0.1)
+    # One text below both lines, which can be close to each other and to the curves.
+    (lowest, lower), (_, upper) = heights
+    text = f"upper line: {upper}; lower line: {lower}"
+    name_line(axes, text, (0.02, lowest), ("axes fraction", "data"), 0, -2)
+    axes.margins(y=0.15)
 
 
 def draw_milestones(axes: Axes, series: Series) -> None:
