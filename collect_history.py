@@ -56,8 +56,13 @@ def collect_history(args: Namespace) -> None:
         raise UserError(f"no run has all its epochs: {'; '.join(unfinished)}")
     shared, left = history.share_deltas(complete)
     content = tables.results(history.by_noise(shared))
-    texts = {path: with_tables(path, content, out.absolute().parent.name) for path in args.readme}
-
+    texts = {}
+    for path in args.readme:
+        try:
+            study = out.absolute().parent.name
+            texts[path] = tables.with_blocks(path.read_text("utf-8"), content, study)
+        except ValueError as error:  # UserError, or bytes that are no text
+            raise UserError(f"--readme {path}: {error}") from error
     if lost := sorted(set(before) - {run.name for run in runs}):
         notes.append(f"{history.counted(lost)}: in {out} before, and no longer")
     for note in [*notes, *unfinished, *left, *tables.missing(content)]:
@@ -80,7 +85,7 @@ def default_path(sources: Sequence[Path]) -> Path:
     files = [source for source in sources if source.is_file()]
     if len(files) == 1:
         return files[0]
-    places = [*files, *find_runs([source for source in sources if source not in files])]
+    places = files + find_runs([source for source in sources if source not in files])
     folders = {place.absolute().parent for place in places}
     common = Path(os.path.commonpath(folders))
     if not folders <= {common, *(common / folder.name for folder in folders)}:
@@ -104,16 +109,6 @@ def runs_before(out: Path) -> list[str]:
         return [run.name for run in read_history(out)] if out.exists() else []
     except UserError as error:
         raise UserError(f"{out} exists and is no history.json; {REMEDY}") from error
-
-
-def with_tables(path: Path, content: dict, study: str) -> str:
-    """The text of a file with its tables of this study written anew. Raises UserError."""
-    from analysis.tables import with_blocks
-
-    try:
-        return with_blocks(path.read_text("utf-8"), content, study)
-    except ValueError as error:  # UserError, or bytes that are no text
-        raise UserError(f"--readme {path}: {error}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,12 +6,14 @@
     python plot.py --delta 800            another variance of the filter where a figure shows one
 
 Runs are put together by noise, loss and setting; several seeds become their mean, with a band from
-the lowest to the highest. The figures:
+the lowest to the highest.
 """
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from common.command_line import Parser, UserError, end_quietly, positive, printable, run_script
@@ -19,32 +21,21 @@ from common.command_line import Parser, UserError, end_quietly, positive, printa
 if __name__ == "__main__":
     end_quietly()  # on Ctrl-C, while Python imports the rest
 
-from analysis.history import Run, by_noise, collect, common_name, complete_runs
-from plotting.frequency import errors, excess, frequency, order
-from plotting.spectrum import eigenvectors
-from plotting.style import Noises, save
-from plotting.training import accuracy, frontier, loss, memorization, rate
+from analysis import history
 
-# A figure is a function of (noise -> series -> seed -> Run, --delta or None). It returns a
-# matplotlib Figure, or None if it does not apply, or raises UserError with the command that makes
-# what is missing. The first line of its docstring is its help.
+# A figure is a function of (noise -> series -> seed -> Run, --delta or None) in a module of
+# plotting/. It returns a matplotlib Figure, or None if it does not apply, or raises UserError with
+# the command that makes what is missing.
 FIGURES = {
-    "frontier.png": frontier,
-    "accuracy.png": accuracy,
-    "loss.png": loss,
-    "memorization.png": memorization,
-    "frequency.png": frequency,
-    "errors.png": errors,
-    "order.png": order,
-    "excess.png": excess,
-    "eigenvectors.png": eigenvectors,
-    "rate.png": rate,
+    "training": ("frontier", "accuracy", "loss", "memorization", "rate"),
+    "frequency": ("frequency", "errors", "order", "excess"),
+    "spectrum": ("eigenvectors",),
 }
-HELP = "\n".join(f"    {name:18}{make.__doc__.splitlines()[0]}" for name, make in FIGURES.items())
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = Parser(f"{__doc__}\n{HELP}\n")
+    names = ", ".join(name for names in FIGURES.values() for name in names)
+    parser = Parser(f"{__doc__}\nThe figures:\n{names}.\n")
     add = parser.add_argument
     add(
         "source",
@@ -64,58 +55,65 @@ def say(text: str) -> None:
     print(f"plot.py: {UserError(text)}", file=sys.stderr)
 
 
-def figure_folder(runs: Sequence[Run]) -> Path:
+def figure_folder(runs: Sequence[history.Run]) -> Path:
     """figures/<what the names of the runs' data sets have in common>, or their list."""
     names = sorted({run.data["name"] for run in runs})
-    shared = common_name(names)
+    shared = history.common_name(names)
     if not all(name.startswith(shared) for name in names):
-        more = f"-and-{len(names) - 2}-more" if len(names) > 2 else ""
-        shared = "+".join(names[:2]) + more
+        shared = f"{names[0]}-and-{len(names) - 1}-more"
     # A history.json may come from elsewhere: its names do not lead out of the folder.
     shared = printable(shared).replace("/", "-").replace("\\", "-").lstrip(".")
     return Path("figures") / (shared or "figures")
 
 
-def draw_all(noises: Noises, delta: float | None, folder: Path) -> None:
+def figures() -> dict:
+    """File name -> function that makes the figure, of all in FIGURES."""
+    return {
+        f"{name}.png": getattr(import_module(f"plotting.{module}"), name)
+        for module, names in FIGURES.items()
+        for name in names
+    }
+
+
+def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
     """Draw every figure into the folder, print the paths, and say what could not be drawn.
 
     Raises UserError if nothing could be drawn, and OSError if a file cannot be written.
     """
-    drawn, missing, undrawable = [], {}, set()
-    for name, make in FIGURES.items():
-        try:
-            characters = save(lambda make=make: make(noises, delta), folder / name)
-        except UserError as error:
-            missing.setdefault(str(error), []).append(name)
-            continue
-        if characters is not None:
-            undrawable |= characters
-            drawn.append(folder / name)
+    from plotting.layout import save
+    from plotting.style import project_style
+
+    drawn, missing = [], {}
+    with warnings.catch_warnings(record=True) as caught, project_style():
+        for name, make in figures().items():
+            try:
+                figure = make(noises, delta)
+                if figure is not None:
+                    save(figure, folder / name)
+                    drawn.append(folder / name)
+            except UserError as error:
+                missing.setdefault(str(error), []).append(name)
     if not drawn:
         raise UserError("; ".join(missing))
-    print(f"open: {drawn[0]}")
-    for path in drawn[1:]:
-        print(path)
+    print(f"open: {drawn[0]}", *drawn[1:], sep="\n")
     for reason, names in missing.items():
         say(f"not drawn: {', '.join(names)}: {reason}")
-    if undrawable:
-        say(f"no font here has the characters {' '.join(sorted(undrawable))}: the figures show "
-            "boxes; install Noto Sans CJK, or use another --title")  # fmt: skip
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        say(message)  # such as a character of a title that no font here has
 
 
 def plot(args: Namespace) -> None:
     """Draw the figures of the sources that the flags name."""
     if args.out and args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file; name a folder")
-    runs, notes = collect(args.source or [args.runs])
-    complete, unfinished = complete_runs(runs)
-    if complete:
-        runs, notes = complete, notes + unfinished
-    else:
-        notes.append("no run has all its epochs: the figures show unfinished runs")
-    for note in notes:
+    runs, notes = history.collect(args.source or [args.runs])
+    complete, unfinished = history.complete_runs(runs)
+    if not complete:
+        unfinished = ["no run has all its epochs: the figures show unfinished runs"]
+    for note in notes + unfinished:
         say(note)
-    draw_all(by_noise(runs), args.delta, args.out or figure_folder(runs))
+    runs = complete or runs
+    draw_all(history.by_noise(runs), args.delta, args.out or figure_folder(runs))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

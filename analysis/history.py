@@ -11,7 +11,7 @@ A value that does not exist is null in the file and NaN here.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,17 +25,19 @@ from dataset.noise import noise_title
 CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
 SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
 # Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
-PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
-PLACE += ("cuda_graphs",)
+PLACE = (
+    *("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile"),
+    "cuda_graphs",  # of older runs
+)
 # Flags that the titles of the loss and of the network tell, and the seed.
-NAMED = ("dis", "loss", "teacher", "soft", "weight", "seed")
-NAMED += ("model", "depth", "width", "ema_decay")
-# What differs between the data sets of one noise that are made with different seeds.
+NAMED = (
+    *("dis", "loss", "teacher", "soft", "weight", "seed"),
+    *("model", "depth", "width", "ema_decay"),
+)
+# Meta that data sets of one kind differ in: by their seed, or by machine and generate.py.
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
-# Meta that machines or versions of generate.py differ in, with the same images and labels.
 MAKING = ("format", "source_sha256")
-CURVES = ("epoch", "test_accuracy", "val_accuracy", "sample_memorized")
-CURVES += ("sample_clean_accuracy_right", "sample_clean_accuracy_wrong")
+CURVES = {"epoch", "test_accuracy", "val_accuracy", "sample_memorized"}  # that every run has
 MEASURES = ("memorization", "frequency", "spectrum")
 ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
 NAN = float("nan")
@@ -82,47 +84,51 @@ class Run:
         same = same and self.settings == other.settings
         return same and len(self.history["epoch"]) < len(other.history["epoch"])
 
+    def curve(self, name: str) -> np.ndarray:
+        """A curve of history.jsonl or memorization.json (epochs,); NaN where it is not known."""
+        unknown = np.full(len(self.history["epoch"]), NAN)
+        return self.history.get(name, self.memorization.get(name, unknown))
+
     @property
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
         Accuracy on the clean labels among the rightly minus among the wrongly labeled images of the
-        train sample.
+        train sample. Older runs have it in memorization.json only.
         """
-        right, wrong = "sample_clean_accuracy_right", "sample_clean_accuracy_wrong"
-        return self.history[right] - self.history[wrong]
+        wrong = self.curve("sample_clean_accuracy_wrong")
+        gap = self.curve("sample_clean_accuracy_right") - wrong
+        return self.curve("gap") if np.isnan(gap).all() else gap
 
     def band(self, section: str, measure: str, delta: float, values: str = "outputs") -> np.ndarray:
-        """A measure of frequency.json at `delta`, by epoch (epochs,).
+        """A measure of frequency.json at one of its deltas, by epoch (epochs,).
 
         section: test or sample; values: outputs or one_hot. Raises UserError if it is not there.
         """
-        if self.frequency is None:
-            raise UserError("no frequency.json in every run: run frequency.py")
         content = self.frequency[section]
-        if delta not in content["delta"]:
-            measured = ", ".join(f"{d:g}" for d in content["delta"])
-            raise UserError(
-                f"--delta {delta:g} was not measured: use one of {measured}, or run frequency.py "
-                f"--delta {delta:g}"
-            )
         if measure not in content.get(values, {}):
             raise UserError("frequency.json of logits: run frequency.py without --values")
         return np.array(content[values][measure], float)[:, content["delta"].index(delta)]
 
 
 Series = dict[str, dict[int | str, Run]]  # title of the series -> seed -> run
+Noises = dict[str, Series]  # title of the noise -> its series
 
 
-def shown_delta(section: dict, wanted: float) -> float:
-    """The measured delta nearest to `wanted`, in its logarithm, of those that filter; NaN if none.
+def all_runs(noises: Noises) -> list[Run]:
+    """Every run of the noises."""
+    return [run for series in noises.values() for runs in series.values() for run in runs.values()]
 
-    section: `test` or `sample` of frequency.json. A delta filters if its median kernel mass is at
-    least ENOUGH_MASS.
-    """
+
+def filtering(section: dict) -> list[float]:
+    """The deltas of a section of frequency.json that filter: median kernel mass >= ENOUGH_MASS."""
     pairs = zip(section["delta"], section["mass"], strict=True)
-    filtering = [delta for delta, mass in pairs if mass is not None and mass >= ENOUGH_MASS]
-    return min(filtering, key=lambda d: abs(np.log(d / wanted)), default=NAN)
+    return [delta for delta, mass in pairs if mass is not None and mass >= ENOUGH_MASS]
+
+
+def nearest(deltas: Iterable[float], wanted: float) -> float:
+    """The delta nearest to `wanted` in its logarithm; NaN if there is none."""
+    return min(deltas, key=lambda delta: abs(np.log(delta / wanted)), default=NAN)
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
@@ -131,8 +137,7 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
     sources: runs, folders of runs, and files of history.json. A run that cannot be read is named in
     a note and left out. Raises UserError if nothing is left.
     """
-    runs: dict[tuple, Run] = {}
-    notes: list[str] = []
+    runs, notes = {}, []
     for source in map(Path, sources):
         found, more = read_source(source)
         notes += more
@@ -156,20 +161,21 @@ def read_source(source: Path) -> tuple[list[Run], list[str]]:
     for folder in run_folder.find_runs([source]):
         try:
             run, more = read_run(folder)
-        except (UserError, OSError) as error:
-            more = [f"left out: {explained(error) if isinstance(error, OSError) else error}"]
-        else:
             runs.append(run)
-        notes += more
+            notes += more
+        except (UserError, OSError) as error:
+            reason = explained(error) if isinstance(error, OSError) else error
+            notes.append(f"left out: {reason}")
     return runs, notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
     """A run from its folder, and notes. Raises UserError if it is damaged or has no epoch yet."""
     config, (records, note) = run_folder.read_config(folder), run_folder.read_history(folder)
-    frequency, *more = run_folder.read_measure(folder, run_folder.FREQUENCY)
-    memorization, *others = run_folder.read_measure(folder, run_folder.MEMORIZATION)
-    spectrum, *rest = run_folder.read_measure(folder, run_folder.SPECTRUM)
+    notes, measures = [note], {}
+    for name in MEASURES:
+        measures[name], note = run_folder.read_measure(folder, f"{name}.json")
+        notes.append(note)
     content = {
         "run": f"{config['data']['name']}/{folder.resolve().name}",
         "loss": config["loss"],
@@ -180,12 +186,11 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         "data": config["data"],
         "measured_from": run_folder.outputs_digest(folder),
         "history": {k: [record[k] for record in records] for k in records[0] if k != "sha256"},
-        "memorization": memorization and memorization.get("curves"),
-        "frequency": frequency,
-        "spectrum": spectrum,
+        **measures,
+        "memorization": (measures["memorization"] or {}).get("curves"),
     }
     try:
-        return as_run(content), [n for n in (note, *more, *others, *rest) if n]
+        return as_run(content), [note for note in notes if note]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
 
@@ -198,19 +203,18 @@ def as_run(content: dict) -> Run:
     }
     epochs = len(curves["history"]["epoch"])
     shapes = {curve.shape for group in curves.values() for curve in group.values()}
-    if shapes != {(epochs,)} or epochs == 0 or not set(CURVES) <= set(curves["history"]):
+    if shapes != {(epochs,)} or epochs == 0 or not curves["history"].keys() >= CURVES:
         raise ValueError("curves of different lengths, or not all of them")
-    texts = (content["run"], content["loss"], content["network"], content["measured_from"])
-    counts = content["seed"], content["epochs"]
-    if not all(isinstance(t, str) for t in texts) or not all(type(n) is int for n in counts):
-        raise TypeError("run, loss, network, seed or epochs")
+    texts = {name: content[name] for name in ("loss", "network", "measured_from")}
+    counts = {name: content[name] for name in ("seed", "epochs")}
+    named = {"name": content["run"], **texts, **counts}
+    if [type(value) for value in named.values()] != [str] * 4 + [int] * 2:
+        raise TypeError("run, loss, network, measured_from, seed or epochs")
     if content["frequency"]:
         check_frequency(content["frequency"], epochs)
-    noise_title(content["data"])
-    names = ("loss", "network", "seed", "epochs", "settings", "data", "measured_from")
-    values = {name: content[name] for name in (*names, "frequency", "spectrum")}
-    run = Run(content["run"], **values, **curves)
-    _ = run.setting, run.data["name"], run.data["digest"]
+    others = {name: content[name] for name in ("settings", "data", "frequency", "spectrum")}
+    run = Run(**named, **others, **curves)
+    _ = run.setting, run.data["name"], run.data["digest"], noise_title(run.data)
     return run
 
 
@@ -230,10 +234,11 @@ def check_frequency(content: dict, epochs: int) -> None:
 def without_nan(value: object, digits: int | None = None) -> object:
     """The value as JSON has it: NaN is null, and an array a list.
 
-    digits: round every number that is not an integer to this many significant digits.
+    digits: round numbers that are no integers to this many significant digits, but for deltas, by
+    which runs are put together.
     """
     if isinstance(value, dict):
-        return {key: without_nan(item, digits) for key, item in value.items()}
+        return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [without_nan(item, digits) for item in value]
     if isinstance(value, float):
@@ -246,8 +251,7 @@ def without_nan(value: object, digits: int | None = None) -> object:
 def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:
     """Write history.json, one run per line, whole or not at all. Raises OSError.
 
-    digits: round the curves and measures to this many significant digits, for files under version
-    control. Settings and deltas keep theirs: runs are told apart by them.
+    digits: round the curves and measures as `without_nan` does, for files under version control.
     """
     lines = []
     for run in runs:
@@ -255,8 +259,6 @@ def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) ->
         del content["name"]
         for name in ("history", *MEASURES):
             content[name] = without_nan(content[name], digits) or None
-        for section in ("test", "sample") if run.frequency else ():
-            content["frequency"][section]["delta"] = run.frequency[section]["delta"]
         lines.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
     write_text(path, '{"runs": [\n' + ",\n".join(lines) + "\n]}\n")
 
@@ -266,44 +268,40 @@ def read_history(path: Path) -> list[Run]:
     content = read_json(path, REMEDY)
     try:
         runs = [as_run(entry) for entry in content["runs"]]
+        if not runs:
+            raise ValueError("no run in it")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: not a history.json ({error!r}); {REMEDY}") from error
-    if not runs:
-        raise UserError(f"{path}: no run in it; {REMEDY}")
     return runs
 
 
 def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs that have all their epochs, and a note on each of the others."""
-    complete = [run for run in runs if run.is_complete]
     notes = [
         f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
         "train.py command with --resume"
         for run in runs
         if not run.is_complete
     ]
-    return complete, notes
+    return [run for run in runs if run.is_complete], notes
 
 
 def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
-    The runs of one kind of data set get the median over them of the kernel mass, NaN at a delta
-    that some of them lack, so that `shown_delta` is the same for all. Where some were measured
-    from logits and some from softmax outputs, the frequencies of logits are left out.
+    The runs of one kind of data set get the median over them of the kernel mass, 0 at a delta that
+    some of them lack, so that the same ones filter for all. Raises UserError if frequencies
+    of logits and of softmax outputs would be averaged.
     """
     notes, shared = [], []
-    kinds = {run.frequency["values"] for run in runs if run.frequency}
     missing = [run.name for run in runs if not run.frequency]
     if 0 < len(missing) < len(runs):
         notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
-    if len(kinds) > 1:
-        of_logits = [run for run in runs if run.frequency and run.frequency["values"] == "logits"]
-        names = {id(run) for run in of_logits}
-        runs = [replace(run, frequency=None) if id(run) in names else run for run in runs]
-        notes.append(
-            f"{counted([run.name for run in of_logits])}: frequencies of logits left out, those of "
-            "others are of softmax outputs; run frequency.py without --values"
+    of_logits = [r.name for r in runs if r.frequency and r.frequency["values"] == "logits"]
+    if 0 < len(of_logits) < len(runs) - len(missing):
+        raise UserError(
+            f"{counted(of_logits)}: frequencies of logits, but those of others are of softmax "
+            "outputs; run frequency.py --overwrite for all of them"
         )
     for members in by_data(runs).values():
         frequencies = [run.frequency and dict(run.frequency) for run in members]
@@ -324,10 +322,10 @@ def _share_mass(contents: Sequence[dict], section: str) -> str:
     masses: dict[float, list[float]] = {}
     for content in contents:
         for delta, mass in zip(content[section]["delta"], content[section]["mass"], strict=True):
-            masses.setdefault(delta, []).append(NAN if mass is None else mass)
-    shared = {d: np.median(m) if len(m) == len(contents) else NAN for d, m in masses.items()}
+            masses.setdefault(delta, []).append(mass or 0)
+    shared = {d: float(np.median(m)) if len(m) == len(contents) else 0 for d, m in masses.items()}
     for content in contents:
-        mass = [float(shared[delta]) for delta in content[section]["delta"]]
+        mass = [shared[delta] for delta in content[section]["delta"]]
         content[section] = {**content[section], "mass": mass}
     return ", ".join(f"{d:g}" for d in sorted(masses) if len(masses[d]) < len(contents))
 
@@ -348,33 +346,32 @@ def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def by_noise(runs: Sequence[Run]) -> dict[str, Series]:
-    """noise title -> series title -> seed -> run; cross-entropy first in each noise.
+def by_noise(runs: Sequence[Run]) -> Noises:
+    """The runs by noise, series and seed; cross-entropy first in each noise.
 
-    A series is a loss under one setting. Where the settings of the runs differ, the title names
-    what differs. Data sets that differ in more than their seed are apart; where only that tells
-    them apart, the title names the data set's files. Raises UserError if two runs have the same
-    place, or two data sets the same title.
+    A series is a loss under one setting. A setting in which the runs of one noise differ is named
+    in the titles of all series. Data sets that differ in more than their seed are apart; where only
+    that tells them apart, the title names the data set's files. Raises UserError if two runs have
+    the same place, or two data sets the same title.
     """
-    groups = list(by_data(runs).values())
-    titles = []
-    for members in groups:
+    groups: dict[str, list[list[Run]]] = {}
+    for members in by_data(runs).values():
         rate = float(np.mean([run.data["rate_found"] for run in members]))
-        titles.append(noise_title({**members[0].data, "rate_found": rate}))
-    noises: dict[str, Series] = {}
-    for title, members in zip(titles, groups, strict=True):
-        if titles.count(title) > 1:
-            title = f"{title}, {common_name([run.data['name'] for run in members])}"
-        if title in noises:
-            raise UserError(
-                f"two kinds of data sets are called {title}, one of them of {members[0].name}; "
-                "name the runs of one of them only"
-            )
-        noises[title] = by_series(members, differing_settings(runs))
+        groups.setdefault(noise_title({**members[0].data, "rate_found": rate}), []).append(members)
+    members = [[run for kind in kinds for run in kind] for kinds in groups.values()]
+    differing = dict.fromkeys(name for group in members for name in differing_settings(group))
+    noises: Noises = {}
+    for noise, kinds in groups.items():
+        for kind in kinds:
+            name = common_name([run.data["name"] for run in kind])
+            title = noise if len(kinds) == 1 else f"{noise}, {name}"
+            if title in noises:
+                raise UserError(f"two kinds of data sets are called {title}; name the runs of one")
+            noises[title] = by_series(kind, differing)
     return noises
 
 
-def by_series(runs: Sequence[Run], differing: Sequence[str]) -> Series:
+def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
     """series title -> seed -> run, cross-entropy first, then self-distillation.
 
     The seed is Run.key where there are several data sets. Raises UserError for two runs of one
@@ -388,23 +385,18 @@ def by_series(runs: Sequence[Run], differing: Sequence[str]) -> Series:
         place = series.setdefault(series_title(run, differing), {})
         other = place.setdefault(key, run)
         if other is not run:
-            raise UserError(
-                f"{other.name} and {run.name} have the same loss, setting and seed; name one of "
-                "them only"
-            )
+            same = f"{other.name} and {run.name} have the same loss, setting and seed"
+            raise UserError(f"{same}; name one of them only")
         other = digests.setdefault(key, run)
         if other.data["digest"] != run.data["digest"]:
-            raise UserError(
-                f"{other.name} and {run.name} have the same seed, but different data sets; name "
-                "the runs on one of them only"
-            )
+            same = f"{other.name} and {run.name} have the same seed, but different data sets"
+            raise UserError(f"{same}; name the runs on one of them only")
     return series
 
 
 def _order(run: Run) -> tuple:
-    is_other = not run.loss.startswith(SELF_DISTILLATION)
-    place = run.loss != CROSS_ENTROPY, is_other, run.loss, run.data.get("seed", run.seed)
-    return (*place, run.seed, run.name)
+    place = run.loss != CROSS_ENTROPY, not run.loss.startswith(SELF_DISTILLATION), run.loss
+    return (*place, run.data.get("seed", run.seed), run.seed, run.name)
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:
@@ -414,7 +406,7 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
     return [name for name in flags if len({str(s.get(name) or None) for s in settings}) > 1]
 
 
-def series_title(run: Run, differing: Sequence[str]) -> str:
+def series_title(run: Run, differing: Iterable[str]) -> str:
     """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
     words = [run.loss]
     for name in differing:

@@ -6,34 +6,28 @@ gaps are percent and points, coefficients fractions (measures/parts.py), epochs 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from analysis.history import NAN, Run, shown_delta
+from analysis.history import NAN, Run, filtering, nearest
 from analysis.statistics import at_gap, at_stop, first_epoch
 
 RATIO_DELTA = 400  # of Delta, the original's figure
 BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
 GAPS = (10, 20, 30, 40, 50, 60)  # points of the memorization gap at which curves are compared
 QUARTER = 0.25  # of a part of the labels, which every run that memorizes reaches in both bands
-DIGITS = {
-    "percent": 1,
-    "points": 1,
-    "epochs": 1,
-    "coefficient": 3,
-    "ratio": 3,
-}  # after the point, by unit
+# After the point, by unit.
+DIGITS = {"percent": 1, "points": 1, "epochs": 1, "coefficient": 3, "ratio": 3}
 ACCURACY, CALIBRATION = "test_accuracy", "test_calibration_error"
-RESIDUAL, TRANSITION = "one_hot_residual", "one_hot_transition"
-Of = Callable[[Run, Run], float]
 NOT_MEASURED = ("epoch", "lr", "seconds", "images_per_second")  # curves of no interest here
-# Curves of frequency.json: section, values, measure, and the delta at which tables show it.
+# Curves of frequency.json: section, measure, values, and the delta at which tables show it.
 BAND_CURVES = {
-    "test_energy_share": ("test", "outputs", "energy_share", RATIO_DELTA),
-    "test_e_low": ("test", "outputs", "e_low", BAND_DELTA),
-    "test_e_high": ("test", "outputs", "e_high", BAND_DELTA),
+    "test_energy_share": ("test", "energy_share", "outputs", RATIO_DELTA),
+    "test_e_low": ("test", "e_low", "outputs", BAND_DELTA),
+    "test_e_high": ("test", "e_high", "outputs", BAND_DELTA),
     **{
-        f"{name}_{part}_{band}": ("sample", values, f"{part}_{band}", BAND_DELTA)
+        f"{name}_{part}_{band}": ("sample", f"{part}_{band}", values, BAND_DELTA)
         for name, values in (("sample", "outputs"), ("one_hot", "one_hot"))
         for part in ("clean", "transition", "residual")
         for band in ("low", "high")
@@ -41,23 +35,20 @@ BAND_CURVES = {
 }
 
 
-def band_curve(run: Run, section: str, values: str, measure: str, wanted: float) -> np.ndarray:
-    """A measure of frequency.json at the shown delta nearest to `wanted` (epochs,); NaN if none."""
-    unknown = np.full(len(run.history["epoch"]), NAN)
-    if run.frequency is None or measure not in run.frequency[section].get(values, {}):
-        return unknown
-    delta = shown_delta(run.frequency[section], wanted)
-    return unknown if np.isnan(delta) else run.band(section, measure, delta, values)
-
-
 def run_curve(run: Run, name: str) -> np.ndarray:
-    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured."""
+    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured.
+
+    A measure of frequency.json is at the delta that filters nearest to that of BAND_CURVES.
+    """
     if name == "gap":
         return run.gap
-    if name in BAND_CURVES:
-        return band_curve(run, *BAND_CURVES[name])
-    unknown = np.full(len(run.history["epoch"]), NAN)
-    return run.history.get(name, run.memorization.get(name, unknown))
+    if name in BAND_CURVES and run.frequency:
+        section, measure, values, wanted = BAND_CURVES[name]
+        content = run.frequency[section]
+        delta = nearest(filtering(content), wanted)
+        if measure in content.get(values, {}) and not np.isnan(delta):
+            return run.band(section, measure, delta, values)
+    return run.curve(name)
 
 
 def curve_names(runs: Iterable[Run]) -> list[str]:
@@ -80,7 +71,7 @@ class Quantity:
     key: str  # in results.json
     title: str  # in tables
     unit: str  # of DIGITS
-    of: Of  # (distilled, cross-entropy); NaN where unknown
+    of: Callable[[Run, Run], float]  # (distilled, cross-entropy); NaN where unknown
     is_difference: bool = True  # it has a sign, and is tested against 0
     is_shown: bool = True  # in tables; results.json has all
 
@@ -101,7 +92,7 @@ def head_start(run: Run) -> float:
     return first_epoch(wrong, QUARTER) - first_epoch(right, QUARTER)
 
 
-def minus(curve: str, stop: str, baseline_stop: str = "") -> Of:
+def minus(curve: str, stop: str, baseline_stop: str = "") -> Callable[[Run, Run], float]:
     """The difference of a curve of `curve_names`, each run where a rule of STOPS ends it.
 
     baseline_stop: the rule of the cross-entropy run, by default the same.
@@ -112,24 +103,23 @@ def minus(curve: str, stop: str, baseline_stop: str = "") -> Of:
     )
 
 
-def equal_gap(curve: str, gaps: Sequence[float] = GAPS) -> Of:
+def equal_gap(curve: str, gaps: Sequence[float] = GAPS) -> Callable[[Run, Run], float]:
     """The difference of a curve at equal memorization gap.
 
     The mean over those of `gaps` (points) that both runs pass; NaN if they share none.
     """
 
     def of(distilled: Run, baseline: Run) -> float:
-        first, second = (
-            np.array([at_gap(run, run_curve(run, curve), gap) for gap in gaps])
-            for run in (distilled, baseline)
-        )
-        known = (first - second)[~np.isnan(first - second)]
-        return float(np.mean(known)) if len(known) else NAN
+        first, second = run_curve(distilled, curve), run_curve(baseline, curve)
+        values = [at_gap(distilled, first, gap) - at_gap(baseline, second, gap) for gap in gaps]
+        known = [value for value in values if not np.isnan(value)]
+        return float(np.mean(known)) if known else NAN
 
     return of
 
 
 REPLACE, ADD = "replace", "add"  # the primary contrasts of results/PLAN.md
+LOST = "last epoch - stopped early"
 ORDER = "right labels' high band before wrong labels' low band"
 QUANTITIES = [
     Quantity(
@@ -140,13 +130,8 @@ QUANTITIES = [
     ),
     Quantity(ADD, "add: both stopped early", "points", minus(ACCURACY, "early")),
     Quantity("both_last", "both at the last epoch", "points", minus(ACCURACY, "last")),
-    Quantity("lost", "last epoch - stopped early, of distillation", "points", lambda d, b: lost(d)),
-    Quantity(
-        "baseline_lost",
-        "last epoch - stopped early, of cross-entropy",
-        "points",
-        lambda d, b: lost(b),
-    ),
+    Quantity("lost", f"{LOST}, of distillation", "points", lambda d, b: lost(d)),
+    Quantity("baseline_lost", f"{LOST}, of cross-entropy", "points", lambda d, b: lost(b)),
     Quantity(
         "accuracy_at_gap", "at equal gap, mean over 10 to 60 points", "points", equal_gap(ACCURACY)
     ),
@@ -155,27 +140,27 @@ QUANTITIES = [
         for g, of in ((g, equal_gap(ACCURACY, [g])) for g in GAPS)
     ),
     Quantity("gap", "memorization gap, last epoch", "points", minus("gap", "last")),
-    Quantity("residual", "one-hot residual, last epoch", "coefficient", minus(RESIDUAL, "last")),
-    Quantity(
-        "residual_at_gap", "one-hot residual, at equal gap", "coefficient", equal_gap(RESIDUAL)
-    ),
-    Quantity(
-        "transition", "one-hot transition, last epoch", "coefficient", minus(TRANSITION, "last")
-    ),
-    Quantity(
-        "transition_at_gap",
-        "one-hot transition, at equal gap",
-        "coefficient",
-        equal_gap(TRANSITION),
+    *(
+        Quantity(f"{key}{end}", f"one-hot {key}, {where}", "coefficient", of(f"one_hot_{key}"))
+        for key in ("residual", "transition")
+        for end, where, of in (
+            ("", "last epoch", partial(minus, stop="last")),
+            ("_at_gap", "at equal gap", equal_gap),
+        )
     ),
     *(
-        Quantity(f"residual_{part}", title, "coefficient", minus(f"{RESIDUAL}_{part}", "last"))
-        for part, title in (
-            ("low", "one-hot residual, low band, last epoch"),
-            ("high", "one-hot residual, high band, last epoch"),
-            ("contrast_low", "one-hot residual, images of low contrast, last epoch"),
-            ("contrast_mid", "one-hot residual, images of middle contrast, last epoch"),
-            ("contrast_high", "one-hot residual, images of high contrast, last epoch"),
+        Quantity(
+            f"residual_{part}",
+            f"one-hot residual, {words}, last epoch",
+            "coefficient",
+            minus(f"one_hot_residual_{part}", "last"),
+        )
+        for part, words in (
+            ("low", "low band"),
+            ("high", "high band"),
+            ("contrast_low", "images of low contrast"),
+            ("contrast_mid", "images of middle contrast"),
+            ("contrast_high", "images of high contrast"),
         )
     ),
     Quantity("head_start", f"{ORDER}, of distillation", "epochs", lambda d, b: head_start(d)),
@@ -198,14 +183,13 @@ QUANTITIES = [
 def cell(result: dict, unit: str, sign: bool = False, n: int | None = None) -> str:
     """Mean ± half-width of an interval, with the digits of the unit; empty without a mean.
 
-    sign: write the sign of a positive mean, too. n: the n that the caption says, if another one is
-    worth a word. With one seed there is no half-width, and n is said.
+    sign: write the sign of a positive mean, too. n: the number of values that the text around says;
+    another one is said in the cell. One value has no half-width.
     """
     digits = DIGITS[unit]
     if np.isnan(result["mean"]):
         return ""
     text = f"{round(result['mean'], digits) + 0.0:{'+' if sign else ''}.{digits}f}"
-    if result["n"] == 1:
-        return f"{text} (n = 1)"
-    text += f" ± {(result['high'] - result['low']) / 2:.{digits}f}"
+    if result["n"] > 1:
+        text += f" ± {(result['high'] - result['low']) / 2:.{digits}f}"
     return text if result["n"] == n else f"{text} (n = {result['n']})"

@@ -11,7 +11,7 @@ exist is NaN here and null in the file.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -45,40 +45,38 @@ def what_varies(runs: Sequence[Run]) -> str:
     """What differs between the runs of one loss, and so what the intervals are over."""
     if len({run.data["digest"] for run in runs}) > 1:
         return "images, noisy labels, held-out images, initialization and order"
-    crops = (
-        ", order and crops" if any(run.settings.get("augment") for run in runs) else " and order"
-    )
-    return f"initialization{crops}, on one data set"
+    has_crops = any(run.settings.get("augment") for run in runs)
+    return f"initialization{', order and crops' if has_crops else ' and order'}, on one data set"
 
 
 def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
     """The deltas of Delta and e_low on test images, and of coefficients; NaN if none filters."""
+    names = {
+        "Delta": "test_energy_share",
+        "errors": "test_e_low",
+        "coefficients": "one_hot_clean_low",
+    }
     content = next((run.frequency for run in runs if run.frequency), None)
-    wanted = {
-        "Delta": ("test", quantities.RATIO_DELTA),
-        "errors": ("test", quantities.BAND_DELTA),
-        "coefficients": ("sample", quantities.BAND_DELTA),
-    }
-    return {
-        name: history.shown_delta(content[section], delta) if content else NAN
-        for name, (section, delta) in wanted.items()
-    }
+    deltas = {}
+    for name, curve in names.items():
+        section, *_, wanted = quantities.BAND_CURVES[curve]
+        deltas[name] = history.nearest(
+            history.filtering(content[section]) if content else [], wanted
+        )
+    return deltas
 
 
 def series_content(runs: Mapping[int | str, Run]) -> dict:
     """What results.json has of a series: seed -> run."""
     first = next(iter(runs.values()))
-    names = quantities.curve_names(runs.values())
     means, stopped_at = {}, {}
     for stop in STOPS:
         epochs = [statistics.stopping_epoch(run, stop) for run in runs.values()]
         stopped_at[stop] = [NAN if epoch is None else epoch + 1 for epoch in epochs]
-        values = {
-            n: [at_stop(run, run_curve(run, n), stop) for run in runs.values()] for n in names
-        }
-        means[stop] = {
-            n: interval([v for v in own if not np.isnan(v)]) for n, own in values.items()
-        }
+        means[stop] = {}
+        for name in quantities.curve_names(runs.values()):
+            values = [at_stop(run, run_curve(run, name), stop) for run in runs.values()]
+            means[stop][name] = interval([value for value in values if not np.isnan(value)])
     return {
         "loss": first.loss,
         "network": first.network,
@@ -104,25 +102,30 @@ def differences(noises: Mapping[str, Series]) -> list[dict]:
                 if not numbers:
                     continue
                 row = {"noise": noise, "series": title, "minus": minus, "quantity": quantity.key}
-                row["loss"] = next(iter(runs.values())).loss
-                fields = ("title", "unit", "is_difference", "is_shown")
-                row |= {name: getattr(quantity, name) for name in fields}
+                row |= {"loss": next(iter(runs.values())).loss, "title": quantity.title}
+                for name in ("unit", "is_difference", "is_shown"):
+                    row[name] = getattr(quantity, name)
                 p = statistics.p_not_zero(numbers) if quantity.is_difference else NAN
                 rows.append({**row, "values": values, **interval(numbers), "p": p})
+    add_verdicts(rows)
+    return rows
+
+
+def add_verdicts(rows: list[dict]) -> None:
+    """Add to the primary contrasts what they have shown; the plan's loss is corrected by Holm.
+
+    The correction is for both contrasts under all noises together.
+    """
     for title in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == title and row["quantity"] in (REPLACE, ADD)]
-        # The plan corrects for the two contrasts under all noises together.
         is_primary = any(row["loss"] == PRIMARY for row in own)
-        corrected = statistics.holm([row["p"] for row in own]) if is_primary else []
-        tests = sum(not np.isnan(p) for p in corrected)
-        for k, row in enumerate(own):
-            row["p_holm"], row["tests"] = (corrected[k], tests) if corrected else (NAN, 1)
-            row |= statistics.equivalence(list(row["values"].values()))
-            p = row["p_holm"] if corrected else row["p"]
-            row["verdict"] = statistics.verdict(
-                row["mean"], p, row["p_not_worse"], row["p_not_better"]
-            )
-    return rows
+        corrected = statistics.holm([row["p"] for row in own]) if is_primary else [NAN] * len(own)
+        tests = sum(not np.isnan(p) for p in corrected) if is_primary else 1
+        for row, p_holm in zip(own, corrected, strict=True):
+            equivalence = statistics.equivalence(list(row["values"].values()))
+            row |= {"p_holm": p_holm, "tests": tests, **equivalence}
+            p = p_holm if is_primary else row["p"]
+            row["verdict"] = statistics.verdict(row["mean"], p, **equivalence)
 
 
 def all_seeds(content: dict) -> list[int | str]:
@@ -184,9 +187,9 @@ def accuracy_table(content: dict) -> Table:
     table = [["noise", "loss", "n", *(f"{title} (%)" for title in STOPS.values()), *curves]]
     for noise, group in content["noises"].items():
         for title, series in group["series"].items():
-            n, means = len(series["seeds"]), series["means"]
-            cells = [cell(means[stop]["test_accuracy"], "percent", n=n) for stop in STOPS]
-            cells += [cell(means["last"][curve], "percent", n=n) for curve in curves.values()]
+            n, last = len(series["seeds"]), series["means"]["last"]
+            cells = accuracies(series, STOPS, n)
+            cells += [cell(last[curve], "percent", n=n) for curve in curves.values()]
             table.append([noise, title, str(n), *cells])
     return without_empty_columns(table)
 
@@ -204,40 +207,45 @@ def find(content: dict, noise: str, series: str, quantity: str) -> dict | None:
     return next((r for r in rows if (r["noise"], r["series"], r["quantity"]) == key), None)
 
 
-def contrast(row: dict | None, n: int | None = None) -> str:
-    """A primary contrast: its cell, its p, and its verdict."""
+def contrast(row: dict | None, n: int, is_short: bool = False) -> str:
+    """A primary contrast: its cell, its p and its verdict, or a star if it differs from 0."""
     if row is None:
         return ""
-    text = cell(row, row["unit"], sign=True, n=n)
-    if np.isnan(row["p"]):
-        return text
-    p = f"p = {row['p']:.2g}"
-    if not np.isnan(row["p_holm"]):
-        p = f"p = {row['p_holm']:.2g} by Holm over {row['tests']} tests"
-    return f"{text} ({p}; {row['verdict']})"
+    text, is_corrected = cell(row, row["unit"], sign=True, n=n), not np.isnan(row["p_holm"])
+    p = row["p_holm"] if is_corrected else row["p"]
+    if is_short:
+        return text + " *" * (p < statistics.LEVEL)
+    correction = f" by Holm over {row['tests']} tests" if is_corrected else ""
+    return text if np.isnan(p) else f"{text} (p = {p:.2g}{correction}; {row['verdict']})"
+
+
+def accuracies(series: dict | None, stops: Collection[str], n: int) -> list[str]:
+    """A cell for each stopping rule: the test accuracy of a series of results.json."""
+    if series is None:
+        return [""] * len(stops)
+    return [cell(series["means"][stop]["test_accuracy"], "percent", n=n) for stop in stops]
+
+
+def most_seeds(group: Iterable[dict | None]) -> int:
+    """The number of seeds that most or all of several series have: the n that a table says."""
+    return max((len(series["seeds"]) for series in group if series), default=0)
 
 
 def answer_table(content: dict) -> Table:
     """A line per noise: the accuracies of cross-entropy and of self-distillation, P1 and P2."""
-    losses = [CROSS_ENTROPY, SELF_DISTILLATION, PRIMARY]
-    stops = ("last", "early")
+    losses, stops = [CROSS_ENTROPY, SELF_DISTILLATION, PRIMARY], ["last", "early"]
     head = [f"{loss}, {STOPS[stop]}" for loss in losses for stop in stops]
     table = [["noise", *head, "replace: last epoch - cross-entropy early", "add: both early"]]
     for noise, group in content["noises"].items():
-        for suffix in dict.fromkeys(
-            title.removeprefix(s["loss"]) for title, s in group["series"].items()
-        ):
-            own = [group["series"].get(loss + suffix) for loss in losses]
-            n = max((len(series["seeds"]) for series in own if series), default=0)
-            cells = [
-                cell(series["means"][stop]["test_accuracy"], "percent", n=n) if series else ""
-                for series in own
-                for stop in stops
-            ]
-            shown = PRIMARY + suffix if own[2] else SELF_DISTILLATION + suffix
+        endings = [title.removeprefix(s["loss"]) for title, s in group["series"].items()]
+        for ending in dict.fromkeys(endings):  # of each setting
+            own = [group["series"].get(loss + ending) for loss in losses]
+            n = most_seeds(own)
+            cells = [text for series in own for text in accuracies(series, stops, n)]
+            shown = (PRIMARY if own[2] else SELF_DISTILLATION) + ending
             cells += [contrast(find(content, noise, shown, key), n) for key in (REPLACE, ADD)]
             if any(cells):
-                table.append([f"{noise}{suffix}, n = {n}", *cells])
+                table.append([f"{noise}{ending}, n = {n}", *cells])
     return without_empty_columns(table)
 
 
@@ -247,12 +255,9 @@ def quantities_table(content: dict) -> Table:
     rows = [row for row in content["differences"] if row["is_shown"]]
     table = [["minus cross-entropy, unless said otherwise", "quantity", "unit", *noises]]
     for series, key in dict.fromkeys((row["series"], row["quantity"]) for row in rows):
-        own = {r["noise"]: r for r in rows if (r["series"], r["quantity"]) == (series, key)}
-        first = next(iter(own.values()))
-        cells = []
-        for noise in noises:
-            row = own.get(noise)
-            cells.append(cell(row, row["unit"], row["is_difference"], n) if row else "")
+        own = {noise: find(content, noise, series, key) for noise in noises}
+        first = next(row for row in own.values() if row)
+        cells = [cell(r, r["unit"], r["is_difference"], n) if r else "" for r in own.values()]
         table.append([series, first["title"], first["unit"], *cells])
     return table
 
@@ -289,37 +294,28 @@ def aligned(table: Table) -> list[str]:
 
 def short_text(content: dict) -> list[str]:
     """At most SHORT_LINES lines that answer the question, of about 80 columns."""
-    seeds = all_seeds(content)
-    spread = f"mean ± half-width of the 95% interval, {len(seeds)} seeds"
-    compared = bool(content["differences"])
-    head = ["last", "early", "best", "memorized"] + ["replace", "add"] * compared
+    is_compared = bool(content["differences"])
+    head = ["last", "early", "best", "memorized"] + ["replace", "add"] * is_compared
     table: Table = []
     for noise, group in content["noises"].items():
-        table.append([noise, *head])
+        n = most_seeds(group["series"].values())
+        table.append([f"{noise}, n = {n}", *head])
         for title, series in group["series"].items():
-            means = {stop: series["means"][stop]["test_accuracy"] for stop in STOPS}
-            n = len(series["seeds"])
-            cells = [cell(means["last"], "percent", n=n), cell(means["early"], "percent", n=n)]
-            single = means["best_test"]["mean"], series["means"]["last"]["sample_memorized"]["mean"]
-            cells += ["" if np.isnan(value) else f"{value:.1f}" for value in single]
-            rows = [find(content, noise, title, key) for key in (REPLACE, ADD) if compared]
-            cells += [short_contrast(row, n) for row in rows]
-            table.append([f"  {title.replace(PRIMARY, 'previous epoch')}", *cells])
-    lines = aligned(table)
-    legend = "replace: last - cross-entropy's early; add: both early; * p < 0.05 (Holm if declared)"
-    room = SHORT_LINES - 2
+            means = series["means"]
+            single = means["best_test"]["test_accuracy"], means["last"]["sample_memorized"]
+            rows = [find(content, noise, title, key) for key in (REPLACE, ADD)]
+            table.append([
+                f"  {title.replace(PRIMARY, 'previous epoch')}",
+                *accuracies(series, ("last", "early"), n),
+                *("" if np.isnan(mean["mean"]) else f"{mean['mean']:.1f}" for mean in single),
+                *(contrast(row, n, is_short=True) for row in rows if is_compared),
+            ])  # fmt: skip
+    lines, room = aligned(table), SHORT_LINES - 2
     if len(lines) > room:
         lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
-    spread = spread if len(seeds) > 1 else "one seed"
-    return [f"test accuracy (%), {spread}", *lines, *[legend] * compared]
-
-
-def short_contrast(row: dict | None, n: int) -> str:
-    """A primary contrast with a star if it differs from 0."""
-    if row is None:
-        return ""
-    p = row["p"] if np.isnan(row["p_holm"]) else row["p_holm"]
-    return cell(row, row["unit"], sign=True, n=n).replace(" (n = 1)", "") + " *" * (p < 0.05)
+    spread = "mean ± half-width of the 95% interval over n seeds"
+    legend = "replace: last - cross-entropy's early; add: both early; * p < 0.05 (Holm if declared)"
+    return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 
 
 def long_text(content: dict) -> list[str]:

@@ -4,24 +4,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from analysis.history import Run, Series
+from analysis.history import Noises, Run, Series, all_runs, nearest
 from analysis.quantities import BAND_DELTA
 from common.command_line import UserError
+from plotting import layout
 from plotting.frequency import PARTS, is_cross_entropy
-from plotting.style import (
-    DASHED,
-    LEVEL,
-    Noises,
-    all_runs,
-    draw,
-    finish,
-    label_grid,
-    log_axis,
-    panels,
-    series_handles,
-    series_styles,
-)
+from plotting.style import DASHED, LEVEL, series_styles
 from plotting.training import with_wrong_labels
 
 FIRST_INDEX = 5  # the small bands before it scatter too much to be read
@@ -37,13 +27,17 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
     noises, left_out = with_wrong_labels(noises)
     rows = kernel_rows(noises, delta)
     styles = series_styles(noises)
-    figure, axes = panels(len(rows), 3, (3.3, 2.6), sharex=True, sharey="col")
+    figure, axes = layout.panels(len(rows), 3, (3.3, 2.6), sharex=True, sharey="col")
     for row, (kernel, series) in zip(axes, rows.values(), strict=True):
         for panel, part in zip(row, PARTS, strict=False):
             draw_coefficients(panel, series, kernel, part, styles)
         draw_energies(row[2], series, kernel)
+    for panel in axes.flat:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
     titles = [f"{name}: coefficient" for name, _ in PARTS.values()] + ["energy, cumulative"]
-    label_grid(figure, axes, titles, list(rows), "index of the eigenvector (smooth first)")
+    layout.label_grid(figure, axes, titles, list(rows), "index of the eigenvector (smooth first)")
     sample = next(run.spectrum["n"] for run in all_runs(noises) if run.spectrum)
     sentences = [
         f"Coefficients of the softmax outputs on the labels of {sample} training images in half "
@@ -52,7 +46,7 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
         "Right panel: the share of the labels' own energy up to the index; grey diagonal: shuffled "
         "labels",
     ]
-    handles = series_handles(noises)
+    handles = layout.series_handles(noises)
     fractions = ", ".join(f"{100 * f:g}" for f in EARLIER_EPOCHS)
     earlier = f"cross-entropy after {fractions}% of its epochs"
     handles.append(Line2D([], [], color=SHADES[1], linestyle=DASHED, label=earlier))
@@ -63,7 +57,7 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
     lacking = sum(not run.spectrum for run in all_runs(noises))
     if lacking:
         left_out.append(f"Runs left out: {lacking} without spectrum.json")
-    return finish(figure, shown, sentences + left_out, handles)
+    return layout.finish(figure, shown, sentences + left_out, handles)
 
 
 def kernel_rows(noises: Noises, delta: float | None) -> dict[str, tuple[tuple, Series]]:
@@ -76,22 +70,23 @@ def kernel_rows(noises: Noises, delta: float | None) -> dict[str, tuple[tuple, S
     kernels = dict.fromkeys(key for run in runs for key in run_kernels(run))
     if not kernels:
         raise UserError("no spectrum.json in any run: run frequency.py --eigenvectors")
-    gaussian = [key for key in kernels if key[0] == "gaussian"]
-    gaussian.sort(key=lambda key: abs(np.log(key[1] / (delta or BAND_DELTA))))
-    shown = gaussian[:1] + [key for key in kernels if key not in gaussian]
+    gaussian = {kernel_delta for name, kernel_delta in kernels if name == "gaussian"}
+    closest = nearest(gaussian, delta or BAND_DELTA)
+    shown = [key for key in kernels if key[0] != "gaussian" or key[1] == closest]
+    shown.sort(key=lambda key: key[0] != "gaussian")
     rows: dict[str, tuple[tuple, Series]] = {}
     for noise, series in noises.items():
         for kernel in shown:
-            found = {
+            having = {
                 title: {seed: run for seed, run in group.items() if kernel in run_kernels(run)}
                 for title, group in series.items()
             }
-            found = {title: group for title, group in found.items() if group}
+            found = {title: group for title, group in having.items() if group}
             if not found:
                 continue
             name = kernel[0] + (f", δ = {kernel[1]:g}" if kernel[1] else "")
-            counts = sorted({len(group) for group in found.values()})
-            seeds = " or ".join(map(str, counts)) + (" seed" if counts == [1] else " seeds")
+            counts = {len(group) for group in found.values()}
+            seeds = layout.either(sorted(counts)) + (" seed" if counts == {1} else " seeds")
             rows[f"{noise}\n{name}, {seeds}"] = kernel, found
     return rows
 
@@ -108,44 +103,35 @@ def band_middles(edges: np.ndarray) -> np.ndarray:
     return np.sqrt(edges[:-1] * np.maximum(edges[1:] - 1, edges[:-1]))
 
 
-def coefficients(runs: dict, kernel: tuple, part: str, epoch: int) -> np.ndarray:
-    """Coefficients of the softmax outputs on a part of the labels at an epoch, (runs, bands)."""
-    entries = [run_kernels(run)[kernel] for run in runs.values()]
-    return np.array([np.array(entry["softmax"][part][epoch], float) for entry in entries])
-
-
 def draw_coefficients(axes: Axes, series: Series, kernel: tuple, part: str, styles: dict) -> None:
     """A line per series at its last epoch, and cross-entropy at earlier ones, from light to dark.
 
-    All runs of a kernel have the same bands: their samples have the same size.
+    Raises UserError if samples of different sizes, which have different bands, would be averaged.
     """
     for title, runs in reversed(series.items()):
-        edges = [run_kernels(run)[kernel]["edges"] for run in runs.values()]
-        if any(list(other) != list(edges[0]) for other in edges):
+        entries = [run_kernels(run)[kernel] for run in runs.values()]
+        if any(entry["edges"] != entries[0]["edges"] for entry in entries):
             raise UserError(f"{title}: spectrum.json of samples of different sizes: name the runs "
                             "of one --sample-size")  # fmt: skip
-        middles = band_middles(edges[0])
+        middles = band_middles(entries[0]["edges"])
         shown = middles >= FIRST_INDEX
+        curves = [np.array(entry["softmax"][part], float)[:, shown] for entry in entries]
         if is_cross_entropy(runs):
-            epochs = min(len(run.history["epoch"]) for run in runs.values())
+            epochs = min(map(len, curves))
             for fraction, shade in zip(EARLIER_EPOCHS, SHADES, strict=True):
                 epoch = max(round(fraction * epochs) - 1, 0)
-                values = coefficients(runs, kernel, part, epoch)[:, shown].mean(0)
-                axes.plot(middles[shown], values, color=shade, linestyle=DASHED, linewidth=1.2)
-        draw(axes, middles[shown], coefficients(runs, kernel, part, -1)[:, shown], styles[title])
-    log_axis(axes)
+                mean = np.mean([curve[epoch] for curve in curves], axis=0)
+                axes.plot(middles[shown], mean, color=shade, linestyle=DASHED, linewidth=1.2)
+        last = np.array([curve[-1] for curve in curves])
+        layout.draw(axes, middles[shown], last, styles[title])
 
 
 def draw_energies(axes: Axes, series: Series, kernel: tuple) -> None:
     """Cumulative energy of the parts at the end of each band, mean over all runs of a row."""
-    runs = all_runs({"": series})
-    entries = [run_kernels(run)[kernel] for run in runs]
+    entries = [run_kernels(run)[kernel] for run in all_runs({"": series})]
     ends = np.array(entries[0]["edges"][1:], float) - 1
     for part, (_, color) in PARTS.items():
         energies = [entry["energies"][part] for entry in entries]
-        if None in energies:  # no energy in this part
-            continue
-        energies = np.array(energies, float)
-        axes.plot(ends, np.cumsum(energies.mean(0)), color=color)
+        if None not in energies:  # there is energy in this part
+            axes.plot(ends, np.cumsum(np.mean(energies, axis=0)), color=color)
     axes.plot(ends, ends / ends[-1], **LEVEL)
-    log_axis(axes)

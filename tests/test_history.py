@@ -7,7 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas, write_run
+from made_runs import (
+    DELTAS,
+    DISTILLED,
+    PREVIOUS,
+    make_run,
+    shortened,
+    study,
+    with_deltas,
+    write_run,
+)
 
 from analysis import history
 from common import run_folder
@@ -69,7 +78,6 @@ def spoiled(change) -> str:
 
 
 WRONG = {
-    "no object": lambda: "[]",
     "no JSON": lambda: "{",
     "no runs": lambda: "{}",
     "empty": lambda: '{"runs": []}',
@@ -77,15 +85,8 @@ WRONG = {
     "a curve is missing": lambda: spoiled(lambda run: run["history"].pop("val_accuracy")),
     "a curve is short": lambda: spoiled(lambda run: run["history"]["test_accuracy"].pop()),
     "a curve is text": lambda: spoiled(lambda run: run["history"].update(epoch=["a", "b", "c"])),
-    "memorization is short": lambda: spoiled(
-        lambda run: run["memorization"]["one_hot_residual"].pop()
-    ),
-    "no epoch": lambda: spoiled(
-        lambda run: run.update(history={k: [] for k in run["history"]}, memorization=None)
-    ),
     "seed is text": lambda: spoiled(lambda run: run.update(seed="6")),
     "no noise": lambda: spoiled(lambda run: run["data"].pop("noise")),
-    "no digest": lambda: spoiled(lambda run: run["data"].pop("digest")),
     "settings is a list": lambda: spoiled(lambda run: run.update(settings=[])),
     "an epoch of a band is missing": lambda: spoiled(
         lambda run: run["frequency"]["test"].update(outputs={"e_low": [[1, 2, 3]]})
@@ -93,7 +94,6 @@ WRONG = {
     "a delta too many": lambda: spoiled(
         lambda run: run["frequency"]["sample"]["delta"].append(1e3)
     ),
-    "unknown values": lambda: spoiled(lambda run: run["frequency"].update(values="probits")),
 }
 
 
@@ -123,26 +123,15 @@ def test_every_run_is_collected_once():
     assert len(history.collect([Path("runs"), Path("copy")])[0]) == len(runs)
 
 
-def test_a_run_that_has_gone_on_replaces_its_earlier_state():
+def test_later_epochs_and_measures_made_since_are_added():
     run = make_run(epochs=3)
-    early = {name: curve[:2] for name, curve in run.history.items()}
-    earlier = replace(run, history=early, memorization={}, frequency=None, measured_from="early")
-    history.write_history(Path("h.json"), [earlier])
     write_run(run)
-    for sources in (["h.json", "runs"], ["runs", "h.json"]):
-        (found,), _ = history.collect(list(map(Path, sources)))
-        assert found.is_complete and found.frequency
-
-
-def test_measures_made_since_are_added():
-    run = make_run()
-    write_run(run)
-    (bare,), _ = history.collect([Path("runs")])
-    bare = replace(bare, frequency=None, memorization={})
-    history.write_history(Path("h.json"), [bare])
-    for sources in (["h.json", "runs"], ["runs", "h.json"]):
-        (found,), _ = history.collect(list(map(Path, sources)))
-        assert found.frequency and found.memorization
+    (whole,), _ = history.collect([Path("runs")])
+    for earlier in (shortened(run, 2), replace(whole, frequency=None, memorization={})):
+        history.write_history(Path("h.json"), [earlier])
+        for sources in (["h.json", "runs"], ["runs", "h.json"]):
+            (found,), _ = history.collect(list(map(Path, sources)))
+            assert found.is_complete and found.frequency and found.memorization
 
 
 def test_what_cannot_be_read_is_named():
@@ -211,12 +200,19 @@ def test_a_setting_that_differs_between_losses_is_no_pair():
     (series,) = history.by_noise(runs).values()
     assert list(series) == ["cross-entropy, lr 0.05", f"{DISTILLED}, lr 0.02"]
     assert history.baseline_of(series, f"{DISTILLED}, lr 0.02") is None
-
-
-def test_a_flag_of_one_loss_has_the_other_as_baseline():
+    # A flag of one loss is no setting of the other.
     runs = [make_run(settings={"beta": None}), make_run("ELR", settings={"beta": 0.7})]
     (series,) = history.by_noise(runs).values()
     assert history.baseline_of(series, "ELR, beta 0.7") == "cross-entropy, beta None"
+
+
+def test_settings_of_another_noise_do_not_lengthen_the_names():
+    runs = [make_run(), make_run(noise="human", settings={"lr": 0.02})]
+    assert [list(series) for series in history.by_noise(runs).values()] == [["cross-entropy"]] * 2
+    # But a name means the same setting under all noises, and two data sets of one noise are told.
+    runs.append(make_run(settings={"lr": 0.01}, data={"name": "all-pair40", "train_size": 900}))
+    titles = [list(series) for series in history.by_noise(runs).values()]
+    assert sorted(titles) == [[f"cross-entropy, lr {lr}"] for lr in (0.01, 0.02, 0.05)]
 
 
 def test_networks_are_named_by_their_titles():
@@ -268,47 +264,34 @@ def test_seeds_of_one_data_set_and_of_several():
     assert list(series["cross-entropy"]) == [0, "0/1", "0/2", 3]
 
 
-@pytest.mark.parametrize(
-    ("names", "common"),
-    [
-        (["c-pair40-seed1", "c-pair40-seed12"], "c-pair40"),
-        (["c-pair40"], "c-pair40"),
-        (["c-pair40-seed10"], "c-pair40"),
-        (["seed1", "seed2"], "seed1"),
-    ],
-)
-def test_the_common_name_of_data_sets(names, common):
-    assert history.common_name(names) == common
+def test_the_common_name_of_data_sets():
+    assert history.common_name(["c-pair40-seed1", "c-pair40-seed12"]) == "c-pair40"
+    assert history.common_name(["c-pair40"]) == "c-pair40"
+    assert history.common_name(["seed1", "seed2"]) == "seed1"
 
 
-@pytest.mark.parametrize(
-    ("masses", "wanted", "shown"),
-    [
-        ([1, 5, 20], 400, 400),
-        ([1, 1.9, 20], 400, 564),
-        ([2, 5, 20], 120, 100),
-        ([1, 1, 1], 400, None),
-        ([None, float("nan"), 2], 10, 564),
-    ],
-)
-def test_the_shown_delta_filters(masses, wanted, shown):
-    delta = history.shown_delta({"delta": DELTAS, "mass": masses}, wanted)
-    assert np.isnan(delta) if shown is None else delta == shown
+def test_the_nearest_delta_that_filters():
+    section = {"delta": [*DELTAS, 800.0], "mass": [2, 1.9, 20, None]}
+    assert history.filtering(section) == [100.0, 564.0]
+    # Nearest in the logarithm: 200 is twice 100, and 564 is 2.8 times 200.
+    assert history.nearest([100.0, 564.0], 200) == 100 and history.nearest([100, 564], 240) == 564
+    assert np.isnan(history.nearest([], 400))
 
 
 def test_the_gap_and_a_band():
     run = make_run(gap=(1, 2, 4))
     np.testing.assert_array_equal(run.gap, [1, 2, 4])
     np.testing.assert_allclose(run.band("test", "e_low", 400.0), [0.2, 0.4, 0.6])
-    for words, wrong in (
-        ("--delta 7 was not measured: use one of 100", ("test", "e_low", 7.0)),
-        ("logits", ("test", "nothing", 400.0)),
-        ("logits", ("test", "e_low", 400.0, "one_hot")),
-    ):
-        with pytest.raises(UserError, match=words):
+    for wrong in (("test", "nothing", 400.0), ("test", "e_low", 400.0, "one_hot")):
+        with pytest.raises(UserError, match=r"logits: run frequency\.py"):
             run.band(*wrong)
-    with pytest.raises(UserError, match=r"frequency\.py"):
-        make_run(frequency=False).band("test", "e_low", 400.0)
+    # Older runs have the gap in memorization.json only.
+    measured = {"gap": np.array([5.0, 6.0, 7.0])}
+    np.testing.assert_array_equal(replace(make_run(gap=None), memorization=measured).gap, [5, 6, 7])
+    curves = {k: v for k, v in run.history.items() if "clean_accuracy" not in k}
+    older = replace(run, history=curves, memorization=measured)
+    np.testing.assert_array_equal(older.gap, [5, 6, 7])
+    assert np.isnan(replace(older, memorization={}).gap).all()
 
 
 def test_runs_share_the_deltas_that_all_have():
@@ -316,20 +299,17 @@ def test_runs_share_the_deltas_that_all_have():
     shared, notes = history.share_deltas([*runs, make_run(noise="human")])
     assert len(notes) == 2 and "delta 100, 564, 600 not measured" in notes[0]
     for run in shared[:2]:
-        assert history.shown_delta(run.frequency["test"], 564) == 400  # median mass 3
-    assert history.shown_delta(shared[2].frequency["test"], 564) == 564
+        assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
+    assert history.filtering(shared[2].frequency["test"]) == [400, 564]
     assert runs[0].frequency["test"]["mass"] == [1.0, 5.0, 20.0]  # as it was
 
 
 def test_logits_and_softmax_are_never_mixed():
-    logits = with_deltas(make_run(seed=7), DELTAS, [1, 5, 20], "logits")
-    # The same name, as of two folders of runs: what is left out is the run, not the name.
-    softmax = replace(make_run(seed=8), name=logits.name)
-    shared, notes = history.share_deltas([softmax, logits])
-    assert shared[0].frequency and shared[1].frequency is None
-    assert len(notes) == 1 and "logits" in notes[0] and logits.name in notes[0]
-    (alone,), notes = history.share_deltas([logits])
-    assert alone.frequency["values"] == "logits" and not notes
+    logits = with_deltas(make_run(seed=7), values="logits")
+    with pytest.raises(UserError, match=r"seed7: frequencies of logits.*frequency\.py"):
+        history.share_deltas([make_run(), logits])
+    (alone, _), _ = history.share_deltas([logits, make_run(seed=8, frequency=False)])
+    assert alone.frequency["values"] == "logits"
 
 
 def test_runs_without_frequencies_are_named():

@@ -99,12 +99,8 @@ def test_without_a_delta_that_filters_there_are_no_frequencies():
 
 
 def test_frequencies_of_logits_have_no_errors():
-    run = make_run()
-    test = {**run.frequency["test"], "outputs": {"energy_share": [[1, 2, 3]] * 3}}
-    sample = {k: v for k, v in run.frequency["sample"].items() if k != "one_hot"}
-    frequency = {"values": "logits", "test": test, "sample": {**sample, "outputs": {}}}
-    run = replace(run, frequency=frequency)
-    np.testing.assert_array_equal(run_curve(run, "test_energy_share"), [2, 2, 2])
+    run = with_deltas(make_run(), values="logits")
+    np.testing.assert_allclose(run_curve(run, "test_energy_share"), [0.2, 0.4, 0.6])
     for name in ("test_e_low", "sample_residual_low", "one_hot_residual_low"):
         assert np.isnan(run_curve(run, name)).all()
 
@@ -133,7 +129,7 @@ def test_curves_have_names_and_units():
     [
         ([57.0, 59.08], "percent", {"n": 2}, "58.0 ± 13.2"),
         ([57.0, 59.08], "percent", {}, "58.0 ± 13.2 (n = 2)"),
-        ([58.04], "points", {"n": 1}, "58.0 (n = 1)"),
+        ([58.04], "points", {"n": 1}, "58.0"),
         ([58.04], "points", {"sign": True, "n": 6}, "+58.0 (n = 1)"),
         ([0.123, 0.125], "coefficient", {"n": 2}, "0.124 ± 0.013"),
         ([-1.0, -1.2], "epochs", {"sign": True, "n": 2}, "-1.1 ± 1.3"),

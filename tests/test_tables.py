@@ -133,16 +133,11 @@ def test_seeds_that_one_loss_lacks_are_said():
     assert row["n"] == 2 and list(row["values"]) == [6, 7]
     line = next(line for line in tables.quantities_table(content) if line[0] == PREVIOUS)
     assert line[-1].endswith("(n = 2)")
+    short = tables.short_text(content)
+    assert "pair flip, 40% wrong, n = 3" in short[1] and short[4].count("(n = 2)") == 4
     cells = tables.accuracy_table(content)
     assert [line[2] for line in cells] == ["n", "3", "3", "2"]
     assert "(n = 2)" in tables.answer_table(content)[1][5]
-
-
-def test_other_settings_are_not_compared():
-    runs = [make_run(), make_run(DISTILLED, settings={"lr": 0.02})]
-    content = tables.results(by_noise(runs))
-    assert content["differences"] == []
-    assert any("no cross-entropy of this setting" in line for line in tables.missing(content))
 
 
 def test_no_wrong_labels_no_frequencies_no_held_out_images():
