@@ -170,7 +170,7 @@ def test_skip_is_two_paths_one_shifted_by_a_pixel():
     assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", ["small_cnn", "shake_resnet"])
 def test_head_computes_in_float32_under_autocast(name):
     torch.manual_seed(0)
     model = models.MODELS[name](7, (12, 12), 8, 4).eval()  # no shake
@@ -199,7 +199,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_names_are_those_of_earlier_checkpoints(name):
     model = models.MODELS[name](7, (8, 8), 8, 4)
     assert set(NAMES[name].split()) <= set(model.state_dict())
