@@ -21,6 +21,7 @@ from common import run_folder
 from common.command_line import UserError, explained
 from common.files import read_json, write_text
 from dataset.noise import noise_title
+from losses import LOSSES, flags_of
 
 CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
 SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
@@ -31,8 +32,8 @@ PLACE = (
 )
 # Flags that the titles of the loss and of the network tell, and the seed.
 NAMED = (
-    *("dis", "loss", "teacher", "soft", "weight", "seed"),
-    *("model", "depth", "width", "ema_decay"),
+    *("dis", "loss", "seed", "model", "depth", "width", "ema_decay"),
+    *(name for loss in LOSSES.values() for name in flags_of(loss)),
 )
 # Meta that data sets of one kind differ in: by their seed, or by machine and generate.py.
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")

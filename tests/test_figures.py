@@ -31,6 +31,7 @@ from plotting.style import RIGHT, STYLES, WRONG, family, project_style, series_s
 from plotting.training import accuracy, frontier, loss, memorization, rate
 
 PAIR = "pair flip, 40% wrong"
+LEVELS = "upper line: clean labels; lower line: shuffled labels"
 OTHERS = ("generalized cross-entropy", "early-learning regularization", "label smoothing", "mixup")
 LONG = "a title that is very long and says much about the labels " + "x" * 60
 BY_BAND = (frequency, errors, order, excess)
@@ -220,12 +221,14 @@ def test_levels_and_milestones_are_marked(noises):
             epoch = next(k + 1 for k, gap in enumerate(gaps) if gap >= points)
             expected.setdefault(epoch, []).append(str(points))
     texts = {t.get_text(): t.xy for t in panel.texts}
-    assert texts.pop("clean labels")[1] == 0.5 and texts.pop("shuffled labels")[1] == 0.25
+    assert texts.pop(LEVELS)[1] == 0.25
+    level = [line.get_ydata()[0] for line in panel.get_lines() if list(line.get_xdata()) == [0, 1]]
+    assert sorted(level) == [0.25, 0.5]
     assert {name: x for name, (x, _) in texts.items()} == {
         ", ".join(points): epoch for epoch, points in expected.items()
     }
     without = frequency(by_noise(study(["pair"], [DISTILLED])), None).axes[0]
-    assert {t.get_text() for t in without.texts} == {"clean labels", "shuffled labels"}
+    assert {t.get_text() for t in without.texts} == {LEVELS}
 
 
 def with_parts(run):

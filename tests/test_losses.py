@@ -14,7 +14,6 @@ from common import run_folder
 from common.command_line import UserError, positive
 from losses import (
     LOSSES,
-    TEACHERS,
     CrossEntropy,
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
@@ -43,12 +42,6 @@ def begun(loss, images=40, **options):
     """The loss at the start of a training."""
     loss.start(images, **options)
     return loss
-
-
-def test_all_losses_and_teachers_are_among_the_variants():
-    assert {loss.name for loss in VARIANTS} == set(LOSSES)
-    teachers = {loss.teacher for loss in VARIANTS if isinstance(loss, SelfDistillation)}
-    assert teachers == set(TEACHERS)
 
 
 @variants

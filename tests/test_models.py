@@ -123,7 +123,7 @@ def test_skip_is_two_paths_one_shifted_by_a_pixel():
     assert any(isinstance(module, nn.BatchNorm2d) for module in skip.modules())
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize("name", ["small_cnn", "shake_resnet"])
 def test_head_computes_in_float32_under_autocast(name):
     torch.manual_seed(0)
     model = models.MODELS[name](7, (12, 12), 8, 4).eval()  # no shake
@@ -141,3 +141,27 @@ def test_head_computes_in_float32_under_autocast(name):
     difference = (logits - model(images)).abs().max()
     assert 1e-4 < difference < 0.2
     assert model.double()(images.double()).dtype == torch.float64
+
+
+NAMES = {
+    "small_cnn": "conv1.weight norm1.weight norm1.bias conv2.weight norm2.weight norm2.bias "
+    "conv3.weight norm3.weight norm3.bias hidden.weight hidden.bias linear.weight linear.bias",
+    "shake_resnet": "blocks.1.branch1.1.weight blocks.1.branch1.2.bias blocks.1.branch2.4.weight "
+    "blocks.1.branch2.5.running_var blocks.1.skip.conv1.weight blocks.1.skip.conv2.weight "
+    "blocks.1.skip.norm.bias stem.0.weight stem.1.running_mean linear.weight linear.bias",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_those_of_earlier_checkpoints(name):
+    model = models.MODELS[name](7, (8, 8), 8, 4)
+    assert set(NAMES[name].split()) <= set(model.state_dict())
+    assert len(model.state_dict()) == {"small_cnn": 22, "shake_resnet": 101}[name]
+
+
+def test_training_step_stays_on_the_device(monkeypatch):
+    # There is no autocast on this device.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **flags: contextlib.nullcontext())
+    model = shake_resnet(8, 4).to("meta").train()
+    model(torch.randn(2, 3, 8, 8, device="meta")).sum().backward()
+    assert {p.grad.device.type for p in model.parameters()} == {"meta"}

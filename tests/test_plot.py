@@ -57,7 +57,7 @@ def test_without_measures_the_other_figures_are_drawn(script):
     runs = study(["pair"], frequency=False, memorization=False)
     status, out, err = script("plot", history(runs))
     assert status == 0
-    assert out == f"open: {FOLDER}/frontier.png\n{FOLDER}/accuracy.png\n{FOLDER}/loss.png\n"
+    assert {"frontier.png", "accuracy.png", "loss.png"} <= {Path(p).name for p in out.split()}
     lines = err.splitlines()
     assert len(lines) == 3 and all("not drawn" in line for line in lines)
     assert "memorization.png: 9 of 9 runs have no memorization.json" in lines[0]

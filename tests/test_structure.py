@@ -14,7 +14,7 @@ ALLOWED = {
     "dataset": {"common"},
     "training": {"common", "losses", "models", "dataset"},
     "measures": {"common", "losses", "models", "dataset", "training"},
-    "analysis": {"common", "dataset"},
+    "analysis": {"common", "losses", "dataset"},
     "plotting": {"common", "dataset", "analysis"},
 }
 ALLOWED |= {script: set(ALLOWED) for script in SCRIPTS}
