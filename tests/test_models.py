@@ -1,5 +1,7 @@
 """models/: sizes, shake coefficients forward and backward, evaluation, the shifted skip path."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
