@@ -1,23 +1,35 @@
-"""Collect every curve of every run in one file, history.json, and print the table of the study.
+"""Collect every curve of every run in history.json, and say what the study has found.
 
     python collect_history.py                            every run under runs/
-    python collect_history.py runs/cifar10-pair40        these runs only
-    python collect_history.py runs/cifar10-pair40-seed*  several draws (seeds) of one data set
-    python collect_history.py a/history.json runs/b      add runs to a study
-    python collect_history.py --answer a/history.json b/history.json    one study per noise
+    python collect_history.py runs/cifar10-pair40*       several seeds, noises or settings
+    python collect_history.py a/history.json runs/b      add runs to a collected study
+    python collect_history.py a/history.json --readme README.md     write the tables marked in it
 
-history.json has every epoch of every run; summary.json and summary.csv have the table: means over
-seeds, with intervals. They go into the folder of the runs, runs/<data set>/, or beside --out.
+history.json has every epoch of every run; results.json, beside it, every mean and difference. They
+go into the folder of the runs, runs/<data set>/, or runs/ if there are several data sets.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.command_line import Parser, add_runs_arguments, integer, run_script
-from common.errors import UserError
-from common.files import write_json
+from common.command_line import (
+    Parser,
+    UserError,
+    add_runs_arguments,
+    end_quietly,
+    integer,
+    run_script,
+)
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+from common.files import read_json, write_json, write_text
+
+REMEDY = "name another file with --out"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -25,56 +37,78 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add_runs_arguments(parser)
     add = parser.add_argument
     add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
-    add("--summary", default="summary", help="name of the table's files beside it")
-    add(
-        "--digits",
-        type=integer(3),
-        help="round to this many significant digits; by default no rounding",
-    )
-    add(
-        "--answer",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="compare studies of several noises, one history.json per noise; writes answer.json, "
-        "or --out",
-    )
+    add("--digits", type=integer(4), help="round curves to so many digits; by default none is")
+    add("--all", action="store_true", help="print every number, not only the answer")
+    add("--readme", nargs="+", type=Path, default=[], help="files whose marked tables to write")
     return parser.parse_args(argv)
 
 
 def collect_history(args: Namespace) -> None:
-    """Write the history and the table of the runs that the flags name."""
-    from analysis import history_file, statistics, table
+    """Write history.json, results.json and the tables of --readme, and print the answer."""
+    from analysis import history, tables
 
-    if args.answer:
-        compare_noises(args.answer, args.out or Path("answer.json"))
-        return
-    folders = args.run or [args.runs]
-    history, notes = history_file.collect(folders)
-    out = args.out or history_file.default_path(folders)
-    history_file.write_history(out, history, args.digits)
-    for note in notes:
-        print(f"collect_history.py: {note}", file=sys.stderr)
-    print(*map(table.run_line, history["runs"]), sep="\n")
-    print(f"written: {out}")
+    sources = args.run or [args.runs]
+    out = args.out or default_path(sources)
+    results, before = out.with_name("results.json"), runs_before(out)
+    runs, notes = history.collect(sources)
+    complete, unfinished = history.complete_runs(runs)
+    if not complete:
+        raise UserError(f"no run has all its epochs: {'; '.join(unfinished)}")
+    shared, left = history.share_deltas(complete)
+    content = tables.results(history.by_noise(shared))
+    texts = {}
+    for path in args.readme:
+        try:
+            study = out.absolute().parent.name
+            texts[path] = tables.with_blocks(path.read_text("utf-8"), content, study)
+        except ValueError as error:  # UserError, or bytes that are no text
+            raise UserError(f"--readme {path}: {error}") from error
+    if lost := sorted(set(before) - {run.name for run in runs}):
+        notes.append(f"{history.counted(lost)}: in {out} before, and no longer")
+    for note in [*notes, *unfinished, *left, *tables.missing(content)]:
+        print(f"collect_history.py: {UserError(note)}", file=sys.stderr)
+    written = [results, *texts]
+    if args.digits or [out.resolve()] != [source.resolve() for source in sources]:
+        history.write_history(out, runs, args.digits)
+        written.insert(0, out)
+    write_json(results, history.without_nan(content))
+    for path, text in texts.items():
+        write_text(path, text)
+    print(*(tables.long_text if args.all else tables.short_text)(content), sep="\n")
+    print(f"written: {', '.join(map(str, written))}; all numbers: --all; figures: plot.py {out}")
+
+
+def default_path(sources: Sequence[Path]) -> Path:
+    """The one history.json that is named, or history.json in the folder of all runs."""
+    from common.run_folder import find_runs
+
+    files = [source for source in sources if source.is_file()]
+    if len(files) == 1:
+        return files[0]
+    places = files + find_runs([source for source in sources if source not in files])
+    folders = {place.absolute().parent for place in places}
+    common = Path(os.path.commonpath(folders))
+    if not folders <= {common, *(common / folder.name for folder in folders)}:
+        raise UserError("the runs are in several places; name the file to write with --out")
+    return Path(os.path.relpath(common)) / "history.json"
+
+
+def runs_before(out: Path) -> list[str]:
+    """The names of the runs in an earlier `out`.
+
+    Raises UserError if it, or results.json beside it, is not a file that this script has made.
+    """
+    from analysis.history import read_history
+
+    if out.suffix != ".json" or out.name in ("results.json", "config.json"):
+        raise UserError(f"--out {out}: not a name for collected curves; use history.json")
+    results = out.with_name("results.json")
+    if results.exists() and not {"noises", "differences"} <= read_json(results, REMEDY).keys():
+        raise UserError(f"{results} was not made by collect_history.py; {REMEDY}")
     try:
-        rows = statistics.summarize(history)
+        return [run.name for run in read_history(out)] if out.exists() else []
     except UserError as error:
-        print(f"no summary over seeds: {error}")
-        return
-    paths = table.write_summary(out.parent, args.summary, history["data"], rows)
-    print(table.as_text(rows), table.filter_line(history), sep="\n")
-    print(f"written: {', '.join(map(str, paths))}")
-
-
-def compare_noises(files: Sequence[Path], out: Path) -> None:
-    """Write the answer over the studies' history.json, and print it as tables."""
-    from analysis import answer, history_file, table
-
-    rows = answer.answer([history_file.read_history_file(path) for path in files])
-    write_json(out, {"rows": rows})
-    print(table.answer_text(rows))
-    print(f"written: {out}")
+        raise UserError(f"{out} exists and is no history.json; {REMEDY}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,31 +1,55 @@
-"""Split the networks' outputs into low and high frequency: frequency.json in each run.
+"""Measure the networks' outputs by frequency: frequency.json and memorization.json in each run.
 
     python frequency.py                            every run under runs/
     python frequency.py runs/cifar10-pair40        these runs only
     python frequency.py --delta 100 200 400        variances of the Gaussian filter
     python frequency.py --delta original           the original's twelve variances
     python frequency.py --values logits            raw logits, as the original did
+    python frequency.py --eigenvectors             along a kernel's eigenvectors: spectrum.json
+    python frequency.py --eigenvectors --kernels ntk-initial ntk-final
 
 The filtering method of the F-Principle papers (arXiv 1901.06523). delta is a variance, in squared
-normalized-pixel units; by default nine deltas, half an octave apart, are fitted to the data set.
-analysis/frequency_file.py defines every measure; docs/method.md explains them.
+normalized-pixel units; by default nine deltas, half an octave apart, that belong to the data set.
+New deltas and new kernels are added to those that a run has. docs/method.md explains every measure.
 """
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
-from common.command_line import Parser, add_runs_arguments, positive, run_script
-from common.device import DEVICES, choose_device
-from common.run_folder import find_runs
+from common.command_line import (
+    DEVICES,
+    Parser,
+    UserError,
+    add_runs_arguments,
+    choose_device,
+    end_quietly,
+    explained,
+    explained_memory,
+    integer,
+    positive,
+    run_script,
+)
 
-ORIGINAL_DELTAS = (1, 10, 100, 200, 300, 400, 500, 600, 700, 800, 900, 1000)
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
 
+import numpy as np
 
-def delta(text: str) -> float | str:
-    """A type for a variance of the filter, or the word `original`."""
-    return text if text == "original" else positive(text)
+from analysis.history import without_nan
+from common import run_folder
+from dataset.make import sample_indices
+from measures import RunArrays
+
+ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
+KERNELS = ("gaussian", "ntk-initial", "ntk-final")
+KERNEL_DELTAS = (564, 1600, 4000)
+KERNEL_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
+NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -35,34 +59,232 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--delta",
         nargs="+",
-        type=delta,
+        type=lambda text: text if text == "original" else positive(text),
         default=[],
-        help="variances of the filter, or `original`; by default fitted to the data set",
+        help="variances of the filter, or `original`; by default those of the data set; with "
+        f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",
     )
-    add("--values", default="softmax", choices=("softmax", "logits"), help="outputs to filter")
+    add("--values", choices=("softmax", "logits"), help="outputs to filter; by default softmax")
+    add("--eigenvectors", action="store_true", help="measure along a kernel's eigenvectors instead")
+    add(
+        "--kernels",
+        nargs="+",
+        choices=KERNELS,
+        help="of the pixels, or of the network at its start or checkpoint; by default gaussian",
+    )
+    add("--size", type=integer(2), help="images of a kernel; by default up to 5000 of the sample")
     add("--data", type=Path, help="the data set, if it has moved since training")
-    add("--device", default="auto", choices=DEVICES, help="device to filter on")
+    add("--device", default="auto", choices=DEVICES, help="device to compute on")
     args = parser.parse_args(argv)
-    if args.delta == ["original"]:
-        args.delta = ORIGINAL_DELTAS
-    if "original" in args.delta:
-        parser.error("--delta original stands alone; leave the other numbers out")
+    if "original" in args.delta and len(args.delta) > 1:
+        parser.error("--delta original stands alone; leave the other deltas out")
+    if args.eigenvectors and args.values:
+        parser.error("--values: not with --eigenvectors, which measures softmax; leave it out")
+    if not args.eigenvectors and (args.kernels or args.size):
+        parser.error("--kernels, --size: of a kernel's eigenvectors; add --eigenvectors")
+    if args.kernels and args.delta and "gaussian" not in args.kernels:
+        parser.error("--delta: of the gaussian kernel; add it to --kernels, or leave --delta out")
+    args.delta = ORIGINAL_DELTAS if args.delta == ["original"] else args.delta
     return args
 
 
-def frequency(args: Namespace) -> None:
-    """Filter the runs that the flags name."""
-    from analysis.frequency_runs import FilterSettings, filter_runs
+def frequency(args: Namespace) -> int:
+    """Measure the runs that the flags name; the exit status is 2 if none could be measured."""
+    from dataset.data_file import read_dataset
 
-    runs = find_runs(args.run or [args.runs])
-    settings = FilterSettings(args.delta, args.values, choose_device(args.device))
-    filter_runs(runs, args.data, settings)
+    device, read = choose_device(args.device), lru_cache(maxsize=1)(read_dataset)
+    paths, left_out, kernels = run_folder.find_runs(args.run or [args.runs]), 0, {}
+    for path in paths:
+        try:
+            with explained_memory("use --device cpu, or a smaller --size with --eigenvectors"):
+                try:
+                    run = open_run(path, args.data, read)
+                except OSError as error:
+                    raise explained(error) from None
+                if args.eigenvectors:
+                    measure_eigenvectors(run, args, device, kernels)
+                else:
+                    measure_bands(run, args, device)
+                    measure_memorization(run)
+        except UserError as error:
+            print(f"frequency.py: left out: {error}", file=sys.stderr, flush=True)
+            left_out += 1
+    return 2 if left_out == len(paths) else 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can be measured."""
+
+    path: Path
+    flags: dict  # of train.py
+    dataset: object  # dataset.data_file.DataSet
+    index: np.ndarray  # int64 (n,)    the train sample
+    digest: str  # of the outputs
+    arrays: RunArrays
+
+    def read(self, name: str) -> dict:
+        """A measure of these outputs, empty if there is none."""
+        return run_folder.read_measure(self.path, name)[0] or {}
+
+    def write(self, name: str, content: dict) -> None:
+        """Write a measure. Raises UserError if the run has other outputs by now."""
+        if run_folder.outputs_digest(self.path) != self.digest:
+            raise UserError(f"{self.path}: another process trains it; measure it when it is done")
+        run_folder.write_measure(self.path, name, without_nan(content))
+
+
+def open_run(path: Path, data: Path | None, read: Callable) -> Run:
+    """A run with all its epochs, checked against its data set, which `read` reads.
+
+    data: where the data set is, if config.json's path is outdated. Raises UserError.
+    """
+    config, digest = run_folder.read_config(path), run_folder.outputs_digest(path)
+    if len(run_folder.read_history(path)[0]) < config["flags"]["epochs"]:
+        raise UserError(f"{path}: is not trained to its last epoch; go on with train.py --resume")
+    data = data or Path(config["flags"]["data"])
+    dataset, index = read(data), run_folder.read_sample_indices(path)
+    labels, test_labels = dataset.train_labels, dataset.test_labels
+    if dataset.sha256 != config["data"]["digest"]:
+        raise UserError(f"{path} was not trained on {data}; name its data set with --data")
+    if not np.array_equal(index, sample_indices(dataset, config["flags"]["sample_size"])):
+        raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.AGAIN}")
+    if min(len(index), len(test_labels)) < 2:
+        more = "train with more test images, or a larger --sample-size"
+        raise UserError(f"{path}: a filter needs two images; {more}")
+    sizes = {run_folder.TEST_LOGITS: len(test_labels), run_folder.SAMPLE_LOGITS: len(index)}
+    test_logits, logits = (
+        run_folder.read_outputs(path, *size, dataset.num_classes) for size in sizes.items()
+    )
+    arrays = RunArrays(
+        test_images=dataset.test_images,
+        test_labels=test_labels,
+        test_logits=test_logits,
+        images=dataset.train_images[index],
+        clean=dataset.clean_labels[index],
+        noisy=labels[index],
+        logits=logits,
+        training_labels=(dataset.clean_labels, labels),
+    )
+    return Run(path, config["flags"], dataset, index, digest, arrays)
+
+
+def measure_bands(run: Run, args: Namespace, device) -> None:
+    """Write frequency.json, unless it has the deltas."""
+    from measures import bands, gaussian
+
+    path, values = run.path / run_folder.FREQUENCY, args.values or "softmax"
+    old, measured = run.read(run_folder.FREQUENCY), set()
+    if old and old.get("values") != values:
+        print(f"{path}: is measured again, of {values}; it was of {old.get('values')}", flush=True)
+    elif old:
+        with damaged(path):
+            measured = {float(delta) for delta in old["test"]["delta"]}
+    points = bands.as_points(run.arrays.test_images, device)
+    wanted = args.delta or gaussian.default_deltas(run.dataset.meta.get("source"), points)
+    if measured.issuperset(wanted):
+        print(f"{path}: nothing to do, it has these deltas", flush=True)
+        return
+    deltas = sorted(measured.union(wanted))
+    print(f"{path}: {len(run.arrays.logits)} epochs, {len(deltas)} deltas ...", flush=True)
+    content = bands.measure_bands(run.arrays, bands.Filter(deltas, values, device))
+    run.write(run_folder.FREQUENCY, content)
+    mass = content["test"]["mass"]
+    idle = ", ".join(f"{d:g}" for d, m in zip(deltas, mass, strict=True) if m < bands.LEAST_MASS)
+    note = idle and f"; hardly any filter at {idle} (median kernel mass below {bands.LEAST_MASS})"
+    print(f"{path}: written{note}", flush=True)
+
+
+def measure_memorization(run: Run) -> None:
+    """Write memorization.json, unless it is there."""
+    from measures import memorization
+
+    if "curves" not in run.read(run_folder.MEMORIZATION):
+        run.write(run_folder.MEMORIZATION, memorization.measure_memorization(run.arrays))
+        print(f"{run.path / run_folder.MEMORIZATION}: written", flush=True)
+
+
+def measure_eigenvectors(run: Run, args: Namespace, device, shared: dict) -> None:
+    """Write spectrum.json, or add the kernels that it lacks.
+
+    shared: what runs of one data set and sample have in common, see `along`.
+    """
+    from measures import parts, spectrum
+
+    path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.index)
+    size, epochs, entries = args.size or min(KERNEL_SIZE, count), len(arrays.logits), {}
+    if size > count:
+        more = f"use --size {count}, or train with a larger --sample-size"
+        raise UserError(f"--size {size}: {run.path} has outputs of {count} images; {more}")
+    old = run.read(run_folder.SPECTRUM)
+    with damaged(path):
+        if old and old["n"] != size:
+            print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
+        elif old:
+            entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
+    deltas = {"gaussian": args.delta or KERNEL_DELTAS}
+    wanted = [(k, d) for k in args.kernels or ["gaussian"] for d in deltas.get(k, [None])]
+    missing = [kernel for kernel in dict.fromkeys(wanted) if kernel not in entries]
+    if not missing:
+        print(f"{path}: nothing to do, it has these kernels", flush=True)
+    some = np.arange(size) * count // size
+    labels, dropped = parts.split_labels(
+        arrays.clean[some], arrays.noisy[some], run.dataset.num_classes, arrays.training_labels
+    )
+    logits = arrays.logits if size == count else arrays.logits[:, some]
+    for name, delta in missing:
+        title = name if delta is None else f"{name} of delta {delta:g}"
+        print(f"{path}: {epochs} epochs, {size} images, {title} ...", flush=True)
+        try:
+            fields, found = along(name, delta, run, some, labels, device, shared)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{run.path}, {title}: {error}; leave it out") from error
+        entries[name, delta] = fields | spectrum.measure_spectrum(found, logits, dropped)
+        order = sorted(entries, key=lambda entry: (entry[0], entry[1] or 0))
+        content = {"n": size, "epochs": epochs, "kernels": [entries[entry] for entry in order]}
+        run.write(run_folder.SPECTRUM, content)
+        print(f"{path}: written", flush=True)
+
+
+def along(name, delta, run: Run, some: np.ndarray, labels: dict, device, shared: dict) -> tuple:
+    """The fields of a kernel in spectrum.json, and the LabelSpectrum along its eigenvectors.
+
+    some: int64 (n,) of the train sample; labels: parts (n, C); shared: those of the runs before,
+    by what decides them. Those of other images are dropped.
+    """
+    from measures import spectrum
+    from training.run import load_network
+
+    images = run.dataset.sha256, run.index[some].tobytes()
+    start = [run.flags[flag] for flag in NETWORK] if name == "ntk-initial" else []
+    key = *images, name, delta, str(start)
+    if key in shared:
+        return shared[key]
+    if any(other[:2] != images for other in shared):
+        shared.clear()
+    load = partial(load_network, run.path, run.dataset, device)
+    classes, pixels = run.dataset.num_classes, run.arrays.images[some]
+    fields, kernel = spectrum.make_kernel(name, delta, pixels, classes, device, load)
+    found = fields, spectrum.label_spectrum(kernel, labels)
+    if name != "ntk-final":  # each run has its own
+        shared[key] = found
+    return found
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """A block that reads a measure: UserError if its content is not what was written."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: damaged; remove it, and run frequency.py again") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    note = "runs of an unfinished pass are unchanged"
-    return run_script("frequency.py", lambda: frequency(args), note)
+    return run_script("frequency.py", lambda: frequency(args), "measured runs stay measured")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
     python generate.py --dataset cifar100                  CIFAR-100
     python generate.py --dataset shapes                    the built-in shapes, no download
     python generate.py --dataset photos                    photos/train/<class>/*, photos/test/...
+    python generate.py --dataset photos --image-size 32    crop and resize them
     python generate.py --noise labels.json                 labels that another project made
     python generate.py --noise CIFAR-10_human.pt --labels worse_label --matched
     python generate.py --export labels.json                the noisy labels for other projects
@@ -13,25 +14,33 @@
 Test labels are never changed. The clean training labels are kept beside the noisy ones.
 """
 
+import json
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 
-from common.command_line import Parser, fraction, integer, run_script
-from common.file_lock import making
-from dataset.data_file import write_dataset
-from dataset.make import (
-    DataSettings,
-    check_unused,
-    describe,
-    exists_already,
-    export_labels,
-    make_dataset,
+from common.command_line import (
+    Parser,
+    UserError,
+    end_quietly,
+    fraction,
+    integer,
+    printable,
+    run_script,
 )
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+from common.files import making, write_text
+from dataset.data_file import write_dataset
+from dataset.make import DataSettings, Made, check_unused, describe, exists_already, make_dataset
 from dataset.noise import NOISES
-from dataset.sources import SOURCES
+from dataset.sources import LARGEST, SOURCES
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -42,25 +51,20 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--noise", default="pair", help=f"noise model ({models}), or a file of labels")
     add("--labels", help="which labels of the file to use, such as worse_label of CIFAR-10N")
     add("--matched", action="store_true", help="permute the file's labels within each class")
-    add(
-        "--accept-chance-labels",
-        action="store_true",
-        help="accept a file of labels that agrees with the clean labels no better than chance",
-    )
+    chance = "accept a file of labels that agrees with the clean ones no better than chance"
+    add("--accept-chance-labels", action="store_true", help=chance)
     add("--rate", type=fraction, help="noise rate: share of the labels to flip; by default 0.4")
     add("--seed", type=integer(0), default=0, help="seed of the labels, the subset and the shapes")
     add("--train-size", type=integer(1), help="number of images to choose; by default all")
     add("--val-size", type=integer(0), default=0, help="how many of these images to hold out")
     add("--test-size", type=integer(1), help="number of test images; by default all")
+    add("--image-size", type=integer(1), help="crop a folder's images to squares of this size")
     add("--data-dir", default="data", help="folder of CIFAR's archives")
     add("--title", help="name of the images in figures; by default the data set's name")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
-    add("--export", type=Path, help="also write the noisy labels as JSON, in the source's order")
-    add(
-        "--if-missing",
-        action="store_true",
-        help="do nothing if the file exists with the same settings",
-    )
+    add("--export", type=Path, help="also write the noisy labels as JSON, with the files' names")
+    missing = "do nothing if the file exists with the same settings"
+    add("--if-missing", action="store_true", help=missing)
     args = parser.parse_args(argv)
     if args.noise == "none" and args.rate:
         parser.error("--noise none changes no label; leave --rate out")
@@ -74,41 +78,67 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     elif not Path(args.noise).is_file():
         parser.error(f"--noise {args.noise}: neither {models} nor a file")
     elif args.rate is not None:
-        parser.error(
-            "--rate belongs to a noise model; a file of labels has its own rate: leave --rate out"
-        )
+        parser.error("--rate belongs to a noise model; leave it out: a file has its own rate")
     if args.noise == "none":
         args.rate = 0.0
+    if args.image_size and args.dataset in SOURCES:
+        parser.error("--image-size belongs to a folder of images; leave it out")
+    if args.image_size and args.image_size > LARGEST:
+        parser.error(f"--image-size {args.image_size}: use at most {LARGEST}")
     if args.export and args.if_missing:
         parser.error("--export and --if-missing exclude each other; use one")
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
     args.out = args.out or args.settings.default_path
+    _refuse_one_file(parser, args)
     return args
+
+
+def _refuse_one_file(parser: Parser, args: Namespace) -> None:
+    """Refuse flags that would write one file over another."""
+    noise = None if args.noise in NOISES else Path(args.noise)
+    paths = {"--out": args.out, "--export": args.export, "--noise": noise}
+    given = [(flag, path) for flag, path in paths.items() if path]
+    for (flag, path), (other, second) in combinations(given, 2):
+        same = path.exists() and second.exists() and path.samefile(second)
+        if same or path.resolve() == second.resolve():
+            parser.error(f"{flag} and {other} name one file, {path}; use another {flag}")
 
 
 def generate(args: Namespace) -> None:
     """Make the data set that the flags describe, with --if-missing only if no process has."""
-    if not args.if_missing:
-        make(args)
+    if args.if_missing and exists_already(args.out, args.settings):
+        say(f"exists: {args.out}")
         return
-    if not exists_already(args.out, args.settings):
-        with making(args.out):
-            if not exists_already(args.out, args.settings):  # it may be there by now
-                make(args)
-                return
-    print(f"exists: {args.out}")
+    made = None if args.if_missing else make_dataset(args.settings)
+    with making(args.out):
+        if args.if_missing and exists_already(args.out, args.settings):  # it may be by now
+            say(f"exists: {args.out}")
+        else:
+            write(args, made or make_dataset(args.settings))
 
 
-def make(args: Namespace) -> None:
-    """Write the data set that the flags describe, and print what it is."""
-    dataset, noisy = make_dataset(args.settings)
-    check_unused(args.out, dataset)
+def write(args: Namespace, made: Made) -> None:
+    """Write the data set and its export, and print what they are."""
+    export = json.dumps(made.export) + "\n"
+    check_unused(args.out, made.dataset)
     if args.export:
-        export_labels(args.export, noisy)
-    write_dataset(args.out, dataset)
-    print(f"{describe(dataset)}\nwritten: {args.out}")
+        check_export(args.export, export)
+    write_dataset(args.out, made.dataset)
+    say(*describe(made), f"written: {args.out}")
     if args.export:
-        print(f"written: {args.export}")
+        write_text(args.export, export)
+        say(f"written: {args.export}")
+    say(f"next: python train.py --dis=0 --data {shlex.quote(str(args.out))}")
+
+
+def say(*lines: str) -> None:
+    print("\n".join(map(printable, lines)))
+
+
+def check_export(path: Path, text: str) -> None:
+    """Raise UserError if writing `text` to `path` would lose what is there."""
+    if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
+        raise UserError(f"--export {path} exists with other content; remove it, or name another")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

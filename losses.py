@@ -1,47 +1,45 @@
-"""The losses, their teachers and their names: the one place where a loss is added.
+"""The losses: the one place where a loss is added.
 
-A loss is a function of logits (N, C) float32 and noisy labels (N,) int64 that returns a scalar on
-their device. LOSSES lists the losses by the name that `train.py --loss` takes. Self-distillation
-also needs a prediction: TEACHERS lists where it comes from.
+A loss is a class in LOSSES. Its fields are its flags in train.py, so that `--help`, config.json and
+the run's name know them. The training loop calls `start` once, the loss once per batch and
+`end_epoch` once per epoch. Its `title` is its name in tables and figures, its `slug` that in the
+names of runs. Losses are means over the batch in nats.
 """
 
-# The names are needed by --help, which should not wait for torch: functions import it themselves.
+# The flags are needed by --help, which should not wait for torch: functions import it themselves.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
-from common.errors import UserError
+from common.command_line import UserError, decay, fraction, non_negative, number
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+def flag(default, help: str, **options):
+    """A field of a loss that is a flag of train.py; options are those of argparse."""
+    return field(default=default, metadata={"help": help, **options})
+
+
+def flags_of(loss: type) -> dict[str, object]:
+    """The flags of a loss, by name, with their defaults."""
+    return {each.name: each.default for each in fields(loss)}
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over the batch of -log softmax(logits)[label], in nats.
 
-    logits: (N, C) float32; labels: (N,) int64. Returns a scalar.
+    logits: (B, C) float32; labels: (B,) int64. Returns a scalar.
     """
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(logits, labels)
 
 
-def agreement(prediction: Tensor, labels: Tensor) -> Tensor:
-    """lambda: the share of the batch whose prediction equals the noisy label, a scalar.
-
-    prediction: classes (N,) int64, or a distribution (N, C), whose largest class counts.
-    """
-    return (most_likely(prediction) == labels).float().mean()
-
-
-def most_likely(prediction: Tensor) -> Tensor:
-    """Classes (N,) int64 of predictions: classes (N,) already, or a distribution (N, C)."""
-    return prediction.argmax(dim=1) if prediction.dim() == 2 else prediction
-
-
-def self_distillation(
+def mixed_cross_entropy(
     logits: Tensor, labels: Tensor, prediction: Tensor, weight: float | Tensor
 ) -> Tensor:
     """Cross-entropy toward a mixture of the noisy label and a prediction.
@@ -52,19 +50,12 @@ def self_distillation(
         t    = (1 - lambda) e_y + lambda e_p               the target, without gradient
         loss = mean over the batch of -sum_c t_c log softmax(z)_c, in nats
 
-    With p = argmax z and lambda = `agreement`(p, y) this is the variant of the authors of Dong,
-    Hou, Lu, Zhang, "Distillation ~ Early Stopping?" (arXiv 1910.01255) that the original repository
-    trains with; it reports KL(t || softmax z), which has the same gradient but is smaller by the
-    entropy of t. With p from the previous epoch it is what their abstract describes. With the
-    network's own p and a fixed lambda it is bootstrapping (Reed et al., arXiv 1412.6596). With the
-    uniform distribution it is label smoothing.
-
-    logits: (N, C) float32; labels: (N,) int64; prediction: (N,) int64 or (N, C) float32; weight: a
+    logits: (B, C) float32; labels: (B,) int64; prediction: (B,) int64 or (B, C) float32; weight: a
     number or a scalar tensor in [0, 1]. Returns the loss, differentiable in the logits.
     """
     from torch.nn.functional import log_softmax, nll_loss
 
-    log_probability = log_softmax(logits, dim=1)  # (N, C)
+    log_probability = log_softmax(logits, dim=1)  # (B, C)
     towards_label = nll_loss(log_probability, labels)
     if prediction.dim() == 2:
         towards_prediction = -(prediction.detach() * log_probability).sum(dim=1).mean()
@@ -73,149 +64,184 @@ def self_distillation(
     return (1 - weight) * towards_label + weight * towards_prediction
 
 
-CROSS_ENTROPY, SELF_DISTILLATION = "cross-entropy", "self-distillation"
-AVERAGED = "previous-epochs"  # the teacher that needs a momentum
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    CROSS_ENTROPY: cross_entropy,
-    SELF_DISTILLATION: self_distillation,
-}
+@dataclass
+class CrossEntropy:
+    """-log softmax(z)_y, and what every loss has: a name, and a memory of the previous epoch."""
 
-
-# A teacher takes the network's own prediction for the batch, and what Loss.remember kept of the
-# predictions for the same images in earlier epochs (None in the first epoch). It returns the
-# prediction to learn from, (N,) or (N, C), or None if there is none yet.
-
-
-def batch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The network's own prediction in this batch: what the original trains with."""
-    return own
-
-
-def previous_epoch_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """What the network predicted for the image in the previous epoch: the abstract's teacher."""
-    return previous
-
-
-def uniform_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The uniform distribution (N, C): label smoothing."""
-    return logits.new_full(logits.shape, 1 / logits.shape[1])
-
-
-def previous_epochs_teacher(own: Tensor, previous: Tensor | None, logits: Tensor) -> Tensor | None:
-    """The moving average of the network's predictions for the image in all earlier epochs."""
-    return previous
-
-
-TEACHERS: dict[str, Callable[..., Tensor | None]] = {
-    "batch": batch_teacher,
-    "previous-epoch": previous_epoch_teacher,
-    AVERAGED: previous_epochs_teacher,
-    "uniform": uniform_teacher,
-}
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A loss as train.py's flags choose it. Raises UserError if they contradict each other."""
-
-    name: str = CROSS_ENTROPY
-    teacher: str = "batch"
-    soft: bool = False  # the teacher's distribution instead of its most likely class
-    weight: float | None = None  # fixed lambda; None: the agreement within the batch
-    momentum: float | None = None  # of the averaged teacher: the weight of earlier epochs
-
-    def __post_init__(self):
-        options = (self.teacher, self.soft, self.weight, self.momentum)
-        if self.name != SELF_DISTILLATION and options != ("batch", False, None, None):
-            raise UserError(
-                "--teacher, --soft, --weight and --momentum belong to self-distillation; add "
-                "--dis=1"
-            )
-        if self.teacher == AVERAGED and (self.momentum is None or self.momentum == 1):
-            raise UserError(f"--teacher {AVERAGED} needs --momentum below 1, such as 0.9")
-        if self.teacher != AVERAGED and self.momentum is not None:
-            raise UserError(f"--momentum belongs to the averaged teacher; add --teacher {AVERAGED}")
-        if self.teacher == "uniform" and (self.weight is None or self.soft):
-            raise UserError("--teacher uniform is label smoothing: add --weight, drop --soft")
-
-    def __call__(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        previous: Tensor | None = None,
-        average: Callable[[Tensor], Tensor] = lambda value: value,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The objective of a batch, and lambda if a teacher gave a prediction.
-
-        logits: (N, C) float32; labels: (N,) int64; previous: the rows for these images of what
-        `remember` returned, or None; average: turns a mean over this process's images into the
-        mean over the whole batch. Returns scalars; nothing waits for the device.
-        """
-        if self.name != SELF_DISTILLATION:
-            return LOSSES[self.name](logits, labels), None
-        outputs = logits.detach()
-        if previous is not None and not self.soft:
-            previous = most_likely(previous)
-        prediction = TEACHERS[self.teacher](self.predict(outputs), previous, outputs)
-        if prediction is None:
-            return cross_entropy(logits, labels), None
-        agreed = average(agreement(prediction, labels))
-        weight = agreed if self.weight is None else self.weight
-        return self_distillation(logits, labels, prediction, weight), agreed
-
-    def predict(self, outputs: Tensor) -> Tensor:
-        """Predictions of outputs (N, C): classes (N,) int64, or distributions (N, C) float32.
-
-        Distributions if the loss is soft, and for the averaged teacher, whose classes are those of
-        the average.
-        """
-        if self.soft or self.teacher == AVERAGED:
-            return outputs.softmax(dim=1)
-        return outputs.argmax(dim=1)
-
-    def remember(self, previous: Tensor | None, predictions: Tensor, epoch: int) -> Tensor | None:
-        """What the next epoch needs from the predictions of this and earlier epochs, or None.
-
-        previous: what the previous epoch returned here; predictions: those of all N training
-        images in this epoch, counted from 1. For the averaged teacher, with momentum m and z_e the
-        distributions (N, C) predicted in epoch e, temporal ensembling's average (Laine, Aila,
-        arXiv 1610.02242) corrected for its start from 0:
-
-            Z_t / (1 - m^t),    Z_t = m Z_(t-1) + (1 - m) z_t,    Z_0 = 0
-        """
-        if self.teacher not in ("previous-epoch", AVERAGED):
-            return None
-        if self.teacher != AVERAGED or previous is None:
-            return predictions
-        return previous.lerp(predictions, (1 - self.momentum) / (1 - self.momentum**epoch))
+    name = "cross-entropy"  # in flags
+    full_name = "cross-entropy"  # in tables and figures
+    agreement = None  # lambda of the last batch, a scalar tensor, for a loss that has one
 
     @property
     def title(self) -> str:
-        """What figures and tables call the loss."""
-        if self.name != SELF_DISTILLATION:
-            return self.name
-        fixed = self.weight is not None
-        title = {
-            "batch": "bootstrapping" if fixed else SELF_DISTILLATION,
-            "previous-epoch": f"{SELF_DISTILLATION}, previous epoch",
-            AVERAGED: f"{SELF_DISTILLATION}, previous epochs, momentum {self.momentum or 0:g}",
-            "uniform": "label smoothing",
-        }[self.teacher]
-        return (
-            title + (", soft" if self.soft else "") + (f", weight {self.weight:g}" if fixed else "")
-        )
+        """What figures and tables call the loss: its name, and the flags that are not default."""
+        return ", ".join([self.full_name, *(f"{k} {v}" for k, v in self.changed().items())])
 
     @property
     def slug(self) -> str:
-        """The loss in the name of a run, such as dis1-previous-epoch-soft."""
-        short = {CROSS_ENTROPY: "dis0", SELF_DISTILLATION: "dis1"}
-        words = [short.get(self.name, self.name)]
-        if self.teacher != "batch":
-            words.append(self.teacher)
-        if self.momentum is not None:
-            words.append(f"momentum{self.momentum:g}")
-        if self.soft:
-            words.append("soft")
-        if self.weight is not None:
-            words.append(f"weight{self.weight:g}")
-        return "-".join(words)
+        """The loss in the name of a run."""
+        name = {"cross-entropy": "dis0"}.get(self.name, self.name)
+        return "-".join([name, *(f"{k}{v}" for k, v in self.changed().items())])
+
+    def changed(self) -> dict[str, str]:
+        """The flags that differ from their defaults, as text."""
+        values = {k: (getattr(self, k), default) for k, default in flags_of(type(self)).items()}
+        return {
+            k: f"{value:g}" if isinstance(value, int | float) else str(value)
+            for k, (value, default) in values.items()
+            if value != default
+        }
+
+    def start(self, images: int, all_reduce: Callable[[Tensor], Tensor] = lambda sum: sum) -> None:
+        """Begin a training of this many images.
+
+        all_reduce: the sum of a tensor over the processes that train together. `previous` is what
+        the loss remembers of each training image from the epoch before, (images, ...), or None; a
+        checkpoint keeps it.
+        """
+        self.images, self.all_reduce, self.agreement = images, all_reduce, None
+        self.previous: Tensor | None = None
+        self.current: Tensor | None = None
+
+    def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
+        """The objective of a batch, a scalar. Nothing waits for the device.
+
+        logits: (B, C) float32; labels: noisy, (B,) int64; index: the images' places in the training
+        set, (B,) int64; share: the part of the whole batch that this process has.
+        """
+        return cross_entropy(logits, labels)
+
+    def remember(self, index: Tensor, values: Tensor, share: float) -> None:
+        """Keep values (B, ...) of the images `index` (B,) for the next epoch."""
+        if self.current is None:
+            self.current = values.new_zeros(self.images, *values.shape[1:])
+        if share:  # a process without images in this batch was given one that is another's
+            self.current[index] = values
+
+    def end_epoch(self) -> None:
+        """What this epoch remembered is what the next one knows."""
+        if self.current is not None:
+            self.previous, self.current = self.all_reduce(self.current), None
+
+
+TEACHERS = ("batch", "previous-epoch", "uniform")
+
+
+@dataclass
+class SelfDistillation(CrossEntropy):
+    """Cross-entropy toward a mixture of the noisy label and a teacher's prediction.
+
+    See `mixed_cross_entropy`. lambda is the fraction of the batch in which the prediction p equals
+    the noisy label y, unless `weight` fixes it. The teachers:
+
+    batch           p = argmax z, of the network itself: the variant of the authors of Dong, Hou,
+                    Lu, Zhang, "Distillation ~ Early Stopping?" (arXiv 1910.01255) that the original
+                    repository trains with. It reports KL(t || softmax z), which has the same
+                    gradient but is smaller by the entropy of t. With a fixed lambda it is
+                    bootstrapping (Reed et al., arXiv 1412.6596).
+    previous-epoch  p is what the network predicted for the image in the previous epoch: our reading
+                    of their abstract. The first epoch is cross-entropy.
+    uniform         the uniform distribution: label smoothing.
+    """
+
+    name = full_name = "self-distillation"
+    teacher: str = flag("batch", "whose prediction to learn from", choices=TEACHERS)
+    soft: bool = flag(False, "learn from the teacher's distribution, not its class")
+    weight: float | None = flag(
+        None,
+        "fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
+        type=fraction,
+    )
+
+    def __post_init__(self):
+        if self.teacher == "uniform" and (self.weight is None or self.soft):
+            raise UserError("--teacher uniform is label smoothing: add --weight 0.1, drop --soft")
+
+    @property
+    def title(self) -> str:
+        fixed = self.weight is not None
+        words = {
+            "batch": ["bootstrapping" if fixed else self.name],
+            "previous-epoch": [self.name, "previous epoch"],
+            "uniform": ["label smoothing"],
+        }[self.teacher]
+        words += ["soft"] * self.soft + ([f"weight {self.weight:g}"] if fixed else [])
+        return ", ".join(words)
+
+    @property
+    def slug(self) -> str:
+        words = ["dis1"] + [self.teacher] * (self.teacher != "batch") + ["soft"] * self.soft
+        return "-".join(words + ([f"weight{self.weight:g}"] if self.weight is not None else []))
+
+    def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
+        outputs = logits.detach()
+        own = outputs.softmax(dim=1) if self.soft else outputs.argmax(dim=1)
+        prediction = own
+        if self.teacher == "previous-epoch":
+            self.remember(index, own, share)
+            if self.previous is None:
+                return cross_entropy(logits, labels)
+            prediction = self.previous[index]
+        elif self.teacher == "uniform":
+            prediction = outputs.new_full(outputs.shape, 1 / outputs.shape[1])
+        classes = prediction.argmax(dim=1) if prediction.dim() == 2 else prediction
+        self.agreement = self.all_reduce(share * (classes == labels).float().mean())
+        weight = self.agreement if self.weight is None else self.weight
+        return mixed_cross_entropy(logits, labels, prediction, weight)
+
+
+@dataclass
+class GeneralizedCrossEntropy(CrossEntropy):
+    """(1 - p_y^q) / q with p = softmax z: eq. 6 of Zhang and Sabuncu (arXiv 1805.07836)."""
+
+    name, full_name = "generalized-cross-entropy", "generalized cross-entropy"
+    q: float = flag(
+        0.7,
+        "exponent: towards cross-entropy at 0, mean absolute error at 1",
+        type=number(0, 1, above=True),
+    )
+
+    def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
+        from torch.nn.functional import log_softmax, nll_loss
+
+        log_p = -nll_loss(log_softmax(logits, dim=1), labels, reduction="none")  # (B,)
+        # 1 - p^q loses its digits where p is near 1; expm1 does not.
+        return -(self.q * log_p).expm1().mean() / self.q
+
+
+PROBABILITY_BOUND = 1e-4  # the authors' clamp, which keeps log(1 - <t, p>) finite
+
+
+@dataclass
+class EarlyLearningRegularization(CrossEntropy):
+    """Cross-entropy + lambda mean log(1 - <t, p>): eq. 9 of Liu et al. (arXiv 2007.00151).
+
+    p = softmax z, clamped to [1e-4, 1 - 1e-4]. The target t of an image is a moving average of its
+    predictions, one step per epoch, from zero and without gradient:
+    t <- beta t + (1 - beta) p / sum(p).
+    """
+
+    name, full_name = "early-learning-regularization", "early-learning regularization"
+    beta: float = flag(0.7, "decay of the targets per epoch", type=decay)
+    strength: float = flag(3.0, "weight lambda of the regularization", type=non_negative)
+
+    def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
+        p = logits.softmax(dim=1).clamp(PROBABILITY_BOUND, 1 - PROBABILITY_BOUND)  # (B, C)
+        fixed = p.detach()
+        target = (1 - self.beta) * fixed / fixed.sum(dim=1, keepdim=True)
+        if self.previous is not None:
+            target = self.beta * self.previous[index] + target
+        self.remember(index, target, share)
+        regularization = (1 - (target * p).sum(dim=1)).log().mean()
+        return cross_entropy(logits, labels) + self.strength * regularization
+
+
+LOSSES: dict[str, type[CrossEntropy]] = {
+    loss.name: loss
+    for loss in (
+        CrossEntropy,
+        SelfDistillation,
+        GeneralizedCrossEntropy,
+        EarlyLearningRegularization,
+    )
+}

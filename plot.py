@@ -1,68 +1,119 @@
-"""Draw the figures of a study as PNG files.
+"""Draw the figures of runs as PNG files.
 
     python plot.py                        every run under runs/
     python plot.py runs/cifar10-pair40    these runs only
     python plot.py history.json           what collect_history.py collected
     python plot.py --delta 800            another variance of the filter where a figure shows one
-    python plot.py a.json b.json          several studies: by noise, or by noise rate if
-                                          only the rate differs
 
-accuracy and loss need the runs only. overview, memorization, frequency, convergence, learned_parts
-and spectrum show what frequency.py measured, filter and kernels what spectrum.py measured. Several
-seeds of one loss become their mean, with a band from the lowest to the highest seed.
+Runs are put together by noise, loss and setting; several seeds become their mean, with a band from
+the lowest to the highest.
 """
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from common.command_line import Parser, positive, run_script
-from common.errors import UserError
+from common.command_line import Parser, UserError, end_quietly, positive, printable, run_script
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+from analysis import history
+
+# A figure is a function of (noise -> series -> seed -> Run, --delta or None) in a module of
+# plotting/. It returns a matplotlib Figure, or None if it does not apply, or raises UserError with
+# the command that makes what is missing.
+FIGURES = {
+    "training": ("frontier", "accuracy", "loss", "memorization", "rate"),
+    "frequency": ("frequency", "errors", "order", "excess"),
+    "spectrum": ("eigenvectors",),
+}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
-    parser = Parser(__doc__)
+    names = ", ".join(name for names in FIGURES.values() for name in names)
+    parser = Parser(f"{__doc__}\nThe figures:\n{names}.\n")
     add = parser.add_argument
     add(
         "source",
         nargs="*",
         type=Path,
-        help="files of history.json, or runs or folders of runs; by default all runs below --runs",
+        help="runs, folders of runs, or files of history.json; by default all runs below --runs",
     )
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs")
-    add("--delta", type=positive, help="variance shown; by default the one nearest to 400 in "
-        "frequency.png and the middle one in learned_parts.png")  # fmt: skip
-    add("--out", type=Path, default=Path("figures"), help="folder of the figures")
+    add("--delta", type=positive, help="variance of the filter that is shown; by default the "
+        "nearest to the original's that filters")  # fmt: skip
+    add("--out", type=Path, help="folder of the figures; by default figures/<data set>")
     return parser.parse_args(argv)
 
 
-def read_sources(paths: Sequence[Path]) -> list[dict]:
-    """The histories to draw: read where files are named, collected from runs otherwise."""
-    from analysis.history_file import collect, read_history_file
+def say(text: str) -> None:
+    """A line for the user on standard error."""
+    print(f"plot.py: {UserError(text)}", file=sys.stderr)
 
-    files = [path for path in paths if path.suffix == ".json"]
-    if files and len(files) < len(paths):
-        raise UserError(f"{files[0]} and runs named; name files of history.json, or runs")
-    if files:
-        return [read_history_file(path) for path in files]
-    history, notes = collect(paths)
-    for note in notes:
-        print(f"plot.py: {note}", file=sys.stderr)
-    return [history]
+
+def figure_folder(runs: Sequence[history.Run]) -> Path:
+    """figures/<what the names of the runs' data sets have in common>, or their list."""
+    names = sorted({run.data["name"] for run in runs})
+    shared = history.common_name(names)
+    if not all(name.startswith(shared) for name in names):
+        shared = f"{names[0]}-and-{len(names) - 1}-more"
+    # A history.json may come from elsewhere: its names do not lead out of the folder.
+    shared = printable(shared).replace("/", "-").replace("\\", "-").lstrip(".")
+    return Path("figures") / (shared or "figures")
+
+
+def figures() -> dict:
+    """File name -> function that makes the figure, of all in FIGURES."""
+    return {
+        f"{name}.png": getattr(import_module(f"plotting.{module}"), name)
+        for module, names in FIGURES.items()
+        for name in names
+    }
+
+
+def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
+    """Draw every figure into the folder, print the paths, and say what could not be drawn.
+
+    Raises UserError if nothing could be drawn, and OSError if a file cannot be written.
+    """
+    from plotting.layout import save
+    from plotting.style import project_style
+
+    drawn, missing = [], {}
+    with warnings.catch_warnings(record=True) as caught, project_style():
+        for name, make in figures().items():
+            try:
+                figure = make(noises, delta)
+                if figure is not None:
+                    save(figure, folder / name)
+                    drawn.append(folder / name)
+            except UserError as error:
+                missing.setdefault(str(error), []).append(name)
+    if not drawn:
+        raise UserError("; ".join(missing))
+    print(f"open: {drawn[0]}", *drawn[1:], sep="\n")
+    for reason, names in missing.items():
+        say(f"not drawn: {', '.join(names)}: {reason}")
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        say(message)  # such as a character of a title that no font here has
 
 
 def plot(args: Namespace) -> None:
     """Draw the figures of the sources that the flags name."""
-    from plotting.figures import draw_comparison, draw_study
-
-    histories = read_sources(args.source or [args.runs])
-    if len(histories) > 1:
-        missing = draw_comparison(histories, args.out)
-    else:
-        missing = draw_study(histories[0], args.delta, args.out)
-    for reason, names in missing.items():
-        print(f"plot.py: not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
+    if args.out and args.out.exists() and not args.out.is_dir():
+        raise UserError(f"--out {args.out}: a file; name a folder")
+    runs, notes = history.collect(args.source or [args.runs])
+    complete, unfinished = history.complete_runs(runs)
+    if not complete:
+        unfinished = ["no run has all its epochs: the figures show unfinished runs"]
+    for note in notes + unfinished:
+        say(note)
+    runs = complete or runs
+    draw_all(history.by_noise(runs), args.delta, args.out or figure_folder(runs))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,87 +2,367 @@
 
     python study.py --data shapes --train "--model small_cnn --epochs 20 --lr 0.05"
     python study.py --data cifar10 --noise pair symmetric --rate 0.2 0.4 --seeds 0 1 2
-    python study.py --loss cross-entropy "self-distillation --teacher previous-epoch"
-    python study.py --noise pair symmetric CIFAR-10_human.pt:worse_label
-    python study.py --data photos --noise labels.npy --generate "--val-size 2000" --jobs 4
+    python study.py --noise pair CIFAR-10_human.pt:worse_label --generate "--val-size 2000"
+    python study.py --loss cross-entropy "self-distillation --teacher previous-epoch" --jobs 4
     python study.py --data cifar10 --seeds 0 1 2 --list > commands.txt     for other machines
 
-A study has a data set for each noise, rate and seed, and a run for each loss on it. It skips what
-is complete and continues what was interrupted, so the same command finishes a stopped study. It
-ends with a table for each noise and rate, figures in figures/<name>-<noise><percent>/, and three
-lines on what they show if cross-entropy and one other loss were trained.
-
-With several GPUs, each run has its own GPU; on a CPU the runs share the cores. --list prints the
-training commands, one per line, for a job array or GNU parallel: see docs/many-machines.md.
+A study has a data set for each noise, rate and seed, and a run for each loss on it; its table and
+figures go to figures/<name>/. The same command finishes a stopped study, and machines that share a
+folder train each run once. With several GPUs each run has its own; on a CPU they share the cores.
 """
 
+import io
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
-from argparse import Namespace
-from collections.abc import Sequence
+import time
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from itertools import chain, product
 from pathlib import Path
 
-from common.command_line import Parser, fraction, integer, run_script
-from studies.plan import Request, split_flags
-from studies.run_study import prepare, print_list, run_study
+from common.command_line import (
+    Parser,
+    UserError,
+    end_quietly,
+    fraction,
+    integer,
+    printable,
+    run_script,
+)
 
-LOSSES = ("cross-entropy", "self-distillation")
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+from tqdm import tqdm
+
+import generate
+import train
+from common.run_folder import read_config, read_history
+from dataset.data_file import file_digest
+from dataset.make import exists_already
+from dataset.noise import NOISES
+
 SCRIPTS = Path(__file__).resolve().parent
+UTF8 = {"PYTHONIOENCODING": "utf-8"}  # lets the scripts print every name
+LOSSES = [["cross-entropy"], ["self-distillation"]]
+# The flags of generate.py and train.py that study.py sets itself.
+RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
+RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
+RESERVED += ["--evaluate", "--help", "-h"]
+LOCKED = "is training it"  # train.py's message if another process trains the run
+HEARTBEAT = 25  # seconds between two lines of progress
+PATIENCE = 15  # seconds from SIGTERM to SIGKILL
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--data", default="cifar10", help="cifar10, shapes, or a folder of images")
-    add(
-        "--noise",
-        nargs="+",
-        default=["pair"],
-        help="models, label files or FILE:LABELS (by default pair)",
-    )
-    add("--rate", nargs="+", type=fraction, default=[0.4], help="noise rates (by default 0.4)")
-    add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds (by default 0)")
-    add("--loss", nargs="+", default=LOSSES, help=f"by default {' '.join(LOSSES)}")
-    add("--data-seed", type=integer(0), help="one data set for all seeds (by default one per seed)")
-    add(
-        "--generate", default="", metavar="FLAGS", help="more flags of generate.py, by default none"
-    )
-    add("--train", default="", metavar="FLAGS", help="more flags of train.py, by default none")
-    add("--name", help="the study's name in file names (by default the name of the data)")
-    add("--jobs", type=integer(1), help="runs side by side (by default one per GPU, or 2 on a CPU)")
+    add("--data", default="cifar10", help="cifar10, cifar100, shapes, or a folder of images")
+    add("--noise", nargs="+", default=["pair"], help="models or FILE:LABELS, by default pair")
+    add("--rate", nargs="+", type=fraction, help="rates of the noise models, by default 0.4")
+    add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
+    add("--loss", nargs="+", type=flags, default=LOSSES, help="losses, by default of --dis=0 and 1")
+    add("--data-seed", type=integer(0), help="one data set for all seeds; by default one per seed")
+    add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
+    add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
+    add("--name", help="the study's name in file names; by default that of the data")
+    add("--jobs", type=integer(1), help="runs side by side; by default one per GPU, or 2 on a CPU")
     add("--list", action="store_true", help="only print the training commands, one per line")
-    return parser.parse_args(join_flags(sys.argv[1:] if argv is None else argv))
+    # As --train=FLAGS: argparse would take FLAGS, which begin with a dash, for flags of its own.
+    words = list(sys.argv[1:] if argv is None else argv)
+    for k in reversed(range(len(words) - 1)):
+        if words[k] in ("--generate", "--train"):
+            words[k : k + 2] = [f"{words[k]}={words[k + 1]}"]
+    args = parser.parse_args(words)
+    args.name = args.name or Path(args.data).resolve().name
+    if not re.fullmatch(r"[\w+-][\w.+-]*", args.name):
+        parser.error(f"--name {args.name!r}: use letters, digits and . _ + - only")
+    return args
 
 
-def join_flags(argv: Sequence[str]) -> list[str]:
-    """argv with `--train FLAGS` as one word: argparse would take FLAGS for flags of study.py."""
-    words: list[str] = []
-    for word in argv:
-        if words and words[-1] in ("--train", "--generate"):
-            words[-1] += f"={word}"
-        else:
-            words.append(word)
+def flags(text: str) -> list[str]:
+    """A type for flags of the other scripts in quotes, split as a shell does."""
+    words = shlex.split(text)
+    for name in {word.split("=")[0] for word in words}.intersection(RESERVED):
+        raise ArgumentTypeError(f"study.py sets {name} itself; leave it out: study.py --help")
     return words
 
 
-def work(args: Namespace) -> int:
-    request = Request(
-        data=args.data,
-        name=args.name or Path(args.data).resolve().name,
-        noises=tuple(args.noise),
-        rates=tuple(args.rate),
-        seeds=tuple(args.seeds),
-        losses=tuple(args.loss),
-        generate=split_flags("--generate", args.generate),
-        train=split_flags("--train", args.train),
-        data_seed=args.data_seed,
+@dataclass
+class Run:
+    """A run of the study: what it is, how it is made, and how far it is."""
+
+    name: str  # <noise>/<run>, for the user
+    line: str  # of shell: makes the data set if it is missing, and trains
+    data: Namespace  # what generate.py makes of its flags
+    settings: train.RunSettings
+    complete: bool = False
+    process: subprocess.Popen | None = None
+    elsewhere: bool = False  # another process trains it
+
+    def records(self) -> list[dict]:
+        """The epochs on disk."""
+        with suppress(UserError):
+            return read_history(self.settings.folder)[0]
+        return []
+
+    def __str__(self) -> str:
+        records = self.records()
+        if not records:
+            return self.name
+        accuracy = records[-1]["test_accuracy"]
+        return f"{len(records)}/{self.settings.epochs} test {accuracy:.1f}% {self.name}"
+
+
+def plan(args: Namespace) -> list[Run]:
+    """The runs. Raises UserError for a wrong flag, in the words of the script that refuses it."""
+    runs: dict[str, Run] = {}
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    for (noise, noise_flags), seed, loss in product(noises(args), args.seeds, args.loss):
+        data_seed = str(seed if args.data_seed is None else args.data_seed)
+        data = f"data/{args.name}-{noise}-seed{data_seed}.npz"
+        generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
+        generate_flags += ["--seed", data_seed, "--out", data, "--if-missing"]
+        run = f"{file_name(loss)}-seed{seed}"
+        train_flags = ["--loss", *loss, *args.train, "--seed", str(seed)]
+        train_flags += ["--data", data, "--run", run, "--resume", "auto"]
+        name = f"{noise}/{run}"
+        if name in runs:
+            raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
+        steps = {"generate.py": generate_flags, "train.py": train_flags}
+        line = " && ".join(
+            shlex.join([python, os.path.relpath(SCRIPTS / script), *words])
+            for script, words in steps.items()
+        )
+        made = parsed("generate.py", generate_flags)
+        runs[name] = Run(name, line, made, parsed("train.py", train_flags).settings)
+    return list(runs.values())
+
+
+def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
+    """For each noise and rate its name in files, such as pair40, and the flags of generate.py."""
+    models = [noise for noise in args.noise if noise in NOISES and noise != "none"]
+    if args.rate and not models:
+        raise UserError("--rate: none of the noises has a rate; leave it out")
+    for noise in args.noise:
+        file, _, labels = noise.rpartition(":")
+        if noise in models:
+            for rate in args.rate or [0.4]:
+                yield f"{noise}{100 * rate:g}", ["--noise", noise, "--rate", str(rate)]
+        elif file and "/" not in labels:
+            yield file_name([Path(file).stem, labels]), ["--noise", file, "--labels", labels]
+        else:
+            yield file_name([Path(noise).stem]), ["--noise", noise]
+
+
+def file_name(words: Sequence[str]) -> str:
+    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft.
+
+    A flag's name is left out if its value is a word, which is clear by itself.
+    """
+    text = re.sub(r"--([a-z-]+)[ =](?!--|[A-Za-z])", r"\1", " ".join(words))
+    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)
+    return re.sub(r"[^\w.+-]", "-", text.replace(" --", " "))
+
+
+def parsed(name: str, words: Sequence[str]) -> Namespace:
+    """What the script makes of its flags. Raises UserError with the script's own line."""
+    script = {"generate.py": generate, "train.py": train}[name]
+    with redirect_stderr(io.StringIO()) as errors, suppress(SystemExit):
+        return script.parse_args(words)
+    raise UserError(f"{name}: {errors.getvalue().strip().partition('error: ')[2]}")
+
+
+def check_existing(runs: Sequence[Run]) -> None:
+    """Find the complete runs. Raises UserError if something was made with other settings."""
+    exists: dict[Path, bool] = {}
+    for run in runs:
+        data, folder = run.data.out, run.settings.folder
+        try:
+            exists[data] = exists.get(data) or exists_already(data, run.data.settings)
+        except UserError as error:
+            raise UserError(str(error).replace("--out", "--name")) from None
+        difference = differs(run.settings) if (folder / "config.json").exists() else ""
+        if difference:
+            raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
+        run.complete = exists[data] and len(run.records()) >= run.settings.epochs
+
+
+def differs(settings: train.RunSettings) -> str:
+    """How the run on disk differs from these settings; empty if it does not."""
+    config = read_config(settings.folder)
+    if settings.data.exists() and config["data"]["digest"] != file_digest(settings.data):
+        return "another data set"
+    for name, value in settings.fixed.items():
+        found = config["flags"].get(name)
+        if found != value and not (name == "amp" and value is None):  # train.py then chooses
+            return f"{name} = {found}, not {value}"
+    return ""
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that torch can use, as CUDA_VISIBLE_DEVICES names them."""
+    # In a child, as torch takes memory; in the scripts' folder, since `-c` imports from its folder.
+    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    done = subprocess.run(words, cwd=SCRIPTS, capture_output=True, text=True)
+    count = 0 if done.returncode else int(done.stdout.split()[-1])
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return named.split(",")[:count]
+
+
+def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """For each run side by side its environment: a GPU, if there are several, and threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    jobs = jobs or len(gpus) or min(2, cores)
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
+    slots = [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
+    if len(gpus) > 1:
+        for k, slot in enumerate(slots):
+            slot["CUDA_VISIBLE_DEVICES"] = gpus[k % len(gpus)]
+    return slots
+
+
+def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
+    """Train the runs, one in each slot at a time; returns a line for each that failed.
+
+    A terminal has a bar, and another output a line every HEARTBEAT seconds.
+    """
+    free = list(slots)  # as many as the pool has threads
+    began, epochs_before = time.monotonic(), epochs_done(runs)
+    left = [run for run in runs if not run.complete]
+    jobs, errors = [], []
+    bar = tqdm(initial=epochs_before, file=sys.stdout, leave=False, disable=None)
+    with bar, ThreadPoolExecutor(len(slots)) as pool:
+        try:
+            while left:
+                jobs = [pool.submit(train_one, run, free) for run in left]
+                while wait(jobs, HEARTBEAT if bar.disable else 1).not_done:
+                    line = progress(runs, epochs_before, time.monotonic() - began)
+                    tqdm.write(line) if bar.disable else bar.display(
+                        line[: shutil.get_terminal_size().columns - 1]
+                    )
+                errors += [job.result() for job in jobs if job.result()]
+                left = [run for run in left if run.elsewhere]
+                time.sleep(HEARTBEAT if left else 0)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop(runs, jobs)
+            raise
+    return errors
+
+
+def epochs_done(runs: Sequence[Run]) -> int:
+    """How many epochs of the study are on disk."""
+    return sum(len(run.records()) for run in runs)
+
+
+def progress(runs: Sequence[Run], epochs_before: int, seconds: float) -> str:
+    """A line: the epochs on disk, the time that is left, and the runs that are trained."""
+    trained = [str(run) for run in runs if run.process or run.elsewhere]
+    form = "{bar:10} {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] "
+    total = sum(run.settings.epochs for run in runs)
+    done = epochs_done(runs)
+    meter = tqdm.format_meter(done, total, seconds, initial=epochs_before, bar_format=form)
+    return meter + ", ".join(trained)
+
+
+def stop(runs: Sequence[Run], jobs: Sequence[Future]) -> None:
+    """End the processes that train; those that do not end by themselves are killed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in [run.process for run in runs if run.process]:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        wait([job for job in jobs if job.running()], PATIENCE)
+
+
+def train_one(run: Run, free: list[dict[str, str]]) -> str:
+    """Make a run in a free slot; returns a line if it has failed."""
+    slot, began = free.pop(), time.monotonic()
+    run.process = subprocess.Popen(
+        run.line,
+        shell=True,
+        start_new_session=True,  # so that Ctrl-C reaches it from `stop` only
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, **UTF8, **slot},
     )
-    study = prepare(request, SCRIPTS)
-    return print_list(study) if args.list else run_study(study, args.jobs)
+    output = run.process.communicate()[0].strip()
+    status, run.process = run.process.returncode, None
+    free.append(slot)
+    last = output.rpartition("\n")[2] or f"exit status {status}"
+    run.complete, run.elsewhere = status == 0, status == 2 and LOCKED in last
+    if "Traceback" in output:
+        tqdm.write(output)
+    if run.complete:
+        tqdm.write(f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}")
+        return ""
+    if run.elsewhere:
+        tqdm.write(f"waiting: another process is training {run.name}")
+        return ""
+    how = "failed" if status > 0 else "stopped"  # by `stop`
+    last = re.sub(r"--run\b", "--name", last)
+    line = printable(f"{how}: {run.settings.folder}: {last}")
+    tqdm.write(line)
+    return line
+
+
+def report(name: str, runs: Sequence[Run]) -> list[str]:
+    """Measure, collect and draw complete runs; returns a line for each script that failed."""
+    folders: dict[str, list[str]] = {}  # by noise
+    for run in runs:
+        folders.setdefault(run.name.split("/")[0], []).append(str(run.settings.folder))
+    figures = f"figures/{name}"
+    history = f"{figures}/history.json"
+    calls = [["frequency.py", *of_noise] for of_noise in folders.values()]
+    calls.append(["collect_history.py", *chain(*folders.values()), "--out", history])
+    calls.append(["plot.py", history, "--out", figures])
+    errors = []
+    for script, *words in calls:
+        command = [sys.executable, str(SCRIPTS / script), *words]
+        if subprocess.run(command, env={**os.environ, **UTF8}).returncode:
+            errors.append(f"{script} {words[0]} ... failed: see above")
+            if script == "collect_history.py":
+                break  # the figures would be those of an earlier call
+    return errors
+
+
+def run_study(args: Namespace) -> int:
+    """Make what is missing of the study; returns the exit status, 1 if something has failed."""
+    sys.stdout.reconfigure(line_buffering=True)  # also where it is a file
+    runs = plan(args)
+    if args.list:
+        print(*(run.line for run in runs), sep="\n")
+        return 0
+    check_existing(runs)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    gpus = [] if all(run.settings.device == "cpu" for run in runs) else visible_gpus()
+    slots, done = make_slots(args.jobs, gpus), sum(run.complete for run in runs)
+    print(f"{done} of {len(runs)} runs complete; {len(slots)} at a time; {len(gpus)} GPUs found")
+    errors = train_all(runs, slots)
+    complete = [run for run in runs if run.complete]
+    errors += report(args.name, complete) if complete else []
+    for line in errors:
+        print(f"study.py: {line}", file=sys.stderr)
+    return 1 if errors else 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return run_script("study.py", lambda: work(args), "run the same command to go on")
+    return run_script("study.py", lambda: run_study(args), "run the same command to go on")
 
 
 if __name__ == "__main__":

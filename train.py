@@ -5,30 +5,46 @@
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
     python train.py --dis=1 --teacher previous-epoch            another teacher
+    python train.py --loss generalized-cross-entropy            another loss
     python train.py --dis=0 --ema-decay 0.99                    evaluate averaged weights
-    python train.py --dis=1 --teacher previous-epochs --momentum 0.9
     python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
-Each epoch appends a line to history.jsonl and the test outputs to logits.npy. Accuracies are
-percent, losses nats. A run that is stopped and resumed equals one that was not, bit for bit on a
-CPU with the same number of threads.
+Each epoch appends a line to history.jsonl and the outputs to logits.npy. Accuracies are percent,
+losses nats. A run that is stopped and resumed equals one that was not, bit for bit on a CPU with
+the same number of threads.
 """
 
+import os
 import sys
-from argparse import BooleanOptionalAction, Namespace
+from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from common.command_line import Parser, decay, fraction, integer, non_negative, positive, run_script
-from common.device import DEVICES
-from common.errors import UserError
-from losses import CROSS_ENTROPY, LOSSES, SELF_DISTILLATION, TEACHERS
+from common.command_line import (
+    DEVICES,
+    Parser,
+    UserError,
+    decay,
+    end_quietly,
+    explained_memory,
+    integer,
+    non_negative,
+    positive,
+    run_script,
+    under_torchrun,
+)
+
+if __name__ == "__main__":
+    end_quietly()  # on Ctrl-C, while Python imports the rest
+
+from losses import LOSSES, CrossEntropy, SelfDistillation, flags_of
 from models import MODELS, check_size
 from training.settings import RunSettings
 
 DEFAULT = RunSettings()
+NAMES = [each.name for each in fields(RunSettings) if each.name != "loss_flags"]
 REMEDY = "go on with the same flags and --resume"
 
 
@@ -40,13 +56,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     args = parser.parse_args(argv)
     if args.resume and args.overwrite:
         parser.error("--resume and --overwrite exclude each other; use one")
-    named = {None: None, 0: CROSS_ENTROPY, 1: SELF_DISTILLATION}[args.dis]
+    if args.evaluate and (args.resume or args.overwrite):
+        parser.error("--evaluate trains nothing; leave --resume and --overwrite out")
+    named = {None: None, 0: CrossEntropy.name, 1: SelfDistillation.name}[args.dis]
     if args.loss and named not in (None, args.loss):
         parser.error(f"--dis={args.dis} and --loss {args.loss} exclude each other; use one")
-    args.loss = args.loss or named or CROSS_ENTROPY
-    args.settings = RunSettings(**{f.name: getattr(args, f.name) for f in fields(RunSettings)})
+    args.loss = args.loss or named or CrossEntropy.name
     try:
-        args.settings.loss_function  # noqa: B018
+        values = {name: getattr(args, name) for name in NAMES}
+        args.settings = RunSettings(loss_flags=loss_flags(args), **values)
+        args.settings.make_loss()
         check_size(args.model, args.depth, args.width)
     except UserError as error:
         parser.error(str(error))
@@ -54,33 +73,30 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 
 def add_loss_arguments(parser: Parser) -> None:
-    loss = parser.add_argument_group("loss")
-    loss.add_argument("--loss", choices=LOSSES, help="loss; by default set by --dis")
-    loss.add_argument(
-        "--dis",
-        type=int,
-        choices=(0, 1),
-        help="0 cross-entropy (by default), 1 self-distillation",
+    group = parser.add_argument_group("loss")
+    group.add_argument("--loss", choices=LOSSES, help="loss; by default set by --dis")
+    group.add_argument(
+        "--dis", type=int, choices=(0, 1), help="0 cross-entropy (by default), 1 self-distillation"
     )
-    loss.add_argument(
-        "--teacher",
-        default=DEFAULT.teacher,
-        choices=TEACHERS,
-        help="whose prediction self-distillation learns from",
-    )
-    loss.add_argument(
-        "--soft", action="store_true", help="learn from the teacher's distribution, not its class"
-    )
-    loss.add_argument(
-        "--weight",
-        type=fraction,
-        help="fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
-    )
-    loss.add_argument(
-        "--momentum",
-        type=fraction,
-        help="weight of earlier epochs in the average of --teacher previous-epochs, such as 0.9",
-    )
+    for name, loss in LOSSES.items():
+        for each in fields(loss):
+            options = dict(each.metadata)
+            default = "" if each.default in (None, False) else f"; by default {each.default}"
+            options["help"] = f"{name}: {options['help']}{default}"
+            if isinstance(each.default, bool):
+                options["action"] = "store_true"
+            # A flag that is not given is not there, so that one of another loss can be refused.
+            group.add_argument(f"--{each.name.replace('_', '-')}", default=SUPPRESS, **options)
+
+
+def loss_flags(args: Namespace) -> dict:
+    """The flags of the loss that are given. Raises UserError for a flag of another loss."""
+    own = flags_of(LOSSES[args.loss])
+    for name, loss in LOSSES.items():
+        for flag in flags_of(loss):
+            if hasattr(args, flag) and flag not in own:
+                raise UserError(f"--{flag.replace('_', '-')} belongs to --loss {name}; add that")
+    return {flag: getattr(args, flag) for flag in own if hasattr(args, flag)}
 
 
 def add_training_arguments(parser: Parser) -> None:
@@ -103,7 +119,7 @@ def add_training_arguments(parser: Parser) -> None:
     add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
     add(
         "--seed",
-        type=integer(0),
+        type=integer(0, 2**63),
         default=DEFAULT.seed,
         help="seed of initialization, data order and crops",
     )
@@ -119,10 +135,9 @@ def add_run_arguments(parser: Parser) -> None:
     add("--device", default=DEFAULT.device, choices=DEVICES, help="device to train on")
     add("--amp", action=BooleanOptionalAction, help="compute in bfloat16; by default on CUDA only")
     add("--compile", action="store_true", help="compile the network; the first epoch takes longer")
-    add("--cuda-graphs", action="store_true", help="replay the training step as one CUDA graph")
     add = parser.add_argument_group("run").add_argument
     add("--runs", type=Path, default=DEFAULT.runs, help="folder of all runs")
-    add("--run", help="name of the run; by default from loss, network and seed")
+    add("--run", type=run_name, help="name of the run; by default from its settings")
     add(
         "--resume",
         nargs="?",
@@ -136,25 +151,37 @@ def add_run_arguments(parser: Parser) -> None:
     add("--evaluate", type=Path, metavar="RUN", help="only measure the checkpoint of a run")
 
 
+def run_name(text: str) -> str:
+    """A type for the name of a folder."""
+    if not text or text in (".", "..") or Path(text).name != text:
+        raise ArgumentTypeError(f"{text!r} is not the name of a folder; --runs says where it goes")
+    return text
+
+
 def train(settings: RunSettings) -> None:
     """Train or evaluate the run that the settings describe."""
     from training import distributed
     from training import run as training_run
-    from training.prepare import explained_memory
-    from training.together import together
 
-    with together("train.py", REMEDY), explained_memory():
+    with explained_memory("use a lower --batch-size or --width; the last checkpoint stays"):
         if settings.evaluate:
-            line = training_run.evaluate_run(settings.evaluate, settings.device)
+            data = settings.data if settings.data != DEFAULT.data else None
+            line = training_run.evaluate_run(settings.evaluate, data, settings.device)
         else:
             line = f"done: {training_run.train(settings)}"
     if distributed.is_main():
         print(line)
+    distributed.destroy()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_args(argv).settings
-    return run_script("train.py", lambda: train(settings), REMEDY)
+    status = run_script("train.py", lambda: train(settings), REMEDY)
+    if status and under_torchrun():
+        # What torch tears down when Python ends would wait for the other processes.
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,196 +1,195 @@
-"""The quantities of the answer: what distillation changes, as functions of two runs.
+"""What is measured of one run, and every quantity that is compared: the one list of them.
 
-Each compares a distilled run with the cross-entropy run of the same draw; QUANTITIES lists them by
-name. Runs are those of history.json. Accuracies and gaps are percent points, shares are learned
-shares (analysis/label_parts.py), epochs count from 1. A quantity is None where it is unknown.
+A quantity is a function of a distilled run and the cross-entropy run of its seed. Accuracies and
+gaps are percent and points, coefficients fractions (measures/parts.py), epochs count from 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from analysis.curves import delta_index, middle_delta
-from analysis.equivalent_quantities import EQUIVALENT_QUANTITIES
-from analysis.memorization import SMALL_GAP, accuracy_at_gap, best_before_memorization
-from analysis.statistics import stopping_epochs
+from analysis.history import NAN, Run, filtering, nearest
+from analysis.statistics import at_gap, at_stop, first_epoch
 
-PRIMARY = "last epoch - cross-entropy stopped early"
-PART_TITLES = {
-    "clean": "clean labels",
-    "transition": "transition",
-    "individual": "individual noise",
+RATIO_DELTA = 400  # of Delta, the original's figure
+BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
+GAPS = (10, 20, 30, 40, 50, 60)  # points of the memorization gap at which curves are compared
+QUARTER = 0.25  # of a part of the labels, which every run that memorizes reaches in both bands
+# After the point, by unit.
+DIGITS = {"percent": 1, "points": 1, "epochs": 1, "coefficient": 3, "ratio": 3}
+ACCURACY, CALIBRATION = "test_accuracy", "test_calibration_error"
+NOT_MEASURED = ("epoch", "lr", "seconds", "images_per_second")  # curves of no interest here
+# Curves of frequency.json: section, measure, values, and the delta at which tables show it.
+BAND_CURVES = {
+    "test_energy_share": ("test", "energy_share", "outputs", RATIO_DELTA),
+    "test_e_low": ("test", "e_low", "outputs", BAND_DELTA),
+    "test_e_high": ("test", "e_high", "outputs", BAND_DELTA),
+    **{
+        f"{name}_{part}_{band}": ("sample", f"{part}_{band}", values, BAND_DELTA)
+        for name, values in (("sample", "outputs"), ("one_hot", "one_hot"))
+        for part in ("clean", "transition", "residual")
+        for band in ("low", "high")
+    },
 }
-EQUAL_GAPS = (20, 30, 40, 50)  # points, which all losses pass in the middle of training
-EARLY_SHARE = 0.25  # of a part, which every run that memorizes reaches in both bands
 
 
-def accuracy_at(run: dict, stop: str) -> float | None:
-    """Test accuracy in percent where the run is stopped; None without validation images."""
-    epoch = stopping_epochs(run)[stop]
-    return None if epoch is None else run["history"]["test_accuracy"][epoch]
+def run_curve(run: Run, name: str) -> np.ndarray:
+    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured.
 
-
-def change_after_stop(run: dict) -> float | None:
-    """Test accuracy at the last epoch minus that where early stopping would have ended the run."""
-    return difference(accuracy_at(run, "last"), accuracy_at(run, "early"))
-
-
-def curves(run: dict) -> dict[str, list]:
-    """The curves of the run's memorization.json."""
-    return run["memorization"]["curves"]
-
-
-def accuracy_at_smoothed_stop(run: dict) -> float | None:
-    """Test accuracy at the epoch whose validation accuracy, averaged with its neighbors', is best.
-
-    Single epochs jump; this rule is steadier than `early`. None without validation images.
+    A measure of frequency.json is at the delta that filters nearest to that of BAND_CURVES.
     """
-    validation = run["history"].get("val_accuracy") or [None]
-    if validation[0] is None:
-        return None
-    padded = np.pad(np.array(validation, float), 1, constant_values=np.nan)
-    means = np.nanmean([padded[:-2], padded[1:-1], padded[2:]], axis=0)
-    return run["history"]["test_accuracy"][int(np.argmax(means))]
+    if name == "gap":
+        return run.gap
+    if name in BAND_CURVES and run.frequency:
+        section, measure, values, wanted = BAND_CURVES[name]
+        content = run.frequency[section]
+        delta = nearest(filtering(content), wanted)
+        if measure in content.get(values, {}) and not np.isnan(delta):
+            return run.band(section, measure, delta, values)
+    return run.curve(name)
 
 
-def before_memorization(run: dict) -> float | None:
-    """Best test accuracy before the memorization gap has risen by SMALL_GAP points.
+def curve_names(runs: Iterable[Run]) -> list[str]:
+    """The names of all curves of the runs that tables average."""
+    own = [name for run in runs for name in (*run.history, *run.memorization)]
+    names = dict.fromkeys([*own, "gap", *BAND_CURVES])
+    return [name for name in names if name not in NOT_MEASURED]
 
-    It rises from its value after the first epoch, which is above 0 where people label the harder
-    images wrong.
+
+def unit_of(curve: str) -> str:
+    """The unit of a curve of `curve_names`."""
+    percent = ("accuracy", "memorized", "gap", "confidence", "calibration")
+    return "percent" if any(word in curve for word in percent) else "ratio"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of a distilled run and the cross-entropy run of its seed."""
+
+    key: str  # in results.json
+    title: str  # in tables
+    unit: str  # of DIGITS
+    of: Callable[[Run, Run], float]  # (distilled, cross-entropy); NaN where unknown
+    is_difference: bool = True  # it has a sign, and is tested against 0
+    is_shown: bool = True  # in tables; results.json has all
+
+
+def lost(run: Run) -> float:
+    """Test accuracy at the last epoch minus that where early stopping ends the run."""
+    accuracy = run_curve(run, ACCURACY)
+    return at_stop(run, accuracy, "last") - at_stop(run, accuracy, "early")
+
+
+def head_start(run: Run) -> float:
+    """By how many epochs the right labels' high band is learned before the wrong ones' low band.
+
+    The epochs in which the softmax coefficients of the clean labels (high band) and of the
+    per-instance residual (low band) first reach QUARTER; positive if the clean labels are first.
     """
-    accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
-    best = best_before_memorization(accuracy, gap - gap[0], SMALL_GAP)
-    return None if best is None else best[1]
+    right, wrong = run_curve(run, "sample_clean_high"), run_curve(run, "sample_residual_low")
+    return first_epoch(wrong, QUARTER) - first_epoch(right, QUARTER)
 
 
-def accuracies_at_equal_gaps(run: dict) -> float | None:
-    """Mean test accuracy where the gap first reaches each of EQUAL_GAPS; None if it misses one."""
-    accuracy, gap = np.array(run["history"]["test_accuracy"]), np.array(curves(run)["gap"])
-    values = [accuracy_at_gap(accuracy, gap, level) for level in EQUAL_GAPS]
-    return None if None in values else float(np.mean(values))
+def minus(curve: str, stop: str, baseline_stop: str = "") -> Callable[[Run, Run], float]:
+    """The difference of a curve of `curve_names`, each run where a rule of STOPS ends it.
 
-
-def plain_at_equal_gap(distilled: dict, plain: dict) -> float | None:
-    """Test accuracy of `plain` where its gap first reaches the last gap of `distilled`."""
-    accuracy, gap = plain["history"]["test_accuracy"], curves(plain)["gap"]
-    return accuracy_at_gap(np.array(accuracy), np.array(gap), curves(distilled)["gap"][-1])
-
-
-def band_difference(run: dict, outputs: str, epoch: int = -1) -> float | None:
-    """Learned share of the individual part after an epoch, low minus high, at the middle delta.
-
-    outputs: "outputs" for softmax, "one_hot" for predictions. epoch: its index.
+    baseline_stop: the rule of the cross-entropy run, by default the same.
     """
-    section = run["frequency"]["probe"]
-    column = delta_index(section["delta"], None, default=middle_delta(section["delta"]))
-    low, high = (section[outputs][f"individual_{band}"][epoch][column] for band in ("low", "high"))
-    return None if low is None or high is None else low - high
-
-
-def band_difference_beyond(distilled: dict, plain: dict) -> float | None:
-    """band_difference of softmax outputs, minus that of `plain` at equal memorization.
-
-    That is the epoch whose unfiltered share of the individual part is nearest to the last one of
-    `distilled`: also under cross-entropy the low band is ahead while labels are being memorized.
-    """
-    shares = np.array(curves(plain)["softmax_individual"], float)
-    nearest = int(np.argmin(np.abs(shares - curves(distilled)["softmax_individual"][-1])))
-    return difference(
-        band_difference(distilled, "outputs"), band_difference(plain, "outputs", nearest)
+    other = baseline_stop or stop
+    return lambda d, b: (
+        at_stop(d, run_curve(d, curve), stop) - at_stop(b, run_curve(b, curve), other)
     )
 
 
-def epochs_ahead(run: dict, part: str) -> float | None:
-    """By how many epochs the low band of a part is learned before the high one, middle delta.
+def equal_gap(curve: str, gaps: Sequence[float] = GAPS) -> Callable[[Run, Run], float]:
+    """The difference of a curve at equal memorization gap.
 
-    The epoch in which a band's learned share (softmax) first reaches EARLY_SHARE, high minus low.
-    None where a band never reaches it, or the part was dropped.
+    The mean over those of `gaps` (points) that both runs pass; NaN if they share none.
     """
-    section = run["frequency"]["probe"]
-    column = delta_index(section["delta"], None, default=middle_delta(section["delta"]))
-    epochs = []
-    for band in ("low", "high"):
-        shares = [row[column] for row in section["outputs"][f"{part}_{band}"]]
-        epochs.append(None if None in shares else first_epoch(shares, EARLY_SHARE))
-    return difference(epochs[1], epochs[0])
+
+    def of(distilled: Run, baseline: Run) -> float:
+        first, second = run_curve(distilled, curve), run_curve(baseline, curve)
+        values = [at_gap(distilled, first, gap) - at_gap(baseline, second, gap) for gap in gaps]
+        known = [value for value in values if not np.isnan(value)]
+        return float(np.mean(known)) if known else NAN
+
+    return of
 
 
-def first_epoch(curve: Sequence[float], level: float) -> float | None:
-    """When a curve (epochs,) first reaches `level`: an epoch from 1, linear in between, or None."""
-    reached = np.flatnonzero(np.asarray(curve) >= level)
-    if not len(reached):
-        return None
-    k = int(reached[0])
-    return float(k + 1 if k == 0 else k + (level - curve[k - 1]) / (curve[k] - curve[k - 1]))
-
-
-def difference(first: float | None, second: float | None) -> float | None:
-    """first - second, None if either is unknown."""
-    return None if first is None or second is None else first - second
-
-
-def last_difference(name: str) -> Callable[[dict, dict], float | None]:
-    """The quantity: curve `name` of memorization.json at the last epoch, distilled minus plain."""
-    return lambda distilled, plain: difference(curves(distilled)[name][-1], curves(plain)[name][-1])
-
-
-# Quantities of (distilled run, cross-entropy run), by name; the unit is in the name, else points.
-QUANTITIES: dict[str, Callable[[dict, dict], float | None]] = {
-    PRIMARY: lambda d, p: difference(accuracy_at(d, "last"), accuracy_at(p, "early")),
-    "both stopped early": lambda d, p: difference(accuracy_at(d, "early"), accuracy_at(p, "early")),
-    "both at the last epoch": lambda d, p: difference(
-        accuracy_at(d, "last"), accuracy_at(p, "last")
+REPLACE, ADD = "replace", "add"  # the primary contrasts of results/PLAN.md
+LOST = "last epoch - stopped early"
+ORDER = "right labels' high band before wrong labels' low band"
+QUANTITIES = [
+    Quantity(
+        REPLACE,
+        "replace: last epoch - cross-entropy stopped early",
+        "points",
+        minus(ACCURACY, "last", "early"),
     ),
-    "both at their best test epoch (oracle)": lambda d, p: difference(
-        accuracy_at(d, "oracle"), accuracy_at(p, "oracle")
+    Quantity(ADD, "add: both stopped early", "points", minus(ACCURACY, "early")),
+    Quantity("both_last", "both at the last epoch", "points", minus(ACCURACY, "last")),
+    Quantity("lost", f"{LOST}, of distillation", "points", lambda d, b: lost(d)),
+    Quantity("baseline_lost", f"{LOST}, of cross-entropy", "points", lambda d, b: lost(b)),
+    Quantity(
+        "accuracy_at_gap", "at equal gap, mean over 10 to 60 points", "points", equal_gap(ACCURACY)
     ),
-    "last epoch - cross-entropy's best test epoch (oracle)": lambda d, p: difference(
-        accuracy_at(d, "last"), accuracy_at(p, "oracle")
+    *(
+        Quantity(f"accuracy_at_gap_{g}", f"at a gap of {g} points", "points", of, is_shown=False)
+        for g, of in ((g, equal_gap(ACCURACY, [g])) for g in GAPS)
     ),
-    "own last epoch - own early stopping": lambda d, p: change_after_stop(d),
-    "cross-entropy: last epoch - early stopping": lambda d, p: change_after_stop(p),
-    "own last epoch - own early stopping, minus that of cross-entropy": lambda d, p: difference(
-        change_after_stop(d), change_after_stop(p)
-    ),
-    "last epoch - cross-entropy stopped early by a mean of three epochs": lambda d, p: difference(
-        accuracy_at(d, "last"), accuracy_at_smoothed_stop(p)
-    ),
-    f"best test epoch before the gap rises by {SMALL_GAP} points": lambda d, p: difference(
-        before_memorization(d), before_memorization(p)
-    ),
-    f"both at gaps of {EQUAL_GAPS[0]} to {EQUAL_GAPS[-1]} points (mean)": lambda d, p: difference(
-        accuracies_at_equal_gaps(d), accuracies_at_equal_gaps(p)
-    ),
-    "last epoch - cross-entropy at equal memorization gap": lambda d, p: difference(
-        accuracy_at(d, "last"), plain_at_equal_gap(d, p)
-    ),
-    "memorization gap at the last epoch": last_difference("gap"),
-    "noisy-label AUC at the last epoch (area)": last_difference("auc"),
-    "individual noise learned (share)": last_difference("softmax_individual"),
-    "individual noise learned, one-hot (share)": last_difference("one_hot_individual"),
-    "clean labels learned (share)": last_difference("softmax_clean"),
-    "clean labels learned, one-hot (share)": last_difference("one_hot_clean"),
-    "transition learned (share)": last_difference("softmax_transition"),
-    "individual noise, low minus high (share)": lambda d, p: band_difference(d, "outputs"),
-    "individual noise, low minus high, one-hot (share)": lambda d, p: band_difference(d, "one_hot"),
-    "cross-entropy: individual noise, low minus high (share)": lambda d, p: band_difference(
-        p, "outputs"
-    ),
-    "individual noise, low minus high, beyond cross-entropy at equal memorization (share)": (
-        band_difference_beyond
-    ),
-    **{
-        f"cross-entropy: {title} learned low before high (epoch)": (
-            lambda d, p, part=part: epochs_ahead(p, part)
+    Quantity("gap", "memorization gap, last epoch", "points", minus("gap", "last")),
+    *(
+        Quantity(f"{key}{end}", f"one-hot {key}, {where}", "coefficient", of(f"one_hot_{key}"))
+        for key in ("residual", "transition")
+        for end, where, of in (
+            ("", "last epoch", partial(minus, stop="last")),
+            ("_at_gap", "at equal gap", equal_gap),
         )
-        for part, title in PART_TITLES.items()
-    },
-    **{
-        f"{title} learned low before high (epoch)": lambda d, p, part=part: epochs_ahead(d, part)
-        for part, title in PART_TITLES.items()
-    },
-    "confidence on test images": last_difference("test_confidence"),
-    "calibration error on test images": last_difference("test_calibration_error"),
-    **EQUIVALENT_QUANTITIES,
-}
+    ),
+    *(
+        Quantity(
+            f"residual_{part}",
+            f"one-hot residual, {words}, last epoch",
+            "coefficient",
+            minus(f"one_hot_residual_{part}", "last"),
+        )
+        for part, words in (
+            ("low", "low band"),
+            ("high", "high band"),
+            ("contrast_low", "images of low contrast"),
+            ("contrast_mid", "images of middle contrast"),
+            ("contrast_high", "images of high contrast"),
+        )
+    ),
+    Quantity("head_start", f"{ORDER}, of distillation", "epochs", lambda d, b: head_start(d)),
+    Quantity(
+        "baseline_head_start", f"{ORDER}, of cross-entropy", "epochs", lambda d, b: head_start(b)
+    ),
+    *(
+        Quantity(f"{key}_{stop}", f"{title}, {where}", "ratio", minus(f"test_{curve}", stop))
+        for key, curve, title in (
+            ("delta", "energy_share", f"Delta({RATIO_DELTA})"),
+            ("e_low", "e_low", "e_low"),
+            ("e_high", "e_high", "e_high"),
+        )
+        for stop, where in (("last", "last epoch"), ("early", "both stopped early"))
+    ),
+    Quantity("calibration", "calibration error, last epoch", "points", minus(CALIBRATION, "last")),
+]
+
+
+def cell(result: dict, unit: str, sign: bool = False, n: int | None = None) -> str:
+    """Mean ± half-width of an interval, with the digits of the unit; empty without a mean.
+
+    sign: write the sign of a positive mean, too. n: the number of values that the text around says;
+    another one is said in the cell. One value has no half-width.
+    """
+    digits = DIGITS[unit]
+    if np.isnan(result["mean"]):
+        return ""
+    text = f"{round(result['mean'], digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+    if result["n"] > 1:
+        text += f" ± {(result['high'] - result['low']) / 2:.{digits}f}"
+    return text if result["n"] == n else f"{text} (n = {result['n']})"

@@ -1,167 +1,135 @@
-"""The epoch at which each run stops, and the results there: means over seeds, with intervals.
+"""Stopping rules, means over seeds with their intervals, paired differences, and tests of them.
 
-Three ways to stop are compared: the last epoch; early stopping at the epoch of the best accuracy on
-held-out images with noisy labels, which is possible in practice; and the best test epoch, which
-only an oracle knows. Intervals are Student's t at 95% over seeds. Differences are paired: runs of
-one seed share labels, initialization and order. With one seed there is no interval.
+Intervals are Student's t at 95% over seeds. Differences are paired: runs of one seed share images,
+labels, initialization and order. A value that does not exist is NaN and is left out, so that every
+result says its n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.special import stdtr, stdtrit  # Student's t: its distribution, and the inverse
 
-from analysis.curves import (
-    Curve,
-    delta_index,
-    frequency_curve,
-    frequency_section,
-    group_by_loss,
-    has_memorization,
-    history_curve,
-    memorization_curve,
-    middle_delta,
-    one_hot_curve,
-)
-from analysis.label_parts import PARTS
-from common.errors import UserError
+from analysis.history import NAN, Run
 
-STOPS = {
-    "last": "last epoch",
-    "early": "early stopping",
-    "oracle": "best test epoch (oracle)",
-}
-# Distillation stopped by the first rule minus cross-entropy stopped by the second.
-CONTRASTS = (
-    *((stop, stop) for stop in STOPS),
-    ("last", "early"),
-    ("last", "oracle"),
-)
-CONFIDENCE = 0.95
+STOPS = {"last": "last epoch", "early": "stopped early", "best_test": "best test epoch"}
+LEVEL = 0.05  # of every test; intervals have 1 - LEVEL
+MARGIN = 2.0  # points of test accuracy that count as no difference, by results/PLAN.md
 
 
-def stopping_epochs(run: dict) -> dict[str, int | None]:
-    """The index of the epoch that each stopping rule chooses; the first one of several equal ones.
+def stopping_epoch(run: Run, stop: str) -> int | None:
+    """The index of the epoch that a rule of STOPS chooses, the first of equals.
 
-    `early` is None for a run without validation images.
+    last: the last one; early: that of the best accuracy on held-out images with noisy labels, None
+    without such images; best_test: that of the best test accuracy, which nobody knows in practice.
     """
-    history = run["history"]
-    validation = history.get("val_accuracy") or [None]
-    return {
-        "last": len(history["test_accuracy"]) - 1,
-        "early": None if validation[0] is None else int(np.argmax(validation)),
-        "oracle": int(np.argmax(history["test_accuracy"])),
-    }
+    if stop == "last":
+        return len(run.history["test_accuracy"]) - 1
+    curve = run.history["val_accuracy" if stop == "early" else "test_accuracy"]
+    return None if np.isnan(curve).any() else int(np.argmax(curve))
 
 
-def study_measures(history: dict) -> dict[str, Curve]:
-    """The measures that all runs of history.json have, by name; frequencies at one delta."""
-    measures = {"test_accuracy": history_curve("test_accuracy")}
-    if history["runs"][0]["history"]["sample_memorized"][0] is not None:
-        measures["memorized"] = history_curve("sample_memorized")
-    if has_memorization(history):
-        curves = history["runs"][0]["memorization"]["curves"]
-        names = [name for name, curve in curves.items() if curve[0] is not None]
-        measures |= {name: memorization_curve(name) for name in names}
-    return measures | frequency_measures(history)
+def at_stop(run: Run, curve: np.ndarray, stop: str) -> float:
+    """The value of the run's curve (epochs,) where a rule stops it; NaN if that is unknown."""
+    epoch = stopping_epoch(run, stop)
+    return NAN if epoch is None else float(curve[epoch])
 
 
-def frequency_measures(history: dict) -> dict[str, Curve]:
-    """The frequency measures that all runs have at the middle delta, by name."""
-    measures = {}
-    learned = [f"learned_{part}_{band}" for part in ("true", "noise") for band in ("low", "high")]
-    parts = [f"{part}_{band}" for part in PARTS for band in ("low", "high")]
-    wanted = (("test", ["e_low", "e_high"]), ("probe", learned), ("probe", parts))
-    for section, names in wanted:
-        try:
-            content = frequency_section(history, section, names)
-        except UserError:
-            continue
-        column = delta_index(content["delta"], None, default=middle_delta(content["delta"]))
-        at_delta = f"at delta {content['delta'][column]:g}"
-        for name in names:
-            if content["outputs"][name][0][column] is None:
-                continue
-            measures[f"{name} {at_delta}"] = frequency_curve(section, name, column)
-            if names is parts:
-                measures[f"one-hot {name} {at_delta}"] = one_hot_curve(name, column)
-    return measures
+def first_epoch(curve: np.ndarray, level: float) -> float:
+    """The epoch, from 1, in which a curve (epochs,) first reaches `level`; NaN if it never does.
 
-
-def what_varies(history: dict) -> str:
-    """What differs between the runs of one loss, and so what the intervals are over."""
-    if len({run.get("data", {}).get("digest") for run in history["runs"]}) > 1:
-        return "draws of images, labels, validation set, initialization and order"
-    if any(run["settings"].get("augment", True) for run in history["runs"]):
-        return "initialization, order and crops; one draw of the labels"
-    return "initialization and order; one draw of the labels"
-
-
-def interval(values: Sequence[float]) -> dict:
-    """Mean of `values` (n,) and its 95% t-interval: n, mean, low, high (None for n = 1)."""
-    from scipy import stats
-
-    mean, count = float(np.mean(values)), len(values)
-    if count == 1:
-        return {"n": 1, "mean": mean, "low": None, "high": None}
-    if np.ptp(values) == 0:
-        return {"n": count, "mean": mean, "low": mean, "high": mean}
-    bounds = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
-    return {"n": count, "mean": mean, "low": float(bounds.low), "high": float(bounds.high)}
-
-
-def paired_difference(values: Sequence[float], baseline: Sequence[float]) -> dict:
-    """Mean of values - baseline (n,), its interval, and p of a paired t-test (None for n = 1)."""
-    from scipy import stats
-
-    difference = np.subtract(values, baseline)
-    varies = np.ptp(difference) > 0
-    p = float(stats.ttest_rel(values, baseline).pvalue) if varies else None
-    return {**interval(difference), "p": p}
-
-
-def values_at_stop(runs: dict[int, dict], curve: Curve, stop: str) -> dict[int, float]:
-    """seed -> the measure at the epoch where the run stops; empty if that is unknown."""
-    epochs = {seed: stopping_epochs(run)[stop] for seed, run in runs.items()}
-    if None in epochs.values():
-        return {}
-    return {seed: curve(runs[seed])[epoch] for seed, epoch in epochs.items()}
-
-
-def summarize(history: dict) -> list[dict]:
-    """Rows of the table, each with the fields of table.COLUMNS.
-
-    First the mean of every measure for each loss and stop, then CONTRASTS of every other loss with
-    cross-entropy, seed by seed; these rows have `minus_loss`, `minus_stop` and p. Raises UserError
-    if the runs cannot be averaged.
+    Linear between that epoch and the one before; 1 if the first epoch reaches it already.
     """
-    groups, measures = group_by_loss(history), study_measures(history)
-    setting = {
-        "noise": history["data"]["noise"],
-        "rate": history["data"]["rate_found"],
-        "network": history["runs"][0]["network"],
-        "varies": what_varies(history),
-    }
-    empty = {"minus_loss": None, "minus_stop": None, "p": None}
-    rows = []
-    for measure, curve in measures.items():
-        for loss, runs in groups.items():
-            for stop in STOPS:
-                if values := values_at_stop(runs, curve, stop):
-                    place = {"loss": loss, "stop": stop, **empty, "measure": measure}
-                    content = interval(list(values.values()))
-                    rows.append({**setting, **place, "seeds": list(values), **content})
-    baseline, *others = groups
-    for measure, curve in measures.items():
-        for loss in others:
-            for stop, baseline_stop in CONTRASTS:
-                values = values_at_stop(groups[loss], curve, stop)
-                plain = values_at_stop(groups[baseline], curve, baseline_stop)
-                seeds = [seed for seed in values if seed in plain]
-                if seeds:
-                    place = {"loss": loss, "stop": stop, "measure": measure}
-                    place |= {"minus_loss": baseline, "minus_stop": baseline_stop}
-                    content = paired_difference(
-                        [values[seed] for seed in seeds], [plain[seed] for seed in seeds]
-                    )
-                    rows.append({**setting, **place, "seeds": seeds, **content})
-    return rows
+    reached = np.flatnonzero(curve >= level)
+    if not len(reached):
+        return NAN
+    k = int(reached[0])
+    return float(k + 1 if k == 0 else k + (level - curve[k - 1]) / (curve[k] - curve[k - 1]))
+
+
+def at_gap(run: Run, curve: np.ndarray, level: float) -> float:
+    """The run's curve (epochs,) where its memorization gap first reaches `level` points.
+
+    Linear between epochs. NaN if the gap never reaches the level, or is above it from the start.
+    """
+    epoch = first_epoch(run.gap, level)
+    if np.isnan(epoch) or run.gap[0] > level:
+        return NAN
+    return float(np.interp(epoch, np.arange(1, len(curve) + 1), curve))
+
+
+def paired(
+    distilled: Mapping[int | str, Run],
+    baseline: Mapping[int | str, Run],
+    of: Callable[[Run, Run], float],
+) -> dict[int | str, float]:
+    """seed -> of(distilled run, baseline run), over the seeds that both have and with a value."""
+    values = {seed: of(run, baseline[seed]) for seed, run in distilled.items() if seed in baseline}
+    return {seed: value for seed, value in values.items() if not np.isnan(value)}
+
+
+def interval(values: Sequence[float]) -> dict[str, float]:
+    """Mean of values (n,) and its 95% t-interval: n, mean, low, high; NaN where undefined."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else NAN
+    if n < 2:
+        return {"n": n, "mean": mean, "low": NAN, "high": NAN}
+    half = float(stdtrit(n - 1, 1 - LEVEL / 2) * np.std(values, ddof=1) / np.sqrt(n))
+    return {"n": n, "mean": mean, "low": mean - half, "high": mean + half}
+
+
+def p_above(values: Sequence[float], bound: float) -> float:
+    """p of the one-sided t-test that the mean of values (n,) is above `bound`.
+
+    NaN for fewer than two values, and for values that differ by rounding errors only.
+    """
+    if len(values) < 2 or np.ptp(values) <= 1e-9 * max(1, np.max(np.abs(values))):
+        return NAN
+    n, error = len(values), np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(stdtr(n - 1, (bound - np.mean(values)) / error))
+
+
+def p_not_zero(values: Sequence[float]) -> float:
+    """p of the two-sided t-test that the mean of values (n,) is not 0; NaN as in `p_above`."""
+    p = 2 * min(p_above(values, 0), p_above(np.negative(values), 0))
+    return p if np.isnan(p) else min(p, 1.0)
+
+
+def equivalence(values: Sequence[float], margin: float = MARGIN) -> dict[str, float]:
+    """p of two one-sided t-tests (Schuirmann, 1987) of differences (n,); NaN as in `p_above`.
+
+    p_not_worse: that the mean is above -margin; p_not_better: that it is below margin. A difference
+    is equivalent to 0 within the margin where both are below LEVEL.
+    """
+    p_not_better = p_above(np.negative(values), -margin)
+    return {"p_not_worse": p_above(values, -margin), "p_not_better": p_not_better}
+
+
+def verdict(mean: float, p: float, p_not_worse: float, p_not_better: float) -> str:
+    """What a difference in points has shown, by its test against 0 and those of equivalence.
+
+    p: of the test against 0, corrected where it is one of several. "better" and "worse" mean that 0
+    is excluded; "not worse by more than 2 points" that a loss of MARGIN is.
+    """
+    if np.isnan(p):
+        return ""
+    found = [] if p >= LEVEL else ["better" if mean > 0 else "worse"]
+    if p_not_worse < LEVEL and p_not_better < LEVEL:
+        found.append(f"equivalent within {MARGIN:g} points")
+    elif p_not_worse < LEVEL and not found:
+        found.append(f"not worse by more than {MARGIN:g} points")
+    return "; ".join(found) or "inconclusive"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's step-down method; NaN stays NaN.
+
+    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979). The k-th smallest of m is
+    multiplied by m - k + 1; it is at least the corrected one before it, and at most 1.
+    """
+    known = sorted((p, k) for k, p in enumerate(p_values) if not np.isnan(p))
+    corrected, largest = [NAN] * len(p_values), 0.0
+    for rank, (p, k) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[k] = largest
+    return corrected

@@ -1,96 +1,136 @@
-"""What the command lines share: a parser, typed arguments, and how a script ends.
+"""What the command lines share: a parser, typed arguments, the one user error, how a script ends.
 
 A script is `parse_args`, `main` and a guard; `main` hands its work to `run_script`.
 """
 
 import argparse
+import errno
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import UserError
+MAX_CHARACTERS = 300  # of a line for the user
+DEVICES = ("auto", "cpu", "cuda")
+REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EACCES: "check its permissions",
+    errno.EROFS: "use a folder that can be written",
+    errno.ENOTDIR: "a file stands where a folder is needed; move it",
+    errno.EISDIR: "a folder stands where a file is needed; move it",
+}
+REPORT = "a fault of this program: please report it with the lines above"
+
+
+class UserError(ValueError):
+    """A mistake of the user, or a file that cannot be used; str() is one line for the terminal.
+
+    The line has at most MAX_CHARACTERS: the middle of a longer one is left out, so that the flag at
+    its start and the remedy at its end stay. Control characters are escaped.
+    """
+
+    exit_status = 2
+
+    def __str__(self) -> str:
+        line = printable(" ".join(super().__str__().split()))
+        if len(line) <= MAX_CHARACTERS:
+            return line
+        half = (MAX_CHARACTERS - 5) // 2
+        return f"{line[:half]} ... {line[-half:]}"
+
+
+def printable(text: object) -> str:
+    """The text with every control character escaped: no name from a file steers the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
     """Keeps the lines of the description, and adds the default to a flag's help."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or "by default" in action.help:
+        if action.default in (None, False, []) or "by default" in action.help:
             return action.help
         return super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line on standard error, and exit status 2."""
+    """A parser whose errors are one line on standard error, and exit status 2.
+
+    Flags cannot be abbreviated: a script that passes flags on has to recognize them.
+    """
 
     def __init__(self, description: str | None):
-        super().__init__(description=description, formatter_class=HelpFormatter)
+        super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
 
     def error(self, message: str):
-        # All processes that torchrun starts on a machine have the same flags: only one prints.
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        # All processes that torchrun starts on a machine have the same flags: only one prints. If
+        # another ended first, torchrun would end that one before it does.
+        if under_torchrun() and os.environ["LOCAL_RANK"] != "0":
+            time.sleep(30)
+        else:
             print(f"{self.prog}: error: {UserError(message)}", file=sys.stderr)
         raise SystemExit(2)
 
 
-def integer(lowest: int) -> Callable[[str], int]:
-    """A type for integers of at least `lowest`."""
+def under_torchrun() -> bool:
+    """Whether torchrun started this process: only then its variables mean anything."""
+    return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} <= os.environ.keys()
+
+
+def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
+    """A type for integers from `lowest` to `highest`."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"{value}: use {lowest} or more")
+        if not lowest <= value <= highest:
+            bound = f"{lowest} or more" if value < lowest else f"{highest} or less"
+            raise argparse.ArgumentTypeError(f"{text[:20]}: use {bound}")
         return value
 
     return parse
 
 
-def fraction(text: str) -> float:
-    """A type for numbers from 0 to 1."""
-    value = _number(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: use a number from 0 to 1, such as 0.4")
-    return value
+def number(
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+) -> Callable[[str], float]:
+    """A type for finite numbers from `lowest` to `highest`; above, below: without that bound."""
+    bounds = [f"{'above' if above else 'at least'} {lowest:g}"] if lowest > -math.inf else []
+    bounds += [f"{'below' if below else 'at most'} {highest:g}"] if highest < math.inf else []
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        too_low = value < lowest or (above and value == lowest)
+        too_high = value > highest or (below and value == highest)
+        if not math.isfinite(value) or too_low or too_high:
+            raise argparse.ArgumentTypeError(f"{text}: use a number {' and '.join(bounds)}")
+        return value
+
+    return parse
 
 
-def decay(text: str) -> float:
-    """A type for numbers from 0 to below 1."""
-    value = _number(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: use a number from 0 to below 1, such as 0.99")
-    return value
+fraction = number(0, 1)
+positive = number(0, above=True)
+non_negative = number(0)
+decay = number(0, 1, below=True)
 
 
-def positive(text: str) -> float:
-    """A type for finite numbers above 0."""
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: use a finite number above 0")
-    return value
-
-
-def non_negative(text: str) -> float:
-    """A type for finite numbers of at least 0."""
-    value = _number(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text}: use a finite number, 0 or more")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
+def add_runs_arguments(parser: Parser) -> None:
     """Add the arguments that name the runs to read."""
     parser.add_argument(
         "run", nargs="*", type=Path, help="runs, or folders of runs; by default all below --runs"
@@ -98,33 +138,110 @@ def add_runs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
 
 
+def choose_device(name: str):
+    """The torch.device for --device auto, cpu or cuda: `auto` uses a GPU if there is one.
+
+    Raises UserError for `cuda` without a GPU.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device found; use --device auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def explained_memory(remedy: str) -> Iterator[None]:
+    """A block in which UserError names the remedy when memory does not suffice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch raises kinds of RuntimeError
+        message = str(error) if isinstance(error, RuntimeError) else "out of memory"
+        if "out of memory" not in message and "can't allocate memory" not in message:
+            raise
+        where = "CUDA out of memory" if "CUDA" in message else "out of memory"
+        raise UserError(f"{where}; {remedy}") from error
+
+
 def run_script(name: str, work: Callable[[], int | None], interrupted: str = "") -> int:
     """Do a script's work; returns its exit status.
 
-    The status is 0 or what `work` returns, the status of a UserError, 2 for an OSError (each with
-    one line on standard error), or 130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy. A
-    reader that closes the pipe, such as `head`, ends the script quietly.
+    The status is 0 or what `work` returns, that of a UserError, 2 for an OSError or too little
+    memory, 130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy, and 1, after the traceback,
+    for a fault of this program. Each is one line on standard error. A reader that closes the pipe,
+    such as `head`, ends the script quietly.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        # A batch system's SIGTERM ends a script as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    else:
-        # torchrun sends signals because one process has failed, and that one says why.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _prepare_streams()
+    interrupts = _prepare_signals()
+    line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
     try:
-        status = work() or 0
+        with explained_memory("use less data, a smaller batch or a smaller network"):
+            done = work() or 0
         sys.stdout.flush()
-        return status
+        return done
     except BrokenPipeError:
-        # Python would complain once more when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 128 + signal.SIGPIPE
     except UserError as error:
         line, status = str(error), error.exit_status
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        line, status = str(UserError(f"{where}{error.strerror or error}")), 2
+        line, status = str(explained(error)), 2
+        _discard_output()
     except KeyboardInterrupt:
-        line, status = f"interrupted{interrupted and '; ' + interrupted}", 130
+        pass
+    except Exception:
+        # A library whose import is interrupted may turn Ctrl-C into an error of its own.
+        if not interrupts:
+            traceback.print_exc()
+            line, status = REPORT, 1
     print(f"{name}: {line}", file=sys.stderr)
     return status
+
+
+def explained(error: OSError) -> UserError:
+    """The system's error as a line with the file's name and a remedy."""
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = REMEDIES.get(error.errno, "")
+    return UserError(f"{where}{error.strerror or error}{remedy and '; ' + remedy}")
+
+
+def _prepare_streams() -> None:
+    """Let every name be printed on every terminal, and nothing be printed where none is open."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell, as in `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Forget what standard output cannot take: Python would complain of it once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_quietly() -> None:
+    """Let Ctrl-C end this process without a word, until `run_script`: while a script imports."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _prepare_signals() -> list[int]:
+    """Let Ctrl-C and SIGTERM raise KeyboardInterrupt; returns a list that will have them."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    if under_torchrun():
+        # torchrun sends signals because one process has failed, and that one says why.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    else:
+        signal.signal(signal.SIGTERM, interrupt)  # of a batch system
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as for a shell script's `&`
+            signal.signal(signal.SIGINT, interrupt)
+    return came

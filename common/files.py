@@ -1,5 +1,6 @@
-"""Atomic file writes, and JSON objects."""
+"""Atomic file writes, JSON objects, and a lock beside a file that is to be made."""
 
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -7,31 +8,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UserError
+import filelock
+
+from common.command_line import UserError
+
+# The system's errors for a lock on a file system without locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
 @contextmanager
-def atomic_write(
-    path: Path, before_replace: Callable[[], None] | None = None
-) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends without an error.
 
-    The content goes to a temporary file beside `path`, named after this process, so that two
-    processes that write one file do not mix; a reader sees the old file or the new one.
-    `before_replace` is called when the new content is on disk and `path` is still the old file.
-    Raises OSError if the file cannot be written; the old one then stays.
+    The temporary file beside `path` is named after this process: two that write one file do not
+    mix. Raises OSError, with the name of `path`, if it cannot be written; the old one then stays.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if before_replace:
-            before_replace()
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -42,22 +45,62 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Write a JSON object whole or not at all.
+def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
+    """Write a JSON object whole or not at all; without `indent` on one line.
 
     Raises ValueError if a number is not finite, OSError if the file cannot be written.
     """
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remedy: str) -> dict:
-    """Read a JSON object. Raises UserError with the remedy if there is none."""
+    """Read a JSON object. Raises UserError with the remedy if there is none, or OSError."""
     try:
         content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
-    except (ValueError, OSError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}); {remedy}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; {remedy}")
     return content
+
+
+@contextmanager
+def held(path: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file `path`, in a folder that exists; the system frees it if the process ends.
+
+    when_busy: called if another process holds it; then this one waits. Yields False on a file
+    system without locks, where none is held. Raises OSError if the file cannot be written.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            when_busy()
+            lock.acquire(poll_interval=0.2)
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Hold the lock beside a file that is to be made; print a line if another process holds it.
+
+    Inside, check again whether the file exists: the other process may have made it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    with held(lock, lambda: print(f"waiting: another process is making {path}", flush=True)):
+        try:
+            yield
+        finally:
+            # A process that waits gets the removed file, and a new one makes another. Both find the
+            # data set, or both try again what has failed.
+            lock.unlink(missing_ok=True)

@@ -10,23 +10,27 @@ A data set is one self-contained `.npz` file:
     test_images    uint8 (M, H, W, 3)
     test_labels    int64 (M,)    always clean
     class_names    str (C,)
+    train_indices, val_indices, test_indices    int64, places of the images in their source
+    train_files, val_files, test_files          str, their files, if the source is a folder
     meta           one JSON text: source, noise, requested and actual rate, transition counts, seed,
-                   sizes, sha256 of each array, format version
+                   sizes, sha256 of each array, of the label file and of the source, format version
+
+Files made earlier lack the indices, the files and the last two digests.
 
 It is written without pickle and read with `allow_pickle=False`.
 """
 
 import hashlib
 import json
+import os
 import zipfile
-import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
+from common.command_line import UserError
 from common.files import atomic_write
 
 FORMAT_VERSION = 2
@@ -37,8 +41,10 @@ SPLITS = {
     "test_images": ("test_labels",),
 }
 ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *labels))
-# The fields of meta that differ between draws of one data set, which are made with different seeds.
-DRAWN = ("seed", "sha256", "transitions", "rate_found", "val_rate_found")
+# Which images of the source these are; not part of the data set's digest.
+CHOSEN = tuple(
+    f"{split}_{what}" for what in ("indices", "files") for split in ("train", "val", "test")
+)
 REMEDY = "make it with generate.py"
 
 
@@ -55,6 +61,7 @@ class DataSet:
     test_labels: np.ndarray
     class_names: list[str]
     meta: dict
+    chosen: dict[str, np.ndarray] = field(default_factory=dict)  # arrays named in CHOSEN, if known
 
     @property
     def num_classes(self) -> int:
@@ -96,6 +103,7 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
         np.savez(
             file,
             **{name: getattr(dataset, name) for name in ARRAYS},
+            **dataset.chosen,
             class_names=np.array(dataset.class_names, dtype=np.str_),
             meta=np.array(json.dumps(meta, allow_nan=False)),
         )
@@ -116,31 +124,41 @@ def file_digest(path: Path) -> str:
 
 def read_dataset(path: Path) -> DataSet:
     """Read and check a data-set file. Raises UserError that names the file and the remedy."""
-    content = _read_members(path, (*ARRAYS, "class_names", "meta"))
+    content = _read_members(path, (*ARRAYS, "class_names", "meta"), CHOSEN)
+    chosen = {name: content.pop(name) for name in CHOSEN if name in content}
     meta = _parse_meta(path, content.pop("meta"))
     try:
         class_names = [str(name) for name in content.pop("class_names")]
-        dataset = DataSet(**content, class_names=class_names, meta=meta)
+        dataset = DataSet(**content, class_names=class_names, meta=meta, chosen=chosen)
         _check(dataset)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a data set: {error}; {REMEDY}") from error
     return dataset
 
 
-def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+def fits_memory(size: float) -> bool:
+    """Whether `size` bytes are no more than this machine's memory, or that is unknown."""
+    try:
+        return size <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return True
+
+
+def _read_members(
+    path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, np.ndarray]:
+    """The arrays `names` of a file, and those of `optional` that it has."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; {REMEDY}, or name another with --data")
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except KeyError as error:
-        raise UserError(f"{path}: not a data set, {error.args[0]}; {REMEDY}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); {REMEDY} again") from error
-    except (ValueError, TypeError, AttributeError) as error:
+            if not fits_memory(sum(member.file_size for member in file.zip.infolist())):
+                raise ValueError("its content is larger than the memory of this machine")
+            return {name: file[name] for name in (*names, *(n for n in optional if n in file))}
+    except Exception as error:  # a damaged file can make numpy fail in any way
         reason = error
         if not zipfile.is_zipfile(path):
-            reason = "not an .npz file"
+            reason = "no .npz file, or cut short"
         elif "pickle" in str(error):
             reason = "it holds pickled objects, which are never read"
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error
@@ -150,8 +168,8 @@ def _parse_meta(path: Path, text: np.ndarray) -> dict:
     """The JSON object of a file's `meta`, an array of one text."""
     try:
         meta = json.loads(str(text))
-    except ValueError as error:
-        raise UserError(f"{path}: not a data set: meta: {error}; {REMEDY}") from error
+    except (ValueError, RecursionError):
+        meta = None
     if not isinstance(meta, dict):
         raise UserError(f"{path}: not a data set: meta is not a JSON object; {REMEDY}")
     return meta
@@ -175,6 +193,10 @@ def _check(dataset: DataSet) -> None:
                 raise ValueError(f"{name} is {labels.dtype} {labels.shape}")
             if not np.isin(labels, np.arange(dataset.num_classes)).all():
                 raise ValueError(f"{name} has labels outside 0..{dataset.num_classes - 1}")
+    for name, values in dataset.chosen.items():
+        images = getattr(dataset, f"{name.split('_')[0]}_images")
+        if values.shape != images.shape[:1] or values.dtype.kind != "iU"["files" in name]:
+            raise ValueError(f"{name} is {values.dtype} {values.shape}")
     expected = dataset.meta.get("sha256", {})
     for name, digest in array_digests(dataset).items():
         if digest != expected.get(name):

@@ -1,19 +1,19 @@
 """Make a data set: choose images, make or read noisy labels, and describe the result."""
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from common.errors import UserError
-from dataset.data_file import DataSet, array_digests, file_digest, read_meta
-from dataset.label_files import check_agreement, read_labels, write_labels
+from common.command_line import UserError
+from dataset.data_file import DataSet, file_digest, read_meta
+from dataset.labels import read_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import SIZES, Source, load_source, source_name
-from dataset.subsets import balanced_subset
+from dataset.sources import SIZES, SOURCES, Source, load_source, source_digest, source_name
 
-NOT_CHOSEN = -1  # the label of a source's image that is not in the data set
+SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
+OUT = "remove it, or name another file with --out"
 SHOWN_CLASSES = 20  # with more, a table of class pairs does not fit a terminal
 
 
@@ -33,6 +33,7 @@ class DataSettings:
     test_size: int | None = None
     data_dir: str = "data"
     title: str | None = None  # what figures call the images
+    image_size: int | None = None  # crop and resize a folder's images to this many pixels
 
     @property
     def noise_name(self) -> str:
@@ -46,20 +47,27 @@ class DataSettings:
     def default_path(self) -> Path:
         """data/<dataset>-<noise><percent>.npz."""
         percent = "" if self.rate is None else f"{100 * self.rate:g}"
-        return Path(f"data/{source_name(self.dataset)}-{self.noise_name}{percent}.npz")
+        noise = self.noise_name.replace("/", "_")  # of a column's name
+        return Path(f"data/{source_name(self.dataset)}-{noise}{percent}.npz")
 
 
-def make_dataset(settings: DataSettings) -> tuple[DataSet, np.ndarray]:
-    """The data set that the settings describe, and the noisy labels of its source.
+@dataclass(frozen=True)
+class Made:
+    """A data set, its noisy labels for other projects, and what was read, for the user."""
 
-    The labels are int64 (N,) in the order of the source's training images, NOT_CHOSEN for those
-    that are not in the data set. Raises UserError that says what does not fit.
-    """
+    dataset: DataSet
+    export: list | dict
+    notes: list[str]
+
+
+def make_dataset(settings: DataSettings) -> Made:
+    """The data set that the settings describe. Raises UserError that says what does not fit."""
+    recorded = _digests(settings)  # before the files are read: a change meanwhile shows later
     source = load_source(settings)
     classes, clean = len(source.class_names), source.train_labels
     train, val, test = choose_images(source, settings)
-    noisy = make_labels(source, (train, val), settings)
-    train_labels, val_labels = noisy[train], noisy[val]
+    notes = _describe_pixels(source, train)
+    train_labels, val_labels = make_labels(source, (train, val), settings, notes)
     meta = {
         "source": source_name(settings.dataset),
         "title": settings.title or source_name(settings.dataset),
@@ -69,7 +77,14 @@ def make_dataset(settings: DataSettings) -> tuple[DataSet, np.ndarray]:
         "val_rate_found": float(np.mean(val_labels != clean[val])) if len(val) else None,
         "transitions": transition_counts(clean[train], train_labels, classes).tolist(),
         "seed": settings.seed,
+        "image_size": settings.image_size,
+        **recorded,
     }
+    chosen = {"train_indices": train, "val_indices": val, "test_indices": test}
+    if settings.dataset not in SOURCES:
+        files = {"train": source.train_files, "val": source.train_files, "test": source.test_files}
+        for split, names in files.items():
+            chosen[f"{split}_files"] = np.array(names, np.str_)[chosen[f"{split}_indices"]]
     dataset = DataSet(
         train_images=source.train_images[train],
         train_labels=train_labels,
@@ -80,18 +95,37 @@ def make_dataset(settings: DataSettings) -> tuple[DataSet, np.ndarray]:
         test_labels=source.test_labels[test],
         class_names=source.class_names,
         meta=meta,
+        chosen=chosen,
     )
-    return dataset, noisy
+    return Made(dataset, _export(dataset, len(clean)), notes)
 
 
-def export_labels(path: Path, noisy: np.ndarray) -> None:
-    """Write the noisy labels of a source, (N,) of make_dataset, as a JSON list of integers.
+def _digests(settings: DataSettings) -> dict[str, str | None]:
+    """The digests of the label file and of the source, None where there is none."""
+    labels = None if settings.noise in NOISES else hashlib.sha256()
+    if labels:
+        with open(settings.noise, "rb") as file:
+            while part := file.read(2**20):
+                labels.update(part)
+    source = source_digest(settings.dataset)
+    return {"labels_sha256": labels and labels.hexdigest(), "source_sha256": source}
 
-    Raises UserError if an image has none, OSError if the file cannot be written.
+
+def _export(dataset: DataSet, count: int) -> list | dict:
+    """The noisy labels of the training and held-out images, in the source's order, as for JSON.
+
+    A list, if these are all `count` images of a source without files; otherwise `label` beside
+    `file` or `index_from_0`.
     """
-    if (noisy == NOT_CHOSEN).any():
-        raise UserError("--export writes the labels of all images; leave --train-size out")
-    write_labels(path, noisy)
+    indices = np.concatenate((dataset.chosen["train_indices"], dataset.chosen["val_indices"]))
+    labels = np.concatenate((dataset.train_labels, dataset.val_labels))
+    order = np.argsort(indices)
+    if "train_files" in dataset.chosen:
+        files = np.concatenate((dataset.chosen["train_files"], dataset.chosen["val_files"]))
+        return {"file": files[order].tolist(), "label": labels[order].tolist()}
+    if len(indices) == count:
+        return labels[order].tolist()
+    return {"index_from_0": indices[order].tolist(), "label": labels[order].tolist()}
 
 
 def check_unused(path: Path, dataset: DataSet) -> None:
@@ -106,31 +140,72 @@ def check_unused(path: Path, dataset: DataSet) -> None:
     except UserError:
         same = False
     if not same:
-        raise UserError(f"{path} exists and is not this data set; remove it, or use another --out")
+        raise UserError(f"{path} exists and is not this data set; {OUT}")
+    _check_recorded(path, read_meta(path), dataset.meta)
 
 
-def make_labels(source: Source, splits: Sequence[np.ndarray], settings: DataSettings) -> np.ndarray:
-    """Noisy labels int64 (N,) of the source's training images, NOT_CHOSEN outside the splits.
+def _check_recorded(path: Path, meta: dict, wanted: dict) -> None:
+    """Raise UserError if the label file or the source is another one, where both are recorded."""
+    kinds = {"labels_sha256": "label file", "source_sha256": "source (names, sizes or times)"}
+    for name, kind in kinds.items():
+        if None not in (meta.get(name), wanted.get(name)) and meta[name] != wanted[name]:
+            raise UserError(f"{path} exists, made from another {kind}; {OUT}")
+
+
+def make_labels(
+    source: Source, splits: tuple[np.ndarray, ...], settings: DataSettings, notes: list[str]
+) -> list[np.ndarray]:
+    """Noisy labels int64 of each split.
 
     splits: indices of the training and of the validation images. Each split is flipped separately,
-    so that each has the requested rate; a file's labels are also matched separately. Raises
-    UserError if a file of labels does not fit.
+    so that each has the requested rate; a file's labels are also matched separately. What is read
+    from a file is added to notes. Raises UserError if a file of labels does not fit.
     """
     clean, classes, seed = source.train_labels, source.class_names, settings.seed
-    noisy = np.full(len(clean), NOT_CHOSEN)
     if settings.noise in NOISES:
-        for split in splits:
-            noisy[split] = flip_labels(clean[split], settings.noise, settings.rate, classes, seed)
-        return noisy
-    path = Path(settings.noise)
-    labels = read_labels(path, settings.labels, clean, len(classes))
-    if not settings.accept_chance_labels:
-        check_agreement(path, labels, clean, len(classes))
-    for split in splits:
-        noisy[split] = labels[split]
-        if settings.matched:
-            noisy[split] = match_transitions(labels[split], clean[split], seed)
-    return noisy
+        return [
+            flip_labels(clean[split], settings.noise, settings.rate, classes, seed)
+            for split in splits
+        ]
+    path, any_labels = Path(settings.noise), settings.accept_chance_labels
+    labels, words = read_labels(path, settings.labels, source, any_labels, np.concatenate(splits))
+    notes.append(words)
+    if not settings.matched:
+        return [labels[split] for split in splits]
+    return [match_transitions(labels[split], clean[split], seed) for split in splits]
+
+
+def balanced_subset(
+    labels: np.ndarray, size: int, num_classes: int, seed: int, flag: str
+) -> np.ndarray:
+    """Sorted indices int64 (size,) of random images; class counts differ by at most one.
+
+    labels: int64 (N,); flag: the flag that sets the size, for the error. Raises UserError if a
+    class has too few images.
+    """
+    chosen = []
+    for label in range(num_classes):
+        wanted = size // num_classes + (label < size % num_classes)
+        members = np.flatnonzero(labels == label)
+        if len(members) < wanted:
+            raise UserError(
+                f"{flag} {size}: equal classes need {wanted} images of class {label}, which has "
+                f"only {len(members)} of the {len(labels)} images; use a smaller {flag}"
+            )
+        chosen.append(np.random.default_rng([seed, 2, label]).permutation(members)[:wanted])
+    return np.sort(np.concatenate(chosen))
+
+
+def sample_indices(dataset: DataSet, size: int | None) -> np.ndarray:
+    """Sorted indices int64 (n,) of the training images that are evaluated after each epoch.
+
+    Class-balanced, and the same for every run on a data set; all images, or SAMPLE_SIZE of them,
+    if size is None. Raises UserError if there are too few.
+    """
+    if size is None and len(dataset.train_images) <= SAMPLE_SIZE:
+        return np.arange(len(dataset.train_images))
+    size, classes = size or SAMPLE_SIZE, dataset.num_classes
+    return balanced_subset(dataset.clean_labels, size, classes, seed=0, flag="--sample-size")
 
 
 def choose_images(
@@ -168,6 +243,7 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "rate_asked": settings.rate,
         "seed": settings.seed,
         "val_size": settings.val_size,
+        "image_size": settings.image_size,
     }
     # A folder's images are not counted: it may be gone by now.
     train_size, test_size = SIZES.get(settings.dataset, (None, None))
@@ -177,32 +253,43 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         wanted["test_size"] = test_size
     for name, value in wanted.items():
         if meta.get(name) != value:
-            raise UserError(
-                f"{path} exists with {name} = {meta.get(name)}, not {value}; remove it, or name "
-                "another file with --out"
-            )
+            raise UserError(f"{path} exists with {name} = {meta.get(name)}, not {value}; {OUT}")
+    _check_recorded(path, meta, _digests(settings))
     return True
 
 
-def describe(dataset: DataSet) -> str:
-    """A description for the user: sizes, noise rate, clean against noisy labels, digests."""
-    count = len(dataset.train_labels)
+def _describe_pixels(source: Source, train: np.ndarray) -> list[str]:
+    """Lines on the range of the training images' pixels and on exact copies among them."""
+    images = source.train_images[train]
+    seen = {hashlib.sha256(image.tobytes()).digest() for image in images}
+    leaked = sum(hashlib.sha256(image.tobytes()).digest() in seen for image in source.test_images)
+    return [
+        f"pixels from {images.min()} to {images.max()}; {len(images) - len(seen)} training images "
+        f"are exact copies of another one, {leaked} test images of a training image"
+    ]
+
+
+def describe(made: Made) -> list[str]:
+    """Lines for the user: sizes, pixels, noise rate, clean against noisy labels."""
+    dataset = made.dataset
+    count, meta = len(dataset.train_labels), dataset.meta
     counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
     height, width = dataset.image_size
+    resized = ", cropped and resized" if meta["image_size"] else ""
     lines = [
         f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
-        f"and {len(dataset.test_labels)} test images of {width}x{height} pixels",
-        f"noise {dataset.meta['noise']}: {count - np.trace(counts)} of {count} training labels are "
-        f"wrong, noise rate {dataset.meta['rate_found']:.6g}",
+        f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
+        *made.notes,
+        f"noise {meta['noise']}: {count - np.trace(counts)} of {count} training labels "
+        f"are wrong, noise rate {meta['rate_found']:.6g}",
         *describe_transitions(counts, dataset.class_names),
     ]
-    if dataset.meta["noise"] == "asymmetric":
+    if meta["noise"] == "asymmetric":
         lines.append(
-            f"asymmetric: the requested rate, {dataset.meta['rate_asked']:g}, is the rate among "
+            f"asymmetric: the requested rate, {meta['rate_asked']:g}, is the rate among "
             "the five classes that are confused, which are half of a balanced data set"
         )
-    digests = array_digests(dataset)
-    return "\n".join(lines + [f"sha256 of {n}: {digests[n]}" for n in digests if "labels" in n])
+    return lines
 
 
 def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str]:

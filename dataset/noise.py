@@ -4,9 +4,11 @@ A noise model is a function of the clean labels, the class names and a random ge
 the label that each image gets if its label is flipped. NOISES lists the models by name.
 """
 
+from math import comb, erfc, factorial
+
 import numpy as np
 
-from common.errors import UserError
+from common.command_line import UserError
 
 CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -62,6 +64,19 @@ NOISES = {
     "asymmetric": asymmetric,
     "none": none,
 }
+# What tables and figures call the noise of a data set; other label files go by their own name.
+TITLES = {
+    "pair": "pair flip",
+    "CIFAR-10_human-worse_label": "human (CIFAR-10N)",
+    "CIFAR-10_human-worse_label-matched": "human, matched",
+}
+EXACT = 500  # images up to which the chance of an agreement is counted exactly
+
+
+def noise_title(meta: dict) -> str:
+    """The noise of a data set and its rate, from its `meta`, as in: pair flip, 40% wrong."""
+    name = TITLES.get(meta["noise"], meta["noise"])
+    return f"{name}, {100 * meta['rate_found']:.3g}% wrong"
 
 
 def flip_labels(
@@ -109,6 +124,32 @@ def chance_agreement(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> 
     # The sum of its squares after its row and column means are subtracted.
     squares = pairs - (k @ m**2 + k**2 @ m) / n + (pairs / n) ** 2
     return pairs / n, float(np.sqrt(max(squares, 0) / max(n - 1, 1)))
+
+
+def chance_probability(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> float:
+    """How likely randomly permuted `noisy` agrees with `clean` in at least as many places.
+
+    clean, noisy: int64 (N,). Exact for up to EXACT images; for more, the normal approximation with
+    the moments of `chance_agreement`.
+    """
+    agree, n = int((clean == noisy).sum()), len(clean)
+    if n > EXACT:
+        mean, deviation = chance_agreement(clean, noisy, num_classes)
+        return erfc((agree - 0.5 - mean) / (2**0.5 * deviation)) / 2 if deviation else 1.0
+    if not agree:
+        return 1.0
+    # rooks[j]: ways to choose j places that agree and the noisy labels that stand there.
+    rooks = np.array([1], object)
+    counts = (np.bincount(y, minlength=num_classes).tolist() for y in (clean, noisy))
+    for k, m in zip(*counts, strict=True):
+        own = [comb(k, j) * comb(m, j) * factorial(j) for j in range(min(k, m) + 1)]
+        rooks = np.convolve(rooks, np.array(own, object))
+    # Inclusion and exclusion over the permutations (Riordan, "Combinatorial Analysis", 1958).
+    ways = sum(
+        (-1) ** (j - agree) * comb(j - 1, agree - 1) * rooks[j] * factorial(n - j)
+        for j in range(agree, len(rooks))
+    )
+    return ways / factorial(n)
 
 
 def transition_counts(clean: np.ndarray, noisy: np.ndarray, num_classes: int) -> np.ndarray:

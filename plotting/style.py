@@ -1,158 +1,95 @@
-"""What all figures share: curves with bands, the losses' styles, differences, caption, legend."""
+"""How things look in every figure: the losses' colors, dashes and markers, sizes and fonts."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle
 
 import matplotlib
-import numpy as np
+from matplotlib.font_manager import fontManager
 
-from analysis.curves import Curve, stack
-from common.files import atomic_write
+from analysis.history import CROSS_ENTROPY, Noises
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # the backend has to be chosen first
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+DASHED = (0, (4, 1.2))
+# A loss has one color, dash and marker in every figure. Colorblind readers can tell the colors
+# apart; on a grey printer the dashes and markers do.
+STYLES = {
+    CROSS_ENTROPY: ("#000000", DASHED, "o"),
+    "self-distillation": ("#0072B2", "-", "s"),
+    "self-distillation, previous epoch": ("#E69F00", (0, (7, 1.2, 1, 1.2)), "^"),
+    "generalized cross-entropy": ("#009E73", (0, (1, 1)), "D"),
+    "early-learning regularization": ("#CC79A7", (0, (3, 1, 1, 1, 1, 1)), "v"),
+    "label smoothing": ("#56B4E9", (0, (9, 2)), "P"),
+}
+# Of losses that are not in STYLES. No dash or marker is in STYLES, because on grey paper they would
+# be taken for each other; a loss's settings beyond the first have them, too.
+OTHER_COLORS = ("#8C510A", "#999933", "#666666", "#882255", "#DDCC77")
+DASHES = ((0, (2, 2)), (0, (6, 3)), (0, (12, 1.5)), (0, (1, 3)), (0, (5, 2, 2, 2)))
+MARKERS = ("X", "<", ">", "p", "h", "*", "d")
+# Of the labels' parts. No loss has these colors; bands of frequency differ in the lines' width.
+RIGHT, WRONG = "#3B0F70", "#E8705A"
+LEVEL = {"color": "#777777", "linewidth": 0.9, "zorder": 1}  # lines that are no curve
 
+CAPTION_SIZE, TITLE_SIZE, LEGEND_SIZE = 8.5, 10, 9  # points
 PARAMETERS = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.titlesize": TITLE_SIZE,
+    "font.size": 9,
+    "lines.linewidth": 1.8,
     "savefig.dpi": 150,
-    "lines.linewidth": 1.6,
+    "text.parse_math": False,  # titles are the user's: `$` is a dollar
 }
-DASHED = (0, (4, 1.2))
-# A loss has the same color in every figure. Colorblind readers can distinguish the colors; in gray
-# the first three are black, medium and light; line styles differ as well.
-STYLES = {
-    "cross-entropy": {"color": "#222222", "linestyle": DASHED, "marker": "o", "zorder": 4},
-    "self-distillation": {"color": "#0072B2", "linestyle": "-", "marker": "s", "zorder": 2},
-    "self-distillation, previous epoch": {
-        "color": "#E69F00",
-        "linestyle": (0, (6, 1, 1, 1)),
-        "marker": "^",
-        "zorder": 3,
-    },
-}
-OTHER_STYLES = (
-    {"color": "#CC79A7", "linestyle": (0, (1, 1)), "marker": "v", "zorder": 3},
-    {"color": "#009E73", "linestyle": (0, (3, 1, 1, 1, 1, 1)), "marker": "D", "zorder": 3},
-    {"color": "#56B4E9", "linestyle": (0, (8, 2)), "marker": "P", "zorder": 3},
-    {"color": "#D55E00", "linestyle": (0, (2, 2)), "marker": "X", "zorder": 3},
+# Fonts for what DejaVu Sans lacks; matplotlib complains about those that are not installed.
+FALLBACK_FONTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "Hiragino Sans"),
+    *("PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
 )
 
 
-# What figures call the noise of a data set; other label files go by their own name.
-NOISE_TITLES = {
-    "pair": "pair flip",
-    "CIFAR-10_human-worse_label": "human (CIFAR-10N)",
-    "CIFAR-10_human-worse_label-matched": "human, matched",
-}
+def series_styles(noises: Noises) -> dict[str, dict]:
+    """series title -> color, linestyle, marker and linewidth, in the order of the legend.
 
-
-def noise_title(data: dict) -> str:
-    """The noise of a history.json's `data` and its rate, as in: pair flip, 40% wrong."""
-    name = NOISE_TITLES.get(data["noise"], data["noise"])
-    return f"{name}, {100 * data['rate_found']:.3g}% wrong"
-
-
-def save(make: Callable[[], Figure], path: Path) -> None:
-    """Make a figure in the project's style and write it, whole or not at all.
-
-    Raises what `make` raises, and OSError if the file cannot be written.
+    A loss has its own style, whatever else is drawn. Series of one loss under several settings
+    share its color, and differ in dash and marker.
     """
-    try:
-        with plt.rc_context(PARAMETERS):
-            figure = make()
-            with atomic_write(path) as file:
-                figure.savefig(file, format="png")
-    finally:
-        plt.close("all")
+    losses = {
+        title: next(iter(runs.values())).loss
+        for series in noises.values()
+        for title, runs in series.items()
+    }
+    others = dict.fromkeys(name for name in map(family, losses.values()) if name not in STYLES)
+    free = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
+    styles: dict[str, dict] = {}
+    for name, base in (STYLES | dict(zip(others, free, strict=False))).items():
+        color, dash, marker = base
+        dashes = [dash, *(other for other in DASHES if other != dash)]
+        markers = [marker, *(other for other in MARKERS if other != marker)]
+        titles = [title for title, loss in losses.items() if family(loss) == name]
+        # The loss by its plain name comes first and has the family's own style.
+        for k, title in enumerate(sorted(titles, key=lambda title: losses[title] != name)):
+            styles[title] = {
+                "color": color,
+                "linestyle": dashes[k % len(dashes)],
+                "marker": markers[k % len(markers)],
+                "linewidth": PARAMETERS["lines.linewidth"] + k // len(dashes),
+            }
+    return styles
 
 
-def subplots(rows: int, columns: int, **options) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes (rows, columns), laid out so that nothing overlaps."""
-    return plt.subplots(rows, columns, layout="constrained", squeeze=False, **options)
+def family(loss: str) -> str:
+    """The name in STYLES that a loss's title starts with, or the title: ELR of ELR, beta 0.9."""
+    names = [name for name in STYLES if f"{loss},".startswith(f"{name},")]
+    return max(names, key=len, default=loss)
 
 
-def draw(axes: Axes, values: np.ndarray, **style) -> None:
-    """Mean over runs of values (runs, epochs), with a band from the lowest to the highest."""
-    epochs = np.arange(1, values.shape[1] + 1)
-    marker = style.pop("marker", "o") if len(epochs) == 1 else None  # one point has no line
-    axes.plot(epochs, values.mean(0), **{**style, "marker": marker})
-    if len(values) > 1:
-        band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
-        axes.fill_between(epochs, values.min(0), values.max(0), **band)
-
-
-def label_axes(axes: Axes, ylabel: str, title: str) -> None:
-    """Label a panel over epochs."""
-    axes.set(xlabel="epoch", ylabel=ylabel)
-    axes.set_title(title, fontsize=10)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def label_bottom_row(axes: np.ndarray) -> None:
-    """Label the x axis in the bottom row only, of axes (rows, columns) that share it."""
-    for panel in axes[:-1].flat:
-        panel.set_xlabel("")
-
-
-def loss_styles(losses) -> dict[str, dict]:
-    """The style of each loss."""
-    others = [loss for loss in losses if loss not in STYLES]
-    more = {loss: OTHER_STYLES[k % len(OTHER_STYLES)] for k, loss in enumerate(others)}
-    return {loss: STYLES.get(loss) or more[loss] for loss in losses}
-
-
-def draw_losses(axes: Axes, groups: dict, curve: Curve, ylabel: str, title: str) -> None:
-    """One line for each loss, over epochs."""
-    for loss, style in loss_styles(groups).items():
-        draw(axes, stack([curve(run) for run in groups[loss].values()]), label=loss, **style)
-    label_axes(axes, ylabel, title)
-
-
-def draw_difference(axes: Axes, groups: dict, curve: Curve, ylabel: str) -> None:
-    """Each other loss minus the first: seed by seed, or by means if the losses share no seed."""
-    axes.axhline(0, color="black", linewidth=0.8)
-    first, *others = groups
-    label_axes(axes, ylabel, f"minus {first}")
-    if not others:
-        axes.text(0.5, 0.5, "one loss only", transform=axes.transAxes, ha="center")
-    baseline = groups[first]
-    for loss in others:
-        runs = groups[loss]
-        pairs = [stack([curve(baseline[s]), curve(runs[s])]) for s in baseline if s in runs]
-        if not pairs:
-            both = (baseline, runs)
-            means = [stack([curve(run) for run in group.values()]).mean(0) for group in both]
-            pairs = [stack(means)]
-        draw(axes, stack([pair[1] - pair[0] for pair in pairs]), **loss_styles(groups)[loss])
-
-
-def caption(history: dict, groups: dict, several: str = "band: lowest to highest") -> str:
-    """What the figure shows: data, noise, network, sizes, seeds, and how seeds are combined."""
-    data, network = history["data"], history["runs"][0]["network"]
-    seeds = {loss: ", ".join(map(str, sorted(runs, key=str))) for loss, runs in groups.items()}
-    if len(set(seeds.values())) == 1:
-        text = next(iter(seeds.values()))
-        seeds_text = f"seeds {text}" if "," in text else f"seed {text}"
-    else:
-        seeds_text = "; ".join(f"{loss} seeds {seeds[loss]}" for loss in seeds)
-    if any(len(runs) > 1 for runs in groups.values()):
-        seeds_text += f"; {several}"
-    return (
-        f"{data['title']}, {noise_title(data)}, {network}\n"
-        f"{data['train_size']} training and {data['test_size']} test images, {seeds_text}"
-    )
-
-
-def add_caption_and_legend(figure: Figure, history: dict, groups: dict, axes: Axes) -> Figure:
-    """Add a caption above, and the legend of `axes` in a row below, where it hides no curve."""
-    figure.suptitle(caption(history, groups), fontsize=9)
-    handles, labels = axes.get_legend_handles_labels()
-    columns = min(len(labels), max(2, int(figure.get_figwidth() / 2.3)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-    return figure
+@contextmanager
+def project_style() -> Iterator[None]:
+    """A block in which figures get the project's parameters; the user's matplotlibrc is ignored."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        installed = set(fontManager.get_font_names())
+        fonts = ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
+        matplotlib.rcParams.update({**PARAMETERS, "font.family": fonts})
+        yield

@@ -14,15 +14,37 @@ HUMAN=${HUMAN:-CIFAR-10_human.pt}:worse_label
 
 BATCH="self-distillation"
 PREVIOUS="self-distillation --teacher previous-epoch"
+MAIN_DATA="--data-dir $CIFAR --train-size 12000 --val-size 2000"
+ALL_DATA="--data-dir $CIFAR --train-size 50000 --val-size 5000"
+SHAKE_DATA="--data-dir $CIFAR --train-size 6000 --val-size 1000 --test-size 2000"
+SMALL="--model small_cnn --lr 0.05 --no-augment --no-amp --sample-size 5000"
 
 # Main: 54 runs, 8 to 9 minutes each on one thread.
-MAIN_DATA="--data-dir $CIFAR --train-size 12000 --val-size 2000"
-MAIN="--model small_cnn --lr 0.05 --ema-decay 0.99 --no-augment --no-amp --sample-size 5000"
 $PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
   --seeds 6 7 8 9 10 11 --loss cross-entropy "$BATCH" "$PREVIOUS" \
-  --generate "$MAIN_DATA" --train "$MAIN --epochs 40" "$@"
+  --generate "$MAIN_DATA" --train "$SMALL --ema-decay 0.99 --epochs 40" "$@"
 
 # Does the average stand for annealing? 18 runs of 12 epochs.
 $PYTHON study.py --data cifar10 --name short --noise pair symmetric "$HUMAN" \
   --seeds 6 7 8 --loss cross-entropy "$PREVIOUS" \
-  --generate "$MAIN_DATA" --train "$MAIN --epochs 12" "$@"
+  --generate "$MAIN_DATA" --train "$SMALL --ema-decay 0.99 --epochs 12" "$@"
+
+# All images: 9 runs, then 3.
+$PYTHON study.py --data cifar10 --name all --noise "$HUMAN" \
+  --seeds 6 7 8 --loss cross-entropy "$BATCH" "$PREVIOUS" \
+  --generate "$ALL_DATA" --train "$SMALL --ema-decay 0.997 --epochs 30" "$@"
+$PYTHON study.py --data cifar10 --name all --noise pair \
+  --seeds 6 --loss cross-entropy "$BATCH" "$PREVIOUS" \
+  --generate "$ALL_DATA" --train "$SMALL --ema-decay 0.997 --epochs 30" "$@"
+
+# The mission's network: 9 runs. The gate: the first run ends with a memorization gap above 50
+# points; otherwise all of them are trained again with 150 epochs, once (--name shake150).
+$PYTHON study.py --data cifar10 --name shake --noise pair \
+  --seeds 6 7 8 --loss cross-entropy "$BATCH" "$PREVIOUS" --generate "$SHAKE_DATA" \
+  --train "--depth 14 --width 16 --lr 0.1 --ema-decay 0.99 --epochs 100 --no-augment --no-amp" "$@"
+
+# The field's baselines, on the data sets of the main study: 27 runs.
+$PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
+  --seeds 6 7 8 --loss generalized-cross-entropy early-learning-regularization \
+  "self-distillation --teacher uniform --weight 0.1" \
+  --generate "$MAIN_DATA" --train "$SMALL --ema-decay 0.99 --epochs 40" "$@"

@@ -1,10 +1,8 @@
 """Fixtures: a way to run a script in this process, a working folder, a small trained study."""
 
 import importlib
-import json
 import os
 import shutil
-from pathlib import Path
 
 # The networks here are so small that more threads only wait for each other. Set before torch loads,
 # and for the scripts that the tests start.
@@ -12,7 +10,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import hypothesis
 import pytest
-from helpers import SMALL_RUN, make_dataset
+from helpers import LEARNING_RUN, make_dataset, make_learnable_dataset
 
 from dataset.data_file import write_dataset
 
@@ -54,7 +52,7 @@ def refused(script):
 
     def run(name, *argv):
         status, out, err = script(name, *argv)
-        assert status == 2
+        assert status == 2, (out, err)
         assert err.count("\n") == 1 and err.endswith("\n"), err
         assert len(err) <= 350, err  # the message has 300 characters; the script's name is before
         assert "Traceback" not in err and out == ""
@@ -73,16 +71,14 @@ def workplace(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def trained_study(tmp_path_factory):
-    """A folder with data/small.npz and four trained runs: two losses, two seeds, three epochs."""
+    """A folder with data/small.npz and two runs that learn: runs/small/dis{0,1}-seed0."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_dataset(folder / "data/small.npz", make_dataset())
+        write_dataset(folder / "data/small.npz", make_learnable_dataset())
         train = importlib.import_module("train")
         for dis in (0, 1):
-            for seed in (0, 1):
-                flags = [f"--dis={dis}", f"--seed={seed}", "--epochs=3"]
-                assert train.main([*SMALL_RUN, *flags]) == 0
+            assert train.main([*LEARNING_RUN, f"--dis={dis}", f"--run=dis{dis}-seed0"]) == 0
     return folder
 
 
@@ -93,37 +89,3 @@ def study(trained_study, tmp_path, monkeypatch):
     shutil.copytree(trained_study, folder)
     monkeypatch.chdir(folder)
     return folder
-
-
-@pytest.fixture
-def study_outputs(trained_study, tmp_path, monkeypatch):
-    """A copy of what the analysis reads of `trained_study`: all but its checkpoints, 40 MB."""
-    folder = tmp_path / "study"
-    shutil.copytree(trained_study, folder, ignore=shutil.ignore_patterns("checkpoint*"))
-    monkeypatch.chdir(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def collected_study(trained_study, tmp_path_factory):
-    """`trained_study` without checkpoints, with frequencies at two deltas and a history.json."""
-    folder = tmp_path_factory.mktemp("collected") / "study"
-    shutil.copytree(trained_study, folder, ignore=shutil.ignore_patterns("checkpoint*"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        frequency, collect_history = map(importlib.import_module, ("frequency", "collect_history"))
-        assert frequency.main(["--delta", "100", "400"]) == 0
-        assert collect_history.main(["--out", "history.json"]) == 0
-    return folder
-
-
-@pytest.fixture
-def study_history(collected_study, tmp_path, monkeypatch):
-    """The history.json of a copy of `collected_study` to work in and to damage."""
-    folder = tmp_path / "study"
-    shutil.copytree(collected_study, folder)
-    monkeypatch.chdir(folder)
-    yield json.loads(Path("history.json").read_text())
-    import matplotlib.pyplot as plt
-
-    plt.close("all")

@@ -1,4 +1,4 @@
-"""What several test files share: small data sets, flags of small runs, histories without times."""
+"""What several test files share: data sets, flags of small runs, what two equal runs have equal."""
 
 import os
 import subprocess
@@ -13,16 +13,14 @@ from dataset.data_file import DataSet
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ROOT / "tests" / "programs"
-SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "losses")
+SCRIPTS = ("collect_history", "frequency", "generate", "plot", "study", "train")
 # Wall-clock times are all that may differ between two equal runs.
 TIMES = ("seconds", "images_per_second")
 SMALL_RUN = ["--data", "data/small.npz", "--model", "small_cnn", "--device", "cpu"]
 SMALL_RUN += ["--batch-size", "16", "--lr", "0.05"]
-
-
-def environment() -> dict[str, str]:
-    """The environment of a subprocess that imports the project from another folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+# The flags of the runs of the fixture `trained_study`, which adds --dis, --seed and --run.
+LEARNING_RUN = [*SMALL_RUN, "--epochs=6", "--batch-size=32", "--lr=0.02", "--no-augment"]
+LEARNING_EPOCHS = 6
 
 
 def run_python(*words, **options) -> subprocess.CompletedProcess:
@@ -34,14 +32,18 @@ def run_python(*words, **options) -> subprocess.CompletedProcess:
 def start_python(*words, **options) -> subprocess.Popen:
     """Start python with `words`; its output can be read from the pipes stdout and stderr."""
     command = [sys.executable, *map(str, words)]
-    pipe = subprocess.PIPE
-    streams = {"stdout": pipe, "stderr": pipe, "text": True}
-    return subprocess.Popen(command, env=environment(), **streams, **options)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment(), **{**streams, **options})
+
+
+def environment(**changes) -> dict[str, str]:
+    """The environment of a subprocess that imports the project from another folder."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **changes}
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """The content of each file of a folder, by its name."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def make_dataset(train=60, test=40, val=0, classes=4, size=8, seed=0) -> DataSet:
@@ -64,39 +66,48 @@ def make_dataset(train=60, test=40, val=0, classes=4, size=8, seed=0) -> DataSet
     )
 
 
-def history(run: Path) -> list[dict]:
-    """A run's records without their times; none may be cut short."""
-    records, note = read_history(run)
-    assert note == ""
-    return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+def make_learnable_dataset(train=160, test=80, val=40, seed=0) -> DataSet:
+    """Four classes of 8x8 images that a network can tell apart; 40% pair noise.
 
+    Each class is a pattern of its own under noise of the pixels, from which an image with a wrong
+    label can be memorized.
+    """
+    random, classes = np.random.default_rng(seed), 4
+    patterns = np.random.default_rng(0).uniform(70, 185, (classes, 8, 8, 3))
 
-def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
-    """Two runs are equal bit for bit: history without times, logits, weights and momentum."""
-    import torch
+    def draw(count):
+        clean = random.permutation(np.arange(count) % classes)
+        noise = random.normal(0, 45, (count, 8, 8, 3))
+        return (patterns[clean] + noise).round().clip(0, 255).astype(np.uint8), clean
 
-    from training import checkpoint
+    def flip(clean):
+        noisy = clean.copy()
+        wrong = random.permutation(len(clean))[: round(0.4 * len(clean))]
+        noisy[wrong] = (noisy[wrong] + 1) % classes
+        return noisy
 
-    assert history(one) == history(other) and len(history(one)) == epochs
-    for name in LOGITS:
-        assert (one / name).read_bytes() == (other / name).read_bytes()
-    a, b = (checkpoint.read(run, "cpu") for run in (one, other))
-    assert a["epoch"] == b["epoch"] == epochs and a["model"].keys() == b["model"].keys()
-    for key, tensor in a["model"].items():
-        assert torch.equal(tensor, b["model"][key])
-    momenta, others = a["optimizer"]["state"], b["optimizer"]["state"]
-    assert momenta and momenta.keys() == others.keys()
-    for key, state in momenta.items():
-        assert torch.equal(state["momentum_buffer"], others[key]["momentum_buffer"])
-
-
-def panel_lines(axes) -> dict:
-    """label -> y values of the lines of a panel."""
-    return {line.get_label(): line.get_ydata() for line in axes.get_lines()}
+    (train_images, clean), (val_images, val_clean), (test_images, test_labels) = map(
+        draw, (train, val, test)
+    )
+    return DataSet(
+        train_images=train_images,
+        train_labels=flip(clean),
+        clean_labels=clean,
+        val_images=val_images,
+        val_labels=flip(val_clean),
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=[f"class {label}" for label in range(classes)],
+        meta={
+            **{"source": "patterns", "title": "patterns", "noise": "pair", "rate_asked": 0.4},
+            **{"rate_found": 0.4, "seed": seed},
+        },
+    )
 
 
 def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:
     """A folder of images as generate.py reads it, `count` PNG files for each class and split."""
+
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:
@@ -106,3 +117,37 @@ def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode
                 pixels = random.integers(0, 256, shape, np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
     return folder
+
+
+def history(run: Path) -> list[dict]:
+    """A run's records without their times; none may be cut short."""
+    records, note = read_history(run)
+    assert note == ""
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+
+
+def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
+    """Two runs are equal bit for bit: history without times, outputs, checkpoint."""
+    from training import checkpoint
+
+    assert history(one) == history(other) and len(history(one)) == epochs
+    names = [name for name in LOGITS if (one / name).exists()]
+    assert len(names) >= 2
+    for name in (*names, "train_indices.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    a, b = checkpoint.read(one), checkpoint.read(other)
+    assert a["epoch"] == epochs
+    assert equal(a, b)
+
+
+def equal(a, b) -> bool:
+    """Whether two checkpoints, or parts of them, have the same tensors and values."""
+    import torch
+
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b

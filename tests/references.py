@@ -1,7 +1,71 @@
-"""Slow references for the measures in the frequency domain, in float64 with numpy and scipy."""
+"""Slow references for the measures, in float64 with numpy and scipy, and the arrays of a run."""
 
 import numpy as np
+import torch
 from scipy.spatial.distance import cdist
+
+from dataset.batches import MEAN, STD
+from measures import RunArrays
+from measures.gaussian import FilterSums, filter_columns
+
+CLASSES = 4
+
+
+def noisy_labels(count: int, classes: int = CLASSES, seed: int = 0):
+    """Clean labels, and noisy ones by pair flip, 40% wrong."""
+    random = np.random.default_rng(seed)
+    clean = random.permutation(np.arange(count) % classes)
+    return clean, np.where(random.random(count) < 0.4, (clean + 1) % classes, clean)
+
+
+def learning_run(epochs: int = 3, test: int = 40, sample: int = 60, train: int = 400) -> RunArrays:
+    """A run that learns the clean labels first and memorizes the noisy ones later.
+
+    An image has 8 x 8 pixels of the color of its class, with a contrast of its own.
+    """
+    random = np.random.default_rng(0)
+    colors = random.uniform(80, 170, (CLASSES, 1, 1, 3))
+    clean, noisy = noisy_labels(train)
+    test_labels = np.arange(test) % CLASSES
+
+    def images(labels):
+        contrast = random.uniform(5, 60, (len(labels), 1, 1, 1))
+        pixels = colors[labels] + contrast * random.standard_normal((len(labels), 8, 8, 3))
+        return pixels.clip(0, 255).astype(np.uint8)
+
+    def logits(first, later):
+        times = np.arange(1, epochs + 1)[:, None, None] / epochs
+        sure = 4 * times * np.eye(CLASSES)[first] + 8 * times**4 * np.eye(CLASSES)[later]
+        return (sure + random.standard_normal(sure.shape)).astype(np.float32)
+
+    index = slice(0, sample)
+    return RunArrays(
+        test_images=images(test_labels),
+        test_labels=test_labels,
+        test_logits=logits(test_labels, random.permutation(test_labels)),
+        images=images(clean[index]),
+        clean=clean[index],
+        noisy=noisy[index],
+        logits=logits(clean[index], noisy[index]),
+        training_labels=(clean, noisy),
+    )
+
+
+def filter_sums(points, references, outputs, deltas, tile_rows=None) -> FilterSums:
+    """A pass over copies: points (n, d), references (R, n, C) and outputs (E, n, C), float32."""
+    columns = torch.cat((references, outputs)).transpose(0, 1).contiguous()
+    return filter_columns(points.clone(), columns, len(references), deltas, tile_rows)
+
+
+def as_points(images) -> np.ndarray:
+    """uint8 (n, H, W, 3) -> float64 (n, 3 H W): a point's numbers may stand in any order."""
+    return ((images / 255 - MEAN) / STD).reshape(len(images), -1)
+
+
+def softmax(logits) -> np.ndarray:
+    """Probabilities (..., C), float64."""
+    values = np.exp(np.float64(logits) - np.max(logits, axis=-1, keepdims=True))
+    return values / values.sum(axis=-1, keepdims=True)
 
 
 def smoothing_matrix(points, delta: float) -> np.ndarray:
@@ -38,15 +102,22 @@ def expected_errors(smoothing, labels, values) -> dict[str, float]:
     return dict(zip(("e_low", "e_high"), errors, strict=True))
 
 
-def expected_shares(smoothing, clean, noise, values) -> dict[str, float]:
-    """Least squares by numpy's solver on the flattened bands of clean labels and noise."""
-    parts = [split_bands(smoothing, v - v.mean(0)) for v in (clean, noise, values)]
-    shares = {}
+def lstsq(columns, target) -> np.ndarray:
+    """numpy's least squares of a target (n, C) on columns (n, C) each, all centered."""
+    columns = [(column - column.mean(0)).ravel() for column in columns]
+    return np.linalg.lstsq(np.stack(columns, 1), (target - target.mean(0)).ravel(), rcond=None)[0]
+
+
+def expected_coefficients(smoothing, parts, values) -> dict[str, float]:
+    """Least squares within each band on parts (n, C) by name."""
+    found = {}
     for k, band in enumerate(("low", "high")):
-        matrix = np.stack([parts[0][k].ravel(), parts[1][k].ravel()], axis=1)
-        solution = np.linalg.lstsq(matrix, parts[2][k].ravel(), rcond=None)[0]
-        shares[f"learned_true_{band}"], shares[f"learned_noise_{band}"] = solution
-    return shares
+        columns = [split_bands(smoothing, part - part.mean(0))[k] for part in parts.values()]
+        target = split_bands(smoothing, values - values.mean(0))[k]
+        matrix = np.stack([column.ravel() for column in columns], axis=1)
+        solution = np.linalg.lstsq(matrix, target.ravel(), rcond=None)[0]
+        found |= {f"{part}_{band}": x for part, x in zip(parts, solution, strict=True)}
+    return found
 
 
 def is_close(value: float, expected: float) -> bool:

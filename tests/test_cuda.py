@@ -1,6 +1,5 @@
 """Training on a CUDA device: a loss near the CPU's, resuming, evaluation. `pytest -m cuda`."""
 
-import os
 import re
 from pathlib import Path
 
@@ -26,6 +25,12 @@ def train(script, name, *flags) -> str:
     return out
 
 
+def assert_near(records, expected, tolerance):
+    for record, other in zip(records, expected, strict=True):
+        for name in LOSSES:
+            assert record[name] == pytest.approx(other[name], rel=tolerance), name
+
+
 @pytest.mark.parametrize(("flag", "tolerance"), [("--no-amp", 0.01), ("--amp", 0.02)])
 def test_the_losses_are_near_those_of_the_cpu(workplace, script, flag, tolerance):
     # small_cnn draws no shake coefficients, which differ between devices; the order does not. On a
@@ -33,32 +38,47 @@ def test_the_losses_are_near_those_of_the_cpu(workplace, script, flag, tolerance
     train(script, "cpu")
     out = train(script, "cuda", "--device=cuda", flag)
     assert torch.cuda.get_device_name() in out
-    for record, expected in zip(history(RUNS / "cuda"), history(RUNS / "cpu"), strict=True):
-        for name in LOSSES:
-            assert record[name] == pytest.approx(expected[name], rel=tolerance), name
+    assert_near(history(RUNS / "cuda"), history(RUNS / "cpu"), tolerance)
 
 
-@pytest.mark.parametrize("network", [[], SHAKE], ids=["small_cnn", "shake_resnet"])
-def test_a_resumed_run_is_near_one_that_never_stopped(workplace, script, network):
-    flags = [*network, "--device=cuda", "--no-amp"]
-    train(script, "a", *flags)
-    whole = history(RUNS / "a")
-    # As if the run had been killed after its last epoch but one.
-    os.replace(RUNS / "a" / checkpoint.PREVIOUS, RUNS / "a" / checkpoint.NAME)
+@pytest.mark.parametrize(
+    "flags",
+    [["--teacher=previous-epoch", "--ema-decay=0.9"], SHAKE],
+    ids=["averaged small_cnn", "shake_resnet"],
+)
+def test_a_resumed_run_is_near_one_that_never_stopped(workplace, script, monkeypatch, flags):
+    flags = [*flags, "--device=cuda", "--no-amp"]
+    save = checkpoint.save
+
+    def stop_after_two(run, trained, epoch, fixed):
+        save(run, trained, epoch, fixed)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    train(script, "whole", *flags)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop_after_two)
+        words = [*SMALL_RUN, "--lr=0.01", f"--epochs={EPOCHS}", "--dis=1", "--run=a", *flags]
+        assert script("train", *words)[0] == 130
+    before = history(RUNS / "a")
     assert f"from epoch {EPOCHS}\n" in train(script, "a", *flags, "--resume")
-    resumed = history(RUNS / "a")
-    assert resumed[:-1] == whole[:-1] and len(resumed) == EPOCHS
-    for name in LOSSES:
-        assert resumed[-1][name] == pytest.approx(whole[-1][name], rel=1e-2), name
+    assert history(RUNS / "a")[:2] == before
+    assert_near(history(RUNS / "a"), history(RUNS / "whole"), 1e-2)
 
 
-@pytest.mark.parametrize("device", ["cuda", "cpu"])
-def test_evaluation_gives_what_training_measured(workplace, script, device):
+def test_evaluation_gives_what_training_measured(workplace, script):
     train(script, "a", *SHAKE, "--device=cuda")
     last = history(RUNS / "a")[-1]
-    status, out, err = script("train", "--evaluate", RUNS / "a", f"--device={device}")
+    status, out, err = script("train", "--evaluate", RUNS / "a", "--device=cpu")
     assert (status, err) == (0, "")
     accuracy, loss = re.search(r"test accuracy ([\d.]+)%, test loss ([\d.]+)", out).groups()
     # An image between two classes may go either way: two of 40.
     assert float(accuracy) == pytest.approx(last["test_accuracy"], abs=5.1)
     assert float(loss) == pytest.approx(last["test_cross_entropy"], rel=1e-2)
+
+
+@pytest.mark.slow
+def test_compiled_training_is_near_the_plain_one(workplace, script):
+    train(script, "plain", "--device=cuda", "--no-amp")
+    train(script, "compiled", "--device=cuda", "--no-amp", "--compile")
+    assert_near(history(RUNS / "compiled"), history(RUNS / "plain"), 1e-2)

@@ -4,15 +4,16 @@ import io
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from helpers import make_dataset
 
-from common.errors import UserError
+from common.command_line import UserError
 from dataset.data_file import (
     ARRAYS,
-    FORMAT_VERSION,
+    file_digest,
     read_dataset,
     read_meta,
     write_dataset,
@@ -40,10 +41,19 @@ def test_round_trip_is_exact(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["a.npz"]
 
 
-def test_equal_data_sets_are_equal_files(tmp_path):
-    for name in "ab":
-        write_dataset(tmp_path / name, make_dataset())
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+def test_which_images_these_are_is_kept_but_not_part_of_the_digest(tmp_path):
+    before = make_dataset(val=10)
+    chosen = {
+        "train_indices": np.arange(60),
+        "val_indices": np.arange(60, 70),
+        "test_files": np.array([f"test/é\u9999/{k}.png" for k in range(40)]),
+    }
+    write_dataset(tmp_path / "a.npz", replace(before, chosen=chosen))
+    after = read_dataset(tmp_path / "a.npz")
+    assert after.sha256 == before.sha256 == file_digest(tmp_path / "a.npz")
+    assert after.chosen.keys() == chosen.keys()
+    for name, values in chosen.items():
+        np.testing.assert_array_equal(after.chosen[name], values)
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -53,43 +63,29 @@ def test_the_digest_depends_on_every_array(name):
     assert changed.sha256 != original.sha256
 
 
-def test_the_file_is_complete_and_free_of_pickles(tmp_path):
-    write_dataset(tmp_path / "a.npz", make_dataset())
-    content = read_members(tmp_path / "a.npz")
-    assert set(content) == {*ARRAYS, "class_names", "meta"}
-    meta = json.loads(str(content["meta"]))
-    assert set(meta["sha256"]) == set(ARRAYS) and meta["format"] == FORMAT_VERSION
-
-
 # --- damaged files ---
 
 
-def replace_bytes(change):
-    """A damage of the file's bytes."""
+def change_bytes(change):
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-def replace_members(change):
-    """A damage of the file's arrays: `change` returns those to replace, None for one to drop."""
+def change_member(name, change):
+    """A damage of one array; `change` returns None to drop it."""
 
     def damage(path):
         content = read_members(path)
-        content.update(change(content))
+        content[name] = change(content[name])
         with open(path, "wb") as file:
             np.savez(file, **{name: value for name, value in content.items() if value is not None})
 
     return damage
 
 
-def replace_meta(change):
-    return replace_members(
-        lambda content: {"meta": np.array(change(json.loads(str(content["meta"]))))}
+def change_meta(**values):
+    return change_member(
+        "meta", lambda text: np.array(json.dumps({**json.loads(str(text)), **values}))
     )
-
-
-def replace_by_one_array(path):
-    with open(path, "wb") as file:
-        np.save(file, np.zeros(3))
 
 
 def flip_one_bit(path):
@@ -100,95 +96,90 @@ def flip_one_bit(path):
     path.write_bytes(raw)
 
 
-def with_first_label(labels, label):
-    return np.concatenate(([label], labels[1:]))
+def write_huge_header(path):
+    """Labels of 10^13 images, and none."""
+    text = b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000,), }"
+    raw = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    with zipfile.ZipFile(path, "w") as file:
+        for name in (*ARRAYS, "class_names", "meta"):
+            file.writestr(f"{name}.npy", raw)
 
 
+def write_bomb(path):
+    """A zip file that says of itself that it holds 4 EiB."""
+    with zipfile.ZipFile(path, "w", allowZip64=True) as file:
+        file.writestr("meta.npy", b"")
+        file.filelist[0].file_size = 2**62
+
+
+def first_label(label):
+    return lambda labels: np.concatenate(([label], labels[1:]))
+
+
+PICKLED = np.array([{"a": 1}], dtype=object)
 # What is wrong with the file: how it is made so, and what the message says.
 DAMAGES = {
     "missing": (lambda path: path.unlink(), "no such file"),
-    "cut short": (replace_bytes(lambda raw: raw[: len(raw) // 2]), "cannot be read"),
-    "empty": (replace_bytes(lambda raw: b""), "cannot be read"),
-    "text": (replace_bytes(lambda raw: b"hello"), "not a data set"),
-    "one array": (replace_by_one_array, "not a data set"),
-    "one bit flipped": (flip_one_bit, "cannot be read (Bad CRC-32"),
-    "class names pickled": (
-        replace_members(lambda content: {"class_names": np.array([{"a": 1}], dtype=object)}),
-        "pickled objects",
-    ),
-    "an array missing": (replace_members(lambda content: {"clean_labels": None}), "clean_labels"),
+    "cut short": (change_bytes(lambda raw: raw[: len(raw) // 2]), "cut short"),
+    "empty": (change_bytes(lambda raw: b""), "no .npz file"),
+    "text": (change_bytes(lambda raw: b"hello"), "no .npz file"),
+    "one bit": (flip_one_bit, "Bad CRC-32"),
+    "pickled": (change_member("class_names", lambda names: PICKLED), "pickled objects"),
+    "an array missing": (change_member("clean_labels", lambda labels: None), "clean_labels"),
     "too many labels": (
-        replace_members(lambda content: {"train_labels": np.append(content["train_labels"], 0)}),
+        change_member("train_labels", lambda labels: np.append(labels, 0)),
         "train_labels is int64 (61,)",
     ),
     "labels of another type": (
-        replace_members(lambda content: {"test_labels": content["test_labels"].astype(np.int32)}),
+        change_member("test_labels", lambda labels: labels.astype(np.int32)),
         "test_labels is int32 (40,)",
     ),
-    "a label out of range": (
-        replace_members(
-            lambda content: {"test_labels": with_first_label(content["test_labels"], 4)}
-        ),
-        "test_labels has labels outside 0..3",
-    ),
-    "a negative label": (
-        replace_members(
-            lambda content: {"test_labels": with_first_label(content["test_labels"], -1)}
-        ),
-        "test_labels has labels outside 0..3",
-    ),
-    "float images": (
-        replace_members(lambda content: {"test_images": content["test_images"].astype(np.float32)}),
-        "test_images is float32",
-    ),
-    "gray images": (
-        replace_members(lambda content: {"test_images": content["test_images"][..., :1]}),
-        "test_images is uint8 (40, 8, 8, 1)",
-    ),
-    "images of two sizes": (
-        replace_members(lambda content: {"test_images": content["test_images"][:, 1:]}),
-        "test_images differ in size",
-    ),
-    "no test images": (
-        replace_members(
-            lambda content: {name: content[name][:0] for name in ("test_images", "test_labels")}
-        ),
-        "test_images is empty",
-    ),
-    "a label changed by hand": (
-        replace_members(
-            lambda content: {"train_labels": with_first_label(content["train_labels"], 3)}
-        ),
+    "out of range": (change_member("test_labels", first_label(4)), "labels outside 0..3"),
+    "negative": (change_member("test_labels", first_label(-1)), "labels outside 0..3"),
+    "changed by hand": (
+        change_member("train_labels", first_label(3)),
         "train_labels does not match its sha256",
     ),
-    "another version": (replace_meta(lambda meta: json.dumps({**meta, "format": 99})), "format 99"),
-    "no digests": (replace_meta(lambda meta: json.dumps({**meta, "sha256": {}})), "sha256"),
-    "no entry for digests": (replace_meta(lambda meta: '{"format": 2}'), "sha256"),
-    "meta no object": (replace_meta(lambda meta: "[]"), "meta is not a JSON object"),
-    "meta no JSON": (replace_meta(lambda meta: "{"), "not a data set: meta"),
+    "float images": (
+        change_member("test_images", lambda images: images.astype(np.float32)),
+        "test_images is float32",
+    ),
+    "two sizes": (change_member("test_images", lambda images: images[:, 1:]), "differ in size"),
+    "no test images": (
+        change_member("test_images", lambda images: images[:0]),
+        "test_images is empty",
+    ),
+    "too few indices": (
+        change_member("train_indices", lambda indices: indices[:-1]),
+        "train_indices is int64 (59,)",
+    ),
+    "files that are no text": (
+        change_member("test_files", lambda files: np.arange(40)),
+        "test_files is int64 (40,)",
+    ),
+    "a header of too many labels": (write_huge_header, "a.npz: "),
+    "content beyond memory": (write_bomb, "larger than the memory"),
+    "another version": (change_meta(format=99), "format 99"),
+    "no digests": (change_meta(sha256={}), "sha256"),
+    "meta no object": (change_member("meta", lambda text: np.array("[]")), "meta is not a JSON"),
+    "meta no JSON": (change_member("meta", lambda text: np.array("{")), "meta is not a JSON"),
 }
 
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_bad_file_is_refused_in_one_line(tmp_path, name):
     path, (damage, words) = tmp_path / "a.npz", DAMAGES[name]
-    write_dataset(path, make_dataset())
+    chosen = {"train_indices": np.arange(60), "test_files": np.array(list(map(str, range(40))))}
+    write_dataset(path, replace(make_dataset(), chosen=chosen))
     damage(path)
-    with pytest.raises(UserError) as error:
-        read_dataset(path)
-    message = str(error.value)
-    assert str(path) in message and "generate.py" in message and "\n" not in message
-    assert words in message
-
-
-@pytest.mark.parametrize("name", ["missing", "cut short", "text", "meta no object", "meta no JSON"])
-def test_a_bad_meta_is_refused_in_one_line(tmp_path, name):
-    path, (damage, words) = tmp_path / "a.npz", DAMAGES[name]
-    write_dataset(path, make_dataset())
-    damage(path)
-    with pytest.raises(UserError) as error:
-        read_meta(path)
-    assert str(path) in str(error.value) and words in str(error.value)
+    readers = [read_dataset]
+    if name in ("missing", "cut short", "text", "meta no object", "meta no JSON"):
+        readers += [read_meta, file_digest]
+    for reader in readers:
+        with pytest.raises(UserError) as error:
+            reader(path)
+        message = str(error.value)
+        assert str(path) in message and "generate.py" in message and words in message, message
 
 
 class Bomb:

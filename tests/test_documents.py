@@ -1,26 +1,45 @@
-"""What README, docs and results promise: commands, flags, links and make targets that exist."""
+"""What README, docs and results promise: commands, flags, links, targets; examples are executed."""
 
 import importlib
+import os
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import ROOT, SCRIPTS
+from helpers import ROOT, SCRIPTS, run_python
 
-DOCUMENTS = [
-    ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "results").glob("**/*.md")),
-]
+README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
+FOLDERS = ("docs", "results", "benchmarks")
+DOCUMENTS = [README, *(path for name in FOLDERS for path in sorted(ROOT.glob(f"{name}/*.md")))]
 FLAG = r"(?<![\w-])--[a-z][a-z-]*"
-# `python train.py ...`, `torchrun ... -- train.py ...`, after a prompt or variables or not.
-COMMAND = r"^\s*(?:\$ )?(?:python |torchrun [^\n]*-- )(\w+)\.py\b(.*?)(?: {2,}.*|#.*)?$"
+# `python train.py ...` or `torchrun ... -- train.py ...`: a line of its own, or code in a sentence.
+SCRIPT = r"(?:python |torchrun [^`\n]*-- )(\w+)\.py\b"
+COMMAND = rf"^\s*(?:\$ )?{SCRIPT}(.*?)(?: {{2,}}.*|#.*)?$"
+INLINE = rf"`{SCRIPT}([^`\n]*)`"
+# In docs/extending.md: in which file, where, and the line or the block of code.
+BLOCK = r":?\n\n```python\n(.*?)```"
+PLACE = r"(before|below|instead of) `([^`\n]+)`"
+STEP = rf"In `([\w/]+\.py)`|{PLACE}(?:, the line `([^`\n]+)`|{BLOCK})|at the end{BLOCK}"
+MOST_WORDS, MOST_WORDS_OF_README = 9000, 900
 
 
 def read(path):
     """The text of a document, lines that end in a backslash joined with the next."""
     return path.read_text("utf-8").replace("\\\n", " ")
+
+
+def commands(path):
+    """(script, flags) of every command that a document or a script's docstring shows."""
+    text = read(path)
+    return re.findall(COMMAND, text, re.MULTILINE) + re.findall(INLINE, text)
+
+
+def prose(path):
+    """The text of a document without fenced blocks of code."""
+    return re.sub("```.*?```", "", read(path), flags=re.DOTALL)
 
 
 def flags_of(name, capsys):
@@ -32,13 +51,16 @@ def flags_of(name, capsys):
 
 @pytest.mark.parametrize(
     "path",
-    [*DOCUMENTS, *(ROOT / f"{name}.py" for name in SCRIPTS)],  # a script's docstring has examples
+    [*DOCUMENTS, *(ROOT / f"{name}.py" for name in SCRIPTS)],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_command_parses(path, monkeypatch, tmp_path):
+    added = {"self-adaptive-training", "ensemble", "mlp", "tridiagonal"}  # by docs/extending.md
     monkeypatch.chdir(tmp_path)
-    for name, words in re.findall(COMMAND, read(path), re.MULTILINE):
+    for name, words in commands(path):
         argv = shlex.split(re.split("[;&|>]", words)[0])
+        if path == EXTENDING and added & set(argv):
+            continue  # test_every_errand runs these
         if "--noise" in argv:  # label files that the command names
             for word in argv[argv.index("--noise") + 1 :]:
                 if Path(word).suffix in (".json", ".npy", ".pt", ".csv"):
@@ -49,14 +71,8 @@ def test_every_command_parses(path, monkeypatch, tmp_path):
             pytest.fail(f"python {name}.py {words}: exit status {stop.code}")
 
 
-def test_the_readme_runs_every_step_and_the_documents_every_script():
-    commands = {
-        path: {name for name, _ in re.findall(COMMAND, read(path), re.MULTILINE)}
-        for path in DOCUMENTS
-    }
-    steps = {"generate", "train", "frequency", "collect_history", "plot", "study"}
-    assert steps <= commands[ROOT / "README.md"]
-    assert set(SCRIPTS) == set().union(*commands.values())
+def test_the_readme_runs_every_step():
+    assert set(SCRIPTS) == {name for name, _ in commands(README)}
 
 
 def test_every_flag_exists(capsys):
@@ -64,41 +80,157 @@ def test_every_flag_exists(capsys):
     every = set().union(*known.values())
     known["study"] = every  # it hands flags on
     for path in DOCUMENTS:
-        for code in re.findall(r"`([^`\n]+)`", path.read_text("utf-8")):
+        here = set(every)
+        if path.parent.name == "benchmarks":
+            here |= set(re.findall(FLAG, "".join(map(read, path.parent.glob("*.py")))))
+        if path == EXTENDING:
+            here |= {"--momentum"}  # of the loss that it adds
+        for code in re.findall(r"`([^`\n]+)`", prose(path)):
             script = re.match(r"(?:python )?(\w+)\.py ", code)
-            if script and script[1] in known:
-                unknown = set(re.findall(FLAG, code)) - known[script[1]]
-            else:
-                unknown = set(re.findall(FLAG, code)) - every if code.startswith("-") else set()
+            allowed = known.get(script[1], here) if script and path != EXTENDING else here
+            unknown = set(re.findall(FLAG, code)) - allowed if script or code[0] == "-" else set()
             assert not unknown, f"{path.name}: {code}: {unknown}"
 
 
-def linked_files(path):
-    """The files of the project that a document links, without their places."""
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text("utf-8"))
-    return {(path.parent / link).resolve() for link in links if "://" not in link}
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-def test_every_link_leads_to_a_file():
-    for path in DOCUMENTS:
-        missing = [str(link) for link in linked_files(path) if not link.exists()]
-        assert not missing, f"{path.name}: {missing}"
+def links(path):
+    """(file, anchor) of the links of a document that stay within the project."""
+    found = re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", prose(path))
+    return [
+        ((path.parent / link).resolve() if link else path, anchor)
+        for link, anchor in found
+        if "://" not in link
+    ]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_its_heading(path):
+    for file, anchor in links(path):
+        assert file.exists(), file
+        headings = re.findall(r"^#+ (.*)$", file.read_text("utf-8"), re.M) if anchor else []
+        assert not anchor or anchor in map(slug, headings), (file, anchor)
 
 
 def test_links_lead_from_the_readme_to_every_document():
-    reached, new = set(), {ROOT / "README.md"}
+    reached, new = set(), {README}
     while new:
         reached |= new
-        documents = {link for path in new for link in linked_files(path) if link.suffix == ".md"}
-        new = documents - reached
+        new = {file for path in new for file, _ in links(path) if file.suffix == ".md"} - reached
     assert set(DOCUMENTS) <= reached
 
 
-def test_every_target_of_the_readme_is_in_the_makefile():
+def test_every_target_is_in_the_makefile():
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    named = re.findall(r"(?:^\s+|`)make ([a-z]+)", read(ROOT / "README.md"), re.MULTILINE)
-    assert named and set(named) <= set(targets)
+    for path in DOCUMENTS:
+        named = re.findall(r"(?:^\s+|`)make ([a-z]+)", read(path), re.MULTILINE)
+        assert set(named) <= set(targets), path.name
+        assert named or path != README
 
 
-def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 1100
+def test_the_documents_are_short():
+    words = {path: len(path.read_text("utf-8").split()) for path in DOCUMENTS}
+    assert words[README] <= MOST_WORDS_OF_README
+    assert sum(words.values()) <= MOST_WORDS
+
+
+def test_the_tables_of_the_earlier_study_are_up_to_date(tmp_path, script):
+    for name in ("results/README.md", "results/earlier/history.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    page, history = tmp_path / "results/README.md", tmp_path / "results/earlier/history.json"
+    assert script("collect_history", history, "--readme", page)[0] == 0
+    assert page.read_text("utf-8") == (ROOT / "results/README.md").read_text("utf-8")
+
+
+def test_the_examples_of_the_readme_run(study):
+    # What the examples call these files and folders: here they are those of a small study.
+    os.rename("runs/small", "runs/shapes-pair40")
+    random = np.random.default_rng(0)
+    clean, noisy = random.integers(0, 4, (2, 50))
+    for name, array in {"clean": clean, "noisy": noisy}.items():
+        np.save(f"{name}.npy", array)
+    np.save("outputs.npy", random.normal(size=(3, 50, 4)).astype(np.float32))
+    one, other = re.findall("```python\n(.*?)```", read(README), re.DOTALL)
+    variables: dict = {}
+    exec(one, variables)
+    assert variables["curves"]["gap"].shape == variables["curves"]["one_hot_residual"].shape == (3,)
+    exec(other, variables)
+    epochs, images, classes = variables["logits"].shape
+    assert epochs == len(variables["accuracy"]) and classes == 4
+    assert images == len(variables["images"])
+
+
+def insert(text, code, place, anchor):
+    """The text with the code before, below or instead of the line that starts with `anchor`."""
+    lines = text.split("\n")
+    places = [k for k, line in enumerate(lines) if line.strip().startswith(anchor)]
+    assert len(places) == 1, f"{anchor}: {len(places)} lines"
+    k = places[0]
+    indent = lines[k][: len(lines[k]) - len(lines[k].lstrip())]
+    block = [indent + line if line else "" for line in code.rstrip("\n").split("\n")]
+    start, end = {"before": (k, k), "below": (k + 1, k + 1), "instead of": (k, k + 1)}[place]
+    if block[0].startswith(("def ", "@", "class ")):
+        block = ["", "", *block, "", ""]
+        while not lines[start - 1]:
+            start -= 1
+    return "\n".join([*lines[:start], *block, *lines[end:]])
+
+
+def run_errand(section, project):
+    """Do what a section of docs/extending.md says; returns the files that it has changed."""
+    path, changed = None, set()
+    for file, place, anchor, line, block, end in re.findall(STEP, section, re.DOTALL):
+        if file:
+            path = project / file
+            continue
+        text = path.read_text("utf-8")
+        text = text + "\n\n" + end if end else insert(text, line or block, place, anchor)
+        path.write_text(text, "utf-8")
+        changed.add(path)
+    return changed
+
+
+@pytest.mark.slow
+def test_every_errand_of_extending_works_as_written(tmp_path):
+    project = tmp_path / "project"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "data", "runs", "figures")
+    shutil.copytree(ROOT, project, ignore=ignored)
+    sections = re.split(r"^## ", read(EXTENDING), flags=re.MULTILINE)
+    errands = [section for section in sections if re.search(STEP, section, re.DOTALL)]
+    assert len(errands) == 6
+    tests = []
+    for section in errands:
+        changed = run_errand(section, project)
+        kinds = sorted(path.parent.name == "tests" for path in changed - {project / "plot.py"})
+        assert kinds == [False, True], changed  # one source file and one test file
+        (file,) = (path for path in changed if path.parent.name == "tests")
+        names = re.findall(r"^def (test_\w+)", section, re.M) or ["test_every_quantity_by_hand"]
+        tests += [f"{file.relative_to(project)}::{name}" for name in names]
+
+    def run(*words):
+        done = run_python(*words, cwd=project)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("-m", "ruff", "check", ".")
+    run("-m", "ruff", "format", "--check", ".")
+    run("-m", "pytest", *tests)
+    lines = [f"{name}.py {flags}" for name, flags in commands(EXTENDING)]
+    baseline = next(line for line in lines if "ensemble" in line).replace(
+        "--dis=1 --teacher ensemble", "--dis=0"
+    )
+    for line in [*lines, baseline]:
+        if line.startswith(("generate.py", "train.py")):
+            run(*shlex.split(line))
+    assert (project / "data/shapes-tridiagonal40.npz").exists()
+    run("frequency.py", "runs")
+    printed = run("collect_history.py", "runs", "--all")
+    run("plot.py", "runs", "--out", "figures")
+    for words in ("self-adaptive training, momentum 0.8", "self-distillation, ensemble", "mlp"):
+        assert words in printed, printed
+    assert "both at their best test epoch" in printed and " None" not in printed
+    assert (project / "figures/validation.png").exists()

@@ -1,19 +1,31 @@
-"""training/: schedule, randomness, and the statistics of an epoch against a slow reference."""
+"""training/epoch.py: schedule, randomness, steps and statistics against slow references."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from helpers import make_dataset
+from slow_losses import SlowLoss
+from test_losses import VARIANTS
 from torch import nn
 
 from dataset.batches import normalize
-from losses import CROSS_ENTROPY, SELF_DISTILLATION
+from losses import CrossEntropy, SelfDistillation
+from models import MODELS
 from models.shake_resnet import shake_resnet
-from training.epoch import learning_rate, seed_epoch, train_epoch
+from training import run as training_run
+from training.epoch import (
+    NonFiniteLossError,
+    evaluate,
+    label_agreement,
+    learning_rate,
+    seed_epoch,
+    train_epoch,
+    weighted_means,
+)
 from training.settings import RunSettings
-from training.statistics import evaluate, label_agreement
 
 
 def make_settings(**changed) -> RunSettings:
@@ -27,7 +39,7 @@ def make_train_set(dataset):
     return [torch.from_numpy(array) for array in arrays]
 
 
-def linear_network():
+def linear_network(*_):
     torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
 
@@ -63,110 +75,127 @@ def test_randomness_is_a_function_of_seed_and_epoch():
     assert values[:3] != values[3:]
 
 
-@pytest.mark.parametrize("loss", [CROSS_ENTROPY, SELF_DISTILLATION])
-def test_statistics_of_an_epoch_against_a_slow_reference(loss):
-    dataset, model = make_dataset(train=50), linear_network()
-    train_set = make_train_set(dataset)
-    weights, bias = (p.detach().double().numpy() for p in model[1].parameters())
-    logits = rows_of_inputs(train_set[0]) @ weights.T + bias
-    # A step this small leaves the float32 weights as they are.
-    settings = make_settings(epochs=2, lr=1e-30, loss=loss)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-30)
-    record, predictions = train_epoch(model, optimizer, train_set, settings, 1)
-
-    noisy, clean = dataset.train_labels, dataset.clean_labels
-    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    classes = logits.argmax(1)
-    np.testing.assert_array_equal(predictions, classes)
-    towards_label, towards_own = -log_p[np.arange(50), noisy], -log_p[np.arange(50), classes]
-    objective, agreement = towards_label.mean(), 0.0
-    if loss == SELF_DISTILLATION:
-        objective = 0.0
-        for batch in batches_of_epoch(settings, 1, 50):
-            a = np.mean(classes[batch] == noisy[batch])
-            objective += ((1 - a) * towards_label[batch] + a * towards_own[batch]).sum() / 50
-            agreement += a * len(batch) / 50
-        assert record["agreement"] == pytest.approx(agreement, rel=1e-6)
-    else:
-        assert record["agreement"] is None
-    assert record["train_objective"] == pytest.approx(objective, rel=1e-5)
-    assert record["train_cross_entropy"] == pytest.approx(towards_label.mean(), rel=1e-5)
-    assert record["train_accuracy"] == pytest.approx(100 * np.mean(classes == noisy))
-    assert record["train_clean_accuracy"] == pytest.approx(100 * np.mean(classes == clean))
-
-
 class SlowTraining:
-    """Plain SGD on a linear network with self-distillation, by loops in float64."""
+    """SGD on a linear network, by loops in float64; momentum is Nesterov's."""
 
-    def __init__(self, model, dataset, settings):
-        self.settings, self.labels = settings, dataset.train_labels
+    def __init__(self, linear, dataset, settings, loss, momentum=0.0, weight_decay=0.0):
+        self.settings, self.loss, self.dataset = settings, SlowLoss(loss), dataset
         self.x = rows_of_inputs(torch.from_numpy(dataset.train_images))
-        self.weights, self.bias = (p.detach().double().numpy().copy() for p in model.parameters())
-        self.steps, self.predictions = 0, {}  # of each image in the epoch before
-
-    def target(self, batch, p, epoch):
-        """The target (B, 4) of a batch, what is predicted (B, 4), and the agreement."""
-        settings, unit = self.settings, np.eye(4)
-        own = p if settings.soft else unit[p.argmax(1)]
-        if settings.teacher == "uniform":
-            taught = np.full((len(batch), 4), 0.25)
-        elif settings.teacher == "previous-epoch" and epoch > 1:
-            taught = np.array([self.predictions[i] for i in batch])
-        elif settings.teacher == "previous-epoch":
-            return unit[self.labels[batch]], own, None  # nothing to learn from yet
-        else:
-            taught = own
-        labels = self.labels[batch]
-        agreement = sum(t.argmax() == y for t, y in zip(taught, labels, strict=True)) / len(batch)
-        mixed = agreement if settings.weight is None else settings.weight
-        return (1 - mixed) * unit[labels] + mixed * taught, own, agreement
+        self.parameters = [p.detach().double().numpy().copy() for p in linear.parameters()]
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.velocity, self.steps = None, 0
 
     def epoch(self, number):
-        """Train an epoch; returns its objective and agreement."""
-        count, objective, agreement, kept = len(self.x), 0.0, 0.0, {}
+        """Train an epoch; returns the record that train_epoch has to return."""
+        labels, clean = self.dataset.train_labels, self.dataset.clean_labels
+        count, objective, plain, agreement = len(self.x), 0.0, 0.0, None
+        right = right_clean = 0
         for batch in batches_of_epoch(self.settings, number, count):
-            z = self.x[batch] @ self.weights.T + self.bias
-            p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-            target, own, agreed = self.target(batch, p, number)
-            kept |= dict(zip(batch, own, strict=True))
-            agreement = None if agreed is None else agreement + agreed * len(batch) / count
-            objective -= (target * np.log(p)).sum() / count
-            slope = (p - target) / len(batch)
-            steps = self.settings.epochs * math.ceil(count / self.settings.batch_size)
-            rate = self.settings.lr / 2 * (1 + math.cos(math.pi * self.steps / steps))
-            self.weights -= rate * slope.T @ self.x[batch]
-            self.bias -= rate * slope.sum(0)
-            self.steps += 1
-        self.predictions = kept
-        return objective, agreement
+            weights, bias = self.parameters
+            z = self.x[batch] @ weights.T + bias
+            value, slope, agreed = self.loss(z, labels[batch], batch)
+            part = len(batch) / count
+            objective += value * part
+            plain += SlowLoss(CrossEntropy())(z, labels[batch], batch)[0] * part
+            if agreed is not None:
+                agreement = (agreement or 0) + agreed * part
+            right += (z.argmax(1) == labels[batch]).sum()
+            right_clean += (z.argmax(1) == clean[batch]).sum()
+            self.step([slope.T @ self.x[batch], slope.sum(0)])
+        self.loss.end_epoch()
+        return {
+            "train_objective": pytest.approx(objective, rel=1e-4),
+            "train_cross_entropy": pytest.approx(plain, rel=1e-4),
+            "train_accuracy": pytest.approx(100 * right / count),
+            "train_clean_accuracy": pytest.approx(100 * right_clean / count),
+            "agreement": None if agreement is None else pytest.approx(agreement, abs=1e-6),
+        }
+
+    def step(self, gradients):
+        total = self.settings.epochs * math.ceil(len(self.x) / self.settings.batch_size)
+        rate = self.settings.lr / 2 * (1 + math.cos(math.pi * self.steps / total))
+        self.steps += 1
+        decayed = [
+            g + self.weight_decay * w for g, w in zip(gradients, self.parameters, strict=True)
+        ]
+        before = self.velocity or [0 * g for g in decayed]
+        self.velocity = [self.momentum * v + g for v, g in zip(before, decayed, strict=True)]
+        for w, g, v in zip(self.parameters, decayed, self.velocity, strict=True):
+            w -= rate * (g + self.momentum * v)
 
 
-VARIANTS = [
-    {"teacher": teacher, "soft": soft, "weight": weight}
-    for teacher in ("batch", "previous-epoch")
-    for soft in (False, True)
-    for weight in (None, 0.3)
-] + [{"teacher": "uniform", "weight": 0.3}]
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: " ".join(map(str, v.values())))
-def test_every_teacher_against_a_slow_reference(variant):
-    dataset, settings = make_dataset(train=40), make_settings(loss=SELF_DISTILLATION, **variant)
+@pytest.mark.parametrize("loss", VARIANTS, ids=lambda loss: loss.title)
+def test_every_loss_and_teacher_against_slow_training(loss):
+    dataset, settings = make_dataset(train=40), make_settings(lr=0.05)
     train_set, model = make_train_set(dataset), linear_network()
+    slow = SlowTraining(model[1], dataset, settings, loss)
     optimizer = torch.optim.SGD(model.parameters(), settings.lr)
-    slow, previous = SlowTraining(model[1], dataset, settings), None
+    loss.start(40)
     for epoch in (1, 2, 3):
-        record, previous = train_epoch(model, optimizer, train_set, settings, epoch, previous)
-        objective, agreement = slow.epoch(epoch)
-        assert record["train_objective"] == pytest.approx(objective, rel=1e-4)
-        assert (agreement is None) == (settings.teacher == "previous-epoch" and epoch == 1)
-        expected = agreement if agreement is None else pytest.approx(agreement, abs=1e-6)
-        assert record["agreement"] == expected
-        rows = np.array([slow.predictions[i] for i in range(40)])
-        expected = rows if settings.soft else rows.argmax(1)
-        np.testing.assert_allclose(previous, expected, atol=1e-4)
-    np.testing.assert_allclose(model[1].weight.detach(), slow.weights, atol=1e-4)
-    np.testing.assert_allclose(model[1].bias.detach(), slow.bias, atol=1e-4)
+        record = train_epoch(model, optimizer, loss, train_set, settings, epoch)
+        assert record == slow.epoch(epoch)
+    for parameter, expected in zip(model.parameters(), slow.parameters, strict=True):
+        np.testing.assert_allclose(parameter.detach(), expected, atol=1e-4)
+
+
+def test_the_optimizer_of_a_run_against_slow_training(monkeypatch):
+    monkeypatch.setitem(MODELS, "linear", linear_network)
+    dataset = make_dataset(train=40)
+    settings = make_settings(model="linear", lr=0.01, weight_decay=0.1, loss="self-distillation")
+    trained = training_run.make_trained(settings, dataset, torch.device("cpu"))
+    model = trained.model
+    slow = SlowTraining(model[1], dataset, settings, SelfDistillation(), 0.9, 0.1)
+    for epoch in (1, 2, 3):
+        record = train_epoch(
+            model, trained.optimizer, trained.loss, make_train_set(dataset), settings, epoch
+        )
+        assert record == slow.epoch(epoch)
+    for parameter, expected in zip(model.parameters(), slow.parameters, strict=True):
+        np.testing.assert_allclose(parameter.detach(), expected, atol=1e-4)
+
+
+def test_a_loss_that_is_not_finite_is_named_with_its_step():
+    class Exploding(CrossEntropy):
+        calls = 0
+
+        def __call__(self, *batch):
+            self.calls += 1
+            return super().__call__(*batch) * (math.inf if self.calls == 2 else 1)
+
+    model, loss = linear_network(), Exploding()
+    loss.start(60)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    train_set = make_train_set(make_dataset())
+    with pytest.raises(NonFiniteLossError, match="epoch 2, step 2: the loss is not finite") as e:
+        train_epoch(model, optimizer, loss, train_set, make_settings(), 2)
+    assert e.value.exit_status == 1 and "--lr" in str(e.value)
+
+
+def test_the_average_against_a_slow_loop_in_float64():
+    dataset, decay = make_dataset(train=40), 0.7
+    settings = make_settings(model="small_cnn", lr=0.05, ema_decay=decay)
+    trained = training_run.make_trained(settings, dataset, torch.device("cpu"))
+    model, average, slow = trained.model, trained.average, []
+
+    def follow(*_):
+        for k, tensor in enumerate((*model.parameters(), *model.buffers())):
+            now = tensor.detach().double().numpy().copy()
+            if len(slow) <= k:
+                slow.append(now)  # the first step's weights are where the average starts
+            else:
+                slow[k] = decay * slow[k] + (1 - decay) * now
+
+    trained.optimizer.register_step_post_hook(follow)
+    train_set = make_train_set(dataset)
+    train_epoch(model, trained.optimizer, trained.loss, train_set, settings, 1, average)
+    assert int(average.n_averaged) == 3
+    averages, moved = (*average.module.parameters(), *average.module.buffers()), 0
+    own = (*model.parameters(), *model.buffers())
+    for tensor, latest, expected in zip(averages, own, slow, strict=True):
+        if tensor.is_floating_point():
+            np.testing.assert_allclose(tensor.detach(), expected, rtol=1e-5, atol=1e-7)
+            moved += not torch.equal(tensor, latest)
+    assert moved > 10
 
 
 def test_bfloat16_is_near_float32():
@@ -175,11 +204,12 @@ def test_bfloat16_is_near_float32():
     objectives, types = [], set()
     for amp in (False, True):
         torch.manual_seed(0)
-        model = shake_resnet(8, 4, 4)
+        model, loss = shake_resnet(8, 4, 4), SelfDistillation()
+        loss.start(48)
         model.blocks[-1].register_forward_hook(lambda *call: types.add(call[2].dtype))
         optimizer = torch.optim.SGD(model.parameters(), 0.05)
-        settings = make_settings(amp=amp, lr=0.05, loss=SELF_DISTILLATION)
-        record, _ = train_epoch(model, optimizer, train_set, settings, 1)
+        settings = make_settings(amp=amp, lr=0.05)
+        record = train_epoch(model, optimizer, loss, train_set, settings, 1)
         objectives.append(record["train_objective"])
         assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert types == {torch.float32, torch.bfloat16}
@@ -187,20 +217,43 @@ def test_bfloat16_is_near_float32():
     assert objectives[1] != objectives[0]
 
 
+def test_the_faster_precision_is_named_and_random_numbers_stay():
+    settings = make_settings(model="small_cnn", amp=True, loss="self-distillation", ema_decay=0.9)
+    before = torch.get_rng_state()
+    line = training_run.compare_precisions(settings, make_dataset(), steps=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    bfloat16, float32, faster = re.fullmatch(
+        r"--amp: a step takes ([\d.]+) s in bfloat16, ([\d.]+) s in float32; (\S+) is faster here",
+        line,
+    ).groups()
+    assert bfloat16 == float32 or (faster == "--amp") == (float(bfloat16) < float(float32))
+
+
 def test_label_agreement_by_hand():
     noisy, clean = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([0, 1, 1, 2, 3])
     predictions = torch.tensor([0, 2, 2, 2, 1])
-    result = label_agreement(predictions, noisy, clean)
-    assert result["accuracy"] == 40 and result["clean_accuracy"] == 40
-    # Of the three images with a wrong label one is predicted as its wrong label.
-    assert result["memorized"] == pytest.approx(100 / 3)
-    assert label_agreement(predictions, clean, clean)["memorized"] is None
+    assert label_agreement(predictions, noisy, clean) == {
+        "accuracy": 40,
+        "clean_accuracy": 40,
+        "memorized": pytest.approx(100 / 3),  # of three wrong labels one is predicted
+        "clean_accuracy_right": 50,
+        "clean_accuracy_wrong": pytest.approx(100 / 3),
+    }
+    without_noise = label_agreement(predictions, clean, clean)
+    assert without_noise["memorized"] is without_noise["clean_accuracy_wrong"] is None
+
+
+def test_means_are_over_images_and_exact_for_ones():
+    sizes = [16, 16, 16, 2]
+    values = torch.tensor([[1.0, 1], [2, 1], [3, 1], [8, 1]], dtype=torch.float64)
+    assert weighted_means(values, sizes) == [pytest.approx((16 + 32 + 48 + 16) / 50), 1.0]
+    assert weighted_means(values[:1], [5]) == [1.0, 1.0]
 
 
 def test_evaluation_is_in_eval_mode_and_in_the_images_order():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4))
-    images = torch.from_numpy(make_dataset(train=1100).train_images)
+    images = torch.from_numpy(make_dataset(train=300).train_images)
     logits = evaluate(model, images)
-    assert not logits.requires_grad and logits.shape == (1100, 4)
-    expected = model(normalize(images[700:701])).detach()[0]
-    torch.testing.assert_close(logits[700], expected, rtol=1e-4, atol=1e-5)
+    assert not logits.requires_grad and logits.shape == (300, 4)
+    expected = model(normalize(images[200:201])).detach()[0]
+    torch.testing.assert_close(logits[200], expected, rtol=1e-4, atol=1e-5)

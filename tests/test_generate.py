@@ -1,19 +1,15 @@
-"""generate.py and dataset/make.py: what is made, what is printed, what is refused."""
+"""generate.py: what is made, what is printed, what is exported, what is refused."""
 
-import hashlib
 import json
+import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import make_image_folder
+from helpers import ROOT, make_image_folder, start_python
 
-import generate
-from dataset.data_file import read_dataset, read_meta
-from dataset.make import DataSettings, choose_images, make_dataset
+from dataset.data_file import array_digests, read_dataset, read_meta
 from dataset.noise import CIFAR10_CLASSES, transition_counts
-from dataset.sources import Source
 
 SHAPES = ["--dataset", "shapes"]
 TINY = [*SHAPES, "--train-size", 20, "--test-size", 10]
@@ -32,9 +28,10 @@ def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     assert status == 0 and err == ""
     path = tmp_path / "data/shapes-pair30.npz"
     dataset = read_dataset(path)
-    digest = hashlib.sha256(dataset.train_labels.tobytes()).hexdigest()
     assert "15 of 50 training labels are wrong, noise rate 0.3" in out
-    assert f"train_labels: {digest}" in out and "data/shapes-pair30.npz" in out
+    assert "0 training images are exact copies of another one" in out
+    command = "next: python train.py --dis=0 --data data/shapes-pair30.npz"
+    assert out.splitlines()[-2:] == ["written: data/shapes-pair30.npz", command]
     assert all(name in out for name in dataset.class_names)
     assert np.sum(dataset.train_labels != dataset.clean_labels) == 15
     assert np.bincount(dataset.test_labels).tolist() == [2] * 10
@@ -68,8 +65,6 @@ def test_no_noise_has_a_name_of_its_own(script, workplace):
     dataset = read_dataset("data/shapes-none0.npz")
     assert np.array_equal(dataset.train_labels, dataset.clean_labels)
     assert dataset.meta["rate_asked"] == dataset.meta["rate_found"] == 0
-    with pytest.raises(SystemExit):
-        generate.parse_args(["--noise", "none", "--rate", "0.2"])
 
 
 def test_validation_images_are_held_out_with_noisy_labels(script, workplace):
@@ -132,34 +127,36 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rate", "1.1"], ["--rate", "0 to 1"]),
-        (["--rate", "-0.1"], ["--rate"]),
-        (["--rate", "nan"], ["--rate"]),
-        (["--rate", "much"], ["--rate", "much"]),
+        (["--rate", "1.1"], ["--rate", "at most 1"]),
         (["--noise", "purple"], ["--noise", "purple", "symmetric"]),
         (["--noise", "asymmetric"], ["--noise", "asymmetric", "CIFAR-10"]),
         (["--labels", "worse_label"], ["--labels", "--noise"]),
         (["--val-size", "-1"], ["--val-size"]),
         (["--val-size", "40"], ["--val-size", "train"]),
-        (["--val-size", "41"], ["--val-size"]),
-        (["--train-size", "0"], ["--train-size"]),
-        (["--test-size", "0"], ["--test-size"]),
-        (["--seed", "-1"], ["--seed"]),
         (["--dataset", "nowhere"], ["nowhere", "shapes"]),
+        (["--matched"], ["--matched", "--noise"]),
+        (["--noise", "none", "--rate", "0.2"], ["--noise none", "leave --rate out"]),
+        (["--noise", "data/small.npz", "--rate", "0.2"], ["--rate belongs to a noise model"]),
+        (["--noise", "pipe.json"], ["nor a file"]),
+        (["--accept-chance-labels"], ["--accept-chance-labels", "--noise"]),
+        (["--image-size", "32"], ["--image-size", "folder"]),
+        (["--dataset", "photos", "--image-size", "65"], ["--image-size 65", "64"]),
+        (["--export", "x.json", "--out", "x.json"], ["--out and --export name one file"]),
+        (["--noise", "data/small.npz", "--out", "data/small.npz"], ["--out and --noise name"]),
+        (["--noise", "link.npz", "--export", "data/small.npz"], ["--export and --noise name"]),
+        (["--export", "data/small.npz"], ["--export data/small.npz exists with other content"]),
+        (["--out", "data"], ["data exists and is not this data set"]),
+        (["--export", "x.json", "--if-missing"], ["--export", "--if-missing"]),
+        (["--export", "x.json", "--val-size", "40"], ["--val-size 40"]),
     ],
 )
 def test_wrong_flags_are_refused(refused, workplace, flags, words):
+    (workplace / "link.npz").hardlink_to(workplace / "data/small.npz")
+    os.mkfifo(workplace / "pipe.json")
     before = sorted(workplace.rglob("*"))
     message = refused("generate", *FEW, *flags)
     assert all(word in message for word in words)
     assert sorted(workplace.rglob("*")) == before
-
-
-def test_a_good_file_survives_a_refusal(script, refused, workplace):
-    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
-    before = (workplace / "a.npz").read_bytes()
-    refused("generate", "--dataset", "nowhere", "--out", "a.npz")
-    assert (workplace / "a.npz").read_bytes() == before
 
 
 def test_a_size_with_too_few_images_is_refused_by_its_own_flag(refused, workplace):
@@ -170,26 +167,15 @@ def test_a_size_with_too_few_images_is_refused_by_its_own_flag(refused, workplac
         assert message.count("-size") == 2
 
 
-def test_a_rate_is_refused_with_a_file_of_labels(script, refused, workplace):
-    (workplace / "labels.json").write_text(json.dumps([0, 1] * 10))
-    flags = [*TINY, "--noise", "labels.json", "--accept-chance-labels"]
-    assert "--rate belongs to a noise model" in refused("generate", *flags, "--rate", "0.2")
-    assert not (workplace / "data/shapes-labels.npz").exists()
-    assert script("generate", *flags)[0] == 0
-    assert read_meta("data/shapes-labels.npz")["rate_asked"] is None
-
-
 # --- --if-missing ---
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("flags", [FEW, SHAPES])
-def test_if_missing_makes_a_file_once(script, workplace, flags):
-    status, out, _ = script("generate", *flags, "--if-missing")
+def test_if_missing_makes_a_file_once(script, workplace):
+    status, out, _ = script("generate", *FEW, "--if-missing")
     path = workplace / "data/shapes-pair40.npz"
     assert status == 0 and "written: data/shapes-pair40.npz" in out
     before = path.stat()
-    status, out, err = script("generate", *flags, "--if-missing")
+    status, out, err = script("generate", *FEW, "--if-missing")
     assert (status, out, err) == (0, "exists: data/shapes-pair40.npz\n", "")
     after = path.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -212,7 +198,7 @@ def test_if_missing_reads_no_images(script, workplace):
         (["--val-size", "20"], "val_size = 10, not 20"),
         (["--train-size", "50"], "train_size = 30, not 40"),
         (["--test-size", "10"], "test_size = 20, not 10"),
-        (["--dataset", "elsewhere"], "source = shapes, not elsewhere"),
+        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
     ],
 )
 def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, words):
@@ -223,18 +209,11 @@ def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, 
     assert (workplace / "a.npz").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        ([*SHAPES, "--test-size", 20], "train_size = 30, not 1990"),
-        ([*SHAPES, "--train-size", 40], "test_size = 20, not 1000"),
-        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
-    ],
-)
-def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace, flags, words):
-    assert script("generate", *FEW, "--out", "a.npz")[0] == 0
-    flags = [*flags, "--val-size", 10, "--out", "a.npz", "--if-missing"]
-    assert words in refused("generate", *flags)
+def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace):
+    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
+    flags = ["--out", "a.npz", "--if-missing"]
+    assert "train_size = 20, not 2000" in refused("generate", *SHAPES, *flags)
+    assert "test_size = 10, not 1000" in refused("generate", *TINY[:4], *flags)
 
 
 def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
@@ -243,28 +222,82 @@ def test_if_missing_refuses_what_is_no_data_set(refused, workplace):
     assert (workplace / "a.npz").read_text() == "hello"
 
 
-# --- the functions behind the flags ---
+# --- --export ---
 
 
-def test_settings_make_what_the_flags_make(script, workplace):
-    assert script("generate", *FEW, "--rate", "0.2", "--title", "Shapes")[0] == 0
-    settings = DataSettings(
-        dataset="shapes", rate=0.2, train_size=40, val_size=10, test_size=20, title="Shapes"
-    )
-    made, written = make_dataset(settings)[0], read_dataset(settings.default_path)
-    assert made.sha256 == written.sha256 and made.meta.items() <= written.meta.items()
-    assert make_dataset(replace(settings, seed=1))[0].sha256 != made.sha256
+SHAPES_200 = [*SHAPES, "--train-size", 200, "--test-size", 20]
 
 
-def test_chosen_images_are_balanced_disjoint_and_sorted():
-    labels = np.arange(90) % 3
-    images = np.zeros((90, 1, 1, 3), np.uint8)
-    source = Source(images, labels, images, labels, ["a", "b", "c"])
-    settings = DataSettings(train_size=60, val_size=15, test_size=9)
-    chosen = choose_images(source, settings)
-    for indices, count in zip(chosen, (45, 15, 9), strict=True):
-        assert sorted(set(indices.tolist())) == indices.tolist()
-        assert np.bincount(labels[indices]).tolist() == [count // 3] * 3
-    assert not set(chosen[0].tolist()) & set(chosen[1].tolist())
-    everything = choose_images(source, DataSettings())
-    assert [len(indices) for indices in everything] == [90, 0, 90]
+@pytest.mark.parametrize("noise", [["pair"], ["symmetric", "--val-size", 50]])
+def test_the_same_data_set_from_the_exported_labels(script, workplace, noise):
+    flags = ["--noise", *noise, "--out", "a.npz", "--export", "labels.json"]
+    for _ in range(2):  # the same export may be written again
+        status, out, err = script("generate", *SHAPES_200, *flags)
+        assert status == 0 and err == "" and "written: a.npz\nwritten: labels.json\n" in out
+    labels = json.loads((workplace / "labels.json").read_text())
+    assert type(labels) is list and {type(label) for label in labels} == {int}
+    assert len(labels) == 200
+    size = noise[noise.index("--val-size") :] if "--val-size" in noise else []
+    flags = ["--noise", "labels.json", *size, "--out", "b.npz"]
+    assert script("generate", *SHAPES_200, *flags)[0] == 0
+    assert array_digests(read_dataset("a.npz")) == array_digests(read_dataset("b.npz"))
+
+
+@pytest.mark.parametrize("size", [[], ["--train-size", 30]])
+def test_an_export_of_a_folder_names_its_files(script, refused, workplace, size):
+    folder = make_image_folder(workplace / "photos", count=20)
+    flags = ["--dataset", folder, "--val-size", 10, *size]
+    export = ["--rate", "0.1", "--out", "a.npz", "--export", "l.json"]
+    assert script("generate", *flags, *export)[0] == 0
+    export, dataset = json.loads((workplace / "l.json").read_text()), read_dataset("a.npz")
+    found = dict(zip(export["file"], export["label"], strict=True))
+    expected = {}
+    for split in ("train", "val"):
+        labels = getattr(dataset, f"{split}_labels").tolist()
+        expected |= dict(zip(dataset.chosen[f"{split}_files"].tolist(), labels, strict=True))
+    assert found == expected and list(found) == sorted(found, key=lambda name: (name[:9], name))
+    status, out, _ = script("generate", *flags, "--noise", "l.json", "--out", "b.npz")
+    assert status == 0 and "placed by file name (file)" in out
+    assert array_digests(dataset) == array_digests(read_dataset("b.npz"))
+    if size:
+        message = refused("generate", *flags, "--noise", "l.json", "--seed", 1)
+        assert "has no label for" in message and "train/" in message
+
+
+# --- two at once, names that steer a terminal ---
+
+
+@pytest.mark.slow
+def test_two_at_once_write_one_data_set(workplace):
+    script = ROOT / "generate.py"
+    flags = [*SHAPES, "--train-size", 4000, "--out", "a.npz", "--seed"]
+    both = [start_python(script, *flags, seed) for seed in (1, 2)]
+    ends = [(process.communicate(), process.returncode) for process in both]
+    assert sorted(status for _, status in ends) == [0, 2], ends
+    (_, error), _ = max(ends, key=lambda end: end[1])
+    assert "a.npz exists and is not this data set" in error and error.count("\n") == 1
+    winner = 1 + [status for _, status in ends].index(0)
+    assert read_meta("a.npz")["seed"] == winner
+    assert not list(workplace.glob("*.lock"))
+
+
+def test_names_cannot_steer_the_terminal(script, workplace):
+    escape = "\x1b[31mred"
+    folder = make_image_folder(workplace / "photos", count=20, classes=[escape, "b\u9999"])
+    names = [f"train/{name}/{k}.png" for name in (escape, "b\u9999") for k in range(20)]
+    content = {"file": names, escape: [(k // 20) ^ (k < 6) for k in range(40)], "x\x07": [0.5] * 40}
+    (workplace / f"{escape}.json").write_text(json.dumps(content))
+    flags = ["--dataset", folder, "--noise", f"{escape}.json", "--out", "a.npz"]
+    status, out, err = script("generate", *flags)
+    assert status == 0 and "\x1b" not in out + err and "\x07" not in out
+    assert r"\x1b[31mred" in out and "b\u9999" in out and r"not used: x\x07" in out
+
+
+def test_photographs_are_resized_and_the_data_set_says_so(script, refused, workplace):
+    folder = make_image_folder(workplace / "photos", size=(90, 70))
+    assert "--image-size 32" in refused("generate", "--dataset", folder)
+    status, out, _ = script("generate", "--dataset", folder, "--image-size", 16)
+    assert status == 0 and "of 16x16 pixels, cropped and resized" in out
+    assert read_meta("data/photos-pair40.npz")["image_size"] == 16
+    message = refused("generate", "--dataset", folder, "--image-size", 8, "--if-missing")
+    assert "exists with image_size = 16, not 8" in message

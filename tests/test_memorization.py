@@ -1,76 +1,37 @@
-"""analysis/memorization.py against hand-computed cases, double loops and plain formulas."""
+"""measures/memorization.py against hand-computed cases, double loops and plain formulas."""
 
 import math
 
 import numpy as np
 import pytest
+from references import learning_run, lstsq
 
-from analysis import memorization as mz
+from measures import memorization as mz
+from measures.parts import components, label_parts, transition_matrix
 
 CLEAN, NOISY = np.array([0, 1, 2, 0, 1, 2]), np.array([0, 1, 2, 0, 2, 0])
 
 
-def test_memorization_gap_by_hand():
-    predictions = np.array(
-        [
-            [0, 1, 2, 0, 1, 2],  # every clean label: both accuracies are 100%
-            [0, 1, 2, 0, 2, 0],  # every noisy label: 100% and 0%
-            [0, 1, 0, 1, 1, 0],  # 2 of 4 and 1 of 2
-            [0, 0, 2, 0, 2, 1],  # 3 of 4 and 0 of 2; an ordinary error is no memorized label
-        ]
-    )
-    assert mz.memorization_gap(predictions, CLEAN, NOISY).tolist() == [0, 100, 0, 75]
+def certain(predictions):
+    """Logits (epochs, n, 3) of these predictions."""
+    return np.eye(3, dtype=np.float32)[np.array(predictions)]
+
+
+def test_the_gap_by_hand():
+    predictions = [
+        [0, 1, 2, 0, 1, 2],  # every clean label: both accuracies are 100%
+        [0, 1, 2, 0, 2, 0],  # every noisy label: 100% and 0%
+        [0, 1, 0, 1, 1, 0],  # 2 of 4 and 1 of 2
+        [0, 0, 2, 0, 2, 1],  # 3 of 4 and 0 of 2
+    ]
+    assert mz.memorization(certain(predictions), CLEAN, NOISY)["gap"].tolist() == [0, 100, 0, 75]
 
 
 @pytest.mark.filterwarnings("error")  # a mean of nothing warns
-def test_gap_needs_right_and_wrong_labels():
-    predictions = np.zeros((3, 6), int)
-    for noisy in (CLEAN, (CLEAN + 1) % 3):
-        assert np.isnan(mz.memorization_gap(predictions, CLEAN, noisy)).tolist() == [True] * 3
-        assert np.isnan(mz.gap_standard_error(predictions, CLEAN, noisy)).tolist() == [True] * 3
-
-
-def test_gap_standard_error_by_hand():
-    predictions = np.array([CLEAN, [0, 1, 2, 1, 2, 0]])  # 6 and 3 of 6; 4 right and 2 wrong labels
-    expected = [0, 100 * math.sqrt(0.5 * 0.5 * (1 / 4 + 1 / 2))]
-    np.testing.assert_allclose(mz.gap_standard_error(predictions, CLEAN, NOISY), expected)
-
-
-def test_gap_standard_error_is_that_of_predictions_that_ignore_the_noise():
-    random = np.random.default_rng(0)
-    clean = random.integers(0, 10, 1000)
-    noisy = np.where(random.random(1000) < 0.4, (clean + 1) % 10, clean)
-    correct = random.random((4000, 1000)) < 0.7
-    predictions = np.where(correct, clean, (clean + 5) % 10)
-    gap = mz.memorization_gap(predictions, clean, noisy)
-    error = mz.gap_standard_error(predictions, clean, noisy)
-    # 4,000 draws: their standard deviation is known to 1 / sqrt(8,000), four of which are 4.5%.
-    assert gap.std() == pytest.approx(error.mean(), rel=4 / math.sqrt(8000))
-    assert gap.mean() == pytest.approx(0, abs=4 * error.mean() / math.sqrt(4000))
-
-
-def test_accuracy_at_gap_by_hand():
-    accuracy, gap = np.array([30.0, 40, 50, 45]), np.array([-1.0, 2, 12, 10])
-    assert mz.accuracy_at_gap(accuracy, gap, 7) == pytest.approx(45)
-    assert mz.accuracy_at_gap(accuracy, gap, 0.5) == pytest.approx(35)
-    assert mz.accuracy_at_gap(accuracy, gap, 12) == 50
-    assert mz.accuracy_at_gap(accuracy, gap, 11) == pytest.approx(49)  # the first time, not later
-    assert mz.accuracy_at_gap(accuracy, gap, -1) == 30
-    assert mz.accuracy_at_gap(accuracy, gap, 12.5) is None
-    assert mz.accuracy_at_gap(accuracy, gap, -3) is None  # over it before the first record
-    assert mz.accuracy_at_gap(accuracy, np.full(4, np.nan), 5) is None
-
-
-def test_best_before_memorization_by_hand():
-    accuracy, gap = np.array([30.0, 42, 40, 60]), np.array([0.5, 1, 1.5, 9])
-    assert mz.best_before_memorization(accuracy, gap, 2) == (1, 42)
-    assert mz.best_before_memorization(accuracy, gap, 1) == (1, 42)  # exceeds, not reaches
-    assert mz.best_before_memorization(accuracy, gap, 0.7) == (0, 30)
-    assert mz.best_before_memorization(accuracy, gap, 10) == (3, 60)
-    assert mz.best_before_memorization(accuracy, gap, 0.2) is None
-    assert mz.best_before_memorization(accuracy, gap, np.array([1, 0.9, 9, 9])) == (0, 30)
-    # Without wrong labels the gap is NaN and nothing can be memorized.
-    assert mz.best_before_memorization(accuracy, np.full(4, np.nan), np.full(4, np.nan)) == (3, 60)
+@pytest.mark.parametrize("noisy", [CLEAN, (CLEAN + 1) % 3])
+def test_curves_need_right_and_wrong_labels(noisy):
+    curves = mz.memorization(certain(np.zeros((3, 6), int)), CLEAN, noisy)
+    assert all(np.isnan(curves[name]).tolist() == [True] * 3 for name in ("gap", "auc"))
 
 
 def test_label_losses_against_a_double_loop():
@@ -87,34 +48,96 @@ def test_label_losses_against_a_double_loop():
 
 def test_label_losses_of_large_logits_are_finite_and_small_ones_distinct():
     logits = np.array([[[1e4, 0, -1e4], [50, 0, -1e4], [60, 0, -1e4]]], np.float32)
+    before = logits.copy()
     np.testing.assert_allclose(mz.label_losses(logits, np.array([1, 0, 0]))[0, 0], 1e4)
     memorized = mz.label_losses(logits, np.array([2, 0, 0]))[0, 1:]
     np.testing.assert_allclose(memorized, np.exp([-50.0, -60.0]), rtol=1e-12)
+    assert (logits == before).all()
 
 
-def test_label_losses_leave_the_logits_alone():
-    logits = np.ones((1, 2, 3))
-    mz.label_losses(logits, np.array([0, 1]))
-    assert (logits == 1).all()
-
-
-@pytest.mark.parametrize("levels", [3, 10_000])  # of 3 levels most pairs are ties
-def test_noisy_label_auc_against_a_double_loop(levels):
+@pytest.mark.parametrize("levels", [2, 10_000])  # of 2 logits most pairs are ties
+def test_auc_against_a_double_loop(levels):
     random = np.random.default_rng(2)
-    losses, is_noisy = random.integers(0, levels, (4, 60)) / 7, random.random(60) < 0.3
-    found = mz.noisy_label_auc(losses, is_noisy)
-    for epoch in range(4):
-        wins = [
-            (a > b) + 0.5 * (a == b)
-            for a in losses[epoch, is_noisy]
-            for b in losses[epoch, ~is_noisy]
-        ]
+    logits = random.integers(0, levels, (4, 60, 3)) / levels
+    clean = np.arange(60) % 3
+    noisy = np.where(random.random(60) < 0.3, (clean + 1) % 3, clean)
+    found = mz.memorization(logits, clean, noisy)["auc"]
+    wrong = clean != noisy
+    for epoch, losses in enumerate(mz.label_losses(logits, noisy)):
+        wins = [(a > b) + 0.5 * (a == b) for a in losses[wrong] for b in losses[~wrong]]
         assert found[epoch] == pytest.approx(np.mean(wins), abs=1e-12)
 
 
-def test_noisy_label_auc_of_perfect_useless_and_impossible_cases():
-    is_noisy = np.array([False, True, False, True])
-    losses = np.array([[0.1, 2, 0.2, 3], [2, 0.1, 3, 0.2], [1, 1, 1, 1]])
-    assert mz.noisy_label_auc(losses, is_noisy).tolist() == [1, 0, 0.5]
-    for same in (np.zeros(4, bool), np.ones(4, bool)):
-        assert np.isnan(mz.noisy_label_auc(losses, same)).tolist() == [True] * 3
+def slow_calibration_error(logits, labels, bins=15):
+    """Eq. 3 of arXiv 1706.04599 as written: a sum over bins of (m - 1, m] / bins."""
+    probabilities = [np.exp(z - z.max()) / np.exp(z - z.max()).sum() for z in logits.astype(float)]
+    error = 0
+    for m in range(1, bins + 1):
+        inside = [
+            (p.max(), p.argmax() == label)
+            for p, label in zip(probabilities, labels, strict=True)
+            if (m - 1) / bins < p.max() <= m / bins
+        ]
+        if inside:
+            confidence, correct = np.mean(inside, axis=0)
+            error += len(inside) / len(labels) * abs(correct - confidence)
+    return 100 * error
+
+
+@pytest.mark.parametrize("scale", [0.3, 2, 20])
+def test_calibration_against_a_slow_loop(scale):
+    random = np.random.default_rng(0)
+    logits = random.normal(0, scale, (3, 200, 6)).astype(np.float32)
+    labels = np.where(random.random(200) < 0.5, logits[1].argmax(1), random.integers(0, 6, 200))
+    error, confidence = mz.calibration(logits, labels)
+    expected = [slow_calibration_error(epoch, labels) for epoch in logits]
+    np.testing.assert_allclose(error, expected, rtol=1e-10)
+    by_hand = [np.mean([1 / np.exp(z - z.max()).sum() for z in e.astype(float)]) for e in logits]
+    np.testing.assert_allclose(confidence, 100 * np.array(by_hand), rtol=1e-12)
+
+
+def test_calibration_error_by_hand():
+    # Bins of 0.9 (1 of 2 correct: |0.5 - 0.9|) and of 0.62 (2 of 2: |1 - 0.62|), half each.
+    probabilities = [[0.9, 0.1], [0.9, 0.1], [0.62, 0.38], [0.38, 0.62]]
+    error, _ = mz.calibration(np.log([probabilities]), np.array([0, 1, 0, 1]))
+    assert error[0] == pytest.approx(50 * (0.4 + 0.38), abs=1e-10)
+    # Errors of opposite sign cancel within a bin: 80% correct at 80% confidence.
+    error, _ = mz.calibration(np.log([[[0.8, 0.2]] * 5]), np.array([0, 0, 0, 0, 1]))
+    assert error[0] == pytest.approx(0, abs=1e-10)
+
+
+def test_contrast_terciles_are_thirds_in_order():
+    images = np.zeros((7, 4, 4, 3), np.uint8)
+    for k, contrast in enumerate([50, 10, 30, 0, 20, 40, 60]):
+        images[k, ::2] = contrast
+    low, mid, high = mz.contrast_terciles(images)
+    assert [low.tolist(), mid.tolist(), high.tolist()] == [[3, 1, 4], [2, 5], [0, 6]]
+
+
+def test_the_content_of_memorization_json():
+    run = learning_run(epochs=4)
+    content = mz.measure_memorization(run)
+    curves = content["curves"]
+    assert content["transition_dropped"] is False
+    expected = components(run.logits, run.clean, run.noisy, run.training_labels)
+    names = {"gap", "auc", "test_calibration_error", "test_confidence"}
+    terciles = {f"one_hot_residual_contrast_{name}" for name in ("low", "mid", "high")}
+    assert curves.keys() == names | set(expected) | terciles
+    assert {len(curve) for curve in curves.values()} == {4}
+    for name, curve in expected.items():
+        np.testing.assert_array_equal(curves[name], curve)
+    assert curves["gap"][-1] > curves["gap"][0] + 20
+    parts = label_parts(run.clean, run.noisy, transition_matrix(*run.training_labels, 4))
+    order = np.argsort([image.std() for image in run.images])
+    for name, rows in zip(("low", "mid", "high"), order.reshape(3, -1), strict=True):
+        some = [part[rows] for part in parts.values()]
+        for epoch, logits in enumerate(run.logits):
+            target = np.eye(4)[logits.argmax(1)][rows]
+            found = curves[f"one_hot_residual_contrast_{name}"][epoch]
+            assert found == pytest.approx(lstsq(some, target)[2], abs=1e-9)
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_images_have_undefined_values_and_no_warning():
+    curves = mz.measure_memorization(learning_run(sample=2))["curves"]
+    assert np.isnan(curves["one_hot_residual_contrast_high"]).all()

@@ -1,13 +1,27 @@
-"""dataset/noise.py: what each noise model flips, how often, and on what that depends."""
+"""dataset/noise.py: what each noise model flips, matched noise, chance, names."""
+
+import collections
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from common.errors import UserError
-from dataset.noise import CIFAR10_CLASSES, NOISES, flip_labels, transition_counts
-from dataset.shapes import SHAPES, draw_shapes
+from common.command_line import UserError
+from dataset import noise as noise_module
+from dataset.noise import (
+    CIFAR10_CLASSES,
+    NOISES,
+    chance_agreement,
+    chance_probability,
+    flip_labels,
+    match_transitions,
+    noise_title,
+    transition_counts,
+)
+from dataset.shapes import SHAPES
 
 COUNTS, RATES = st.integers(1, 300), st.floats(0, 1)
 CIFAR10 = list(CIFAR10_CLASSES)
@@ -72,11 +86,6 @@ def test_symmetric_noise_is_uniform_over_the_other_classes():
     assert np.abs(np.diag(counts) - 2000).max() < 5 * 1000**0.5
 
 
-def test_no_noise_changes_no_label():
-    clean = random_labels(500)
-    np.testing.assert_array_equal(flip_labels(clean, "none", 0.4, CIFAR10, 0), clean)
-
-
 @pytest.mark.parametrize("noise", [name for name in NOISES if name != "none"])
 def test_noise_depends_on_the_seed_alone(noise):
     clean = random_labels(500)
@@ -86,13 +95,6 @@ def test_noise_depends_on_the_seed_alone(noise):
     assert np.array_equal(clean, before)
 
 
-def test_numpys_global_random_state_is_left_alone():
-    state = np.random.get_state()[1].tolist()  # noqa: NPY002
-    flip_labels(random_labels(50), "symmetric", 0.4, CIFAR10, 0)
-    draw_shapes(20, np.random.default_rng(0))
-    assert state == np.random.get_state()[1].tolist()  # noqa: NPY002
-
-
 @given(COUNTS, st.integers(2, 12))
 def test_transition_counts_against_a_loop(count, classes):
     clean, noisy = random_labels(count, classes, 1), random_labels(count, classes, 2)
@@ -100,3 +102,68 @@ def test_transition_counts_against_a_loop(count, classes):
     for before, after in zip(clean, noisy, strict=True):
         expected[before, after] += 1
     np.testing.assert_array_equal(transition_counts(clean, noisy, classes), expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=50))
+def test_matching_keeps_the_transition_counts(pairs):
+    clean, noisy = np.array(pairs).T
+    before = noisy.copy()
+    matched = match_transitions(noisy, clean, 0)
+    np.testing.assert_array_equal(noisy, before)
+    counts = [collections.Counter(zip(clean, y, strict=True)) for y in (noisy, matched)]
+    assert matched.dtype == np.int64 and counts[0] == counts[1]
+    np.testing.assert_array_equal(matched, match_transitions(noisy, clean, 0))
+
+
+def test_all_orders_within_a_class_are_equally_likely():
+    """Whatever the images' own labels: 24 orders, 2,400 seeds, a chi-squared test."""
+    clean, noisy = np.array([1, 0, 1, 1, 1]), np.array([0, 2, 1, 2, 3])
+    orders = collections.Counter()
+    for seed in range(2400):
+        matched = match_transitions(noisy, clean, seed)
+        assert matched[1] == 2
+        orders[tuple(matched[clean == 1].tolist())] += 1
+    observed = [orders[order] for order in itertools.permutations(range(4))]
+    assert sum(observed) == 2400 and stats.chisquare(observed).pvalue > 0.001
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=6))
+def test_chance_against_all_permutations(pairs):
+    clean, noisy = np.array(pairs).T
+    every = [np.sum(clean == np.array(order)) for order in itertools.permutations(noisy)]
+    mean, deviation = chance_agreement(clean, noisy, 4)
+    assert mean == pytest.approx(np.mean(every))
+    assert deviation == pytest.approx(np.std(every), abs=1e-7)
+    as_well = np.mean(np.array(every) >= np.sum(clean == noisy))
+    assert chance_probability(clean, noisy, 4) == pytest.approx(as_well)
+
+
+def test_chance_of_two_classes_is_hypergeometric():
+    clean = np.arange(40) % 2
+    noisy = np.where(np.arange(40) < 8, 1 - clean, clean)  # 16 of 20 agree in either class
+    expected = stats.hypergeom(40, 20, 20).sf(15)
+    assert chance_probability(clean, noisy, 2) == pytest.approx(expected)
+    assert expected == pytest.approx(0.00018, rel=0.01)
+
+
+def test_the_normal_approximation_meets_the_exact_chance(monkeypatch):
+    clean = np.arange(500) % 10
+    noisy = np.where(np.arange(500) < 430, (clean + 1) % 10, clean)
+    exact = chance_probability(clean, noisy, 10)
+    monkeypatch.setattr(noise_module, "EXACT", 0)
+    assert chance_probability(clean, noisy, 10) == pytest.approx(exact, rel=0.5)
+    assert chance_probability(0 * clean, 0 * noisy, 10) == 1
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "title"),
+    [
+        ("pair", 0.4, "pair flip, 40% wrong"),
+        ("symmetric", 0.123456, "symmetric, 12.3% wrong"),
+        ("CIFAR-10_human-worse_label", 0.40208, "human (CIFAR-10N), 40.2% wrong"),
+        ("CIFAR-10_human-worse_label-matched", 0.40208, "human, matched, 40.2% wrong"),
+        ("labels", 0, "labels, 0% wrong"),
+    ],
+)
+def test_titles(noise, rate, title):
+    assert noise_title({"noise": noise, "rate_found": rate}) == title

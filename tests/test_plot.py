@@ -1,263 +1,192 @@
-"""plot.py: what the lines show, which runs may share a figure, what is said when they may not."""
+"""plot.py: what is drawn from which sources, what is said, what is refused."""
 
-import copy
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from helpers import ROOT, panel_lines
+from helpers import environment
+from made_runs import DISTILLED, LOSSES, make_run, shortened, study, with_deltas, write_run
 
 import plot
-from analysis.curves import group_by_loss
-from common.files import write_json
-from plotting.figures import FIGURES
-from plotting.style import caption, plt
-from plotting.training_figures import (
-    accuracy_figure,
-    loss_figure,
-    memorization_figure,
-)
+from analysis.history import write_history
 
-STYLES = ("cross-entropy", "self-distillation")
-FROM_HISTORY = ["accuracy", "loss", "memorization"]
-FROM_FREQUENCY = ["frequency", "convergence", "learned_parts", "spectrum"]
-DISTILLED_BEFORE = "self-distillation, previous epoch"
-# What a history.json without memorization.json and the parts of the labels has.
-OLD_FIGURES = ("accuracy", "loss", "memorization", "frequency", "convergence", "spectrum")
+FOLDER = Path("figures/main-pair40")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def only(monkeypatch):
-    """Leave out all figures but those named: to draw all seven takes seconds."""
+    """Leave out all figures but those named: to draw all ten takes seconds."""
+    every = plot.figures()
     return lambda *names: monkeypatch.setattr(
-        "plotting.figures.FIGURES", {name: FIGURES[name] for name in names}
+        plot, "figures", lambda: {f"{name}.png": every[f"{name}.png"] for name in names}
     )
 
 
-def draw(figure, history):
-    return figure(history, group_by_loss(history))
-
-
-def values_by_loss(history, name):
-    """loss -> (seeds, epochs) of a curve."""
-    return {
-        loss: np.array([run["history"][name] for run in history["runs"] if run["loss"] == loss])
-        for loss in STYLES
-    }
-
-
-def with_runs(history, runs):
-    return {**history, "runs": list(runs)}
-
-
-def test_accuracy_lines_are_means_over_seeds(study_history):
-    figure = draw(accuracy_figure, study_history)
-    for panel, name in zip(figure.axes, ("train_accuracy", "test_accuracy"), strict=False):
-        for loss, values in values_by_loss(study_history, name).items():
-            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
-        band = panel.collections[0].get_paths()[0].get_extents()
-        values = values_by_loss(study_history, name)["cross-entropy"]
-        assert (band.y0, band.y1) == pytest.approx((values.min(), values.max()))
-        assert (panel.get_xlabel(), panel.get_ylabel()) == ("epoch", "accuracy (%)")
-    accuracy = values_by_loss(study_history, "test_accuracy")
-    _, difference = figure.axes[2].get_lines()  # zero, and the difference
-    expected = (accuracy["self-distillation"] - accuracy["cross-entropy"]).mean(0)
-    np.testing.assert_allclose(difference.get_ydata(), expected)
-
-
-def test_the_loss_figure_keeps_the_objectives_apart(study_history):
-    names = ("train_cross_entropy", "test_cross_entropy", "train_objective")
-    for panel, name in zip(draw(loss_figure, study_history).axes, names, strict=True):
-        for loss, values in values_by_loss(study_history, name).items():
-            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
-        assert "nats" in panel.get_ylabel()
-
-
-def test_the_memorization_figure(study_history):
-    for run in study_history["runs"]:
-        run["memorization"] = None  # as in a history of before there was such a file
-    names = ("sample_memorized", "train_clean_accuracy")
-    for panel, name in zip(draw(memorization_figure, study_history).axes, names, strict=True):
-        for loss, values in values_by_loss(study_history, name).items():
-            np.testing.assert_allclose(panel_lines(panel)[loss], values.mean(0))
-
-
-def test_the_memorization_figure_shows_gap_and_detection(study_history):
-    axes = draw(memorization_figure, study_history).axes
-    for panel, name in zip(axes[1:], ("gap", "auc"), strict=True):
-        for loss in STYLES:
-            runs = [run for run in study_history["runs"] if run["loss"] == loss]
-            mean = np.mean([run["memorization"]["curves"][name] for run in runs], axis=0)
-            np.testing.assert_allclose(panel_lines(panel)[loss], mean)
-
-
-def test_the_caption_says_what_is_shown(study_history):
-    text = caption(study_history, group_by_loss(study_history))
-    for word in ("random", "pair flip, 25% wrong", "small_cnn", "60 training", "40 test", "0, 1"):
-        assert word in text
-    three = with_runs(study_history, study_history["runs"][:3])
-    text = caption(three, group_by_loss(three))
-    assert "cross-entropy seeds 0, 1" in text and "self-distillation seeds 0;" in text
-
-
-def test_one_run_has_a_figure(study_history):
-    figure = draw(accuracy_figure, with_runs(study_history, study_history["runs"][:1]))
-    assert list(panel_lines(figure.axes[0])) == ["cross-entropy"]
-    assert figure.axes[2].texts[0].get_text() == "one loss only"
+def history(runs, path="history.json"):
+    write_history(Path(path), runs)
+    return path
 
 
 @pytest.mark.slow
-def test_a_run_in_progress_cuts_the_mean_short(study_history):
-    first, *others = study_history["runs"]
-    shorter = {**first, "history": {name: v[:2] for name, v in first["history"].items()}}
-    figure = draw(accuracy_figure, with_runs(study_history, [shorter, *others]))
-    assert len(panel_lines(figure.axes[1])["cross-entropy"]) == 2
+def test_all_figures_are_drawn_and_the_first_line_says_which_to_open(script):
+    runs = study(["pair"], spectrum=True)
+    for run in study(["pair"], spectrum=True):
+        data = {**run.data, "rate_found": 0.2, "rate_requested": 0.2}
+        runs.append(replace(run, data=data, measured_from="other"))
+    for run in runs:
+        run.data.setdefault("rate_requested", 0.4)
+    status, out, err = script("plot", history(runs), "--out", "here")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "open: here/frontier.png",
+        *(f"here/{name}" for name in plot.figures() if name != "frontier.png"),
+    ]
+    assert {path.name for path in Path("here").iterdir()} == set(plot.figures()) and len(
+        plot.figures()
+    ) == 10
 
 
-def test_without_a_common_seed_the_difference_is_of_means(study_history):
-    unpaired = [study_history["runs"][0], study_history["runs"][3]]
-    figure = draw(accuracy_figure, with_runs(study_history, unpaired))
-    first, second = (np.array(run["history"]["test_accuracy"]) for run in unpaired)
-    np.testing.assert_allclose(figure.axes[2].get_lines()[1].get_ydata(), second - first)
+def test_without_measures_the_other_figures_are_drawn(script):
+    runs = study(["pair"], frequency=False, memorization=False)
+    status, out, err = script("plot", history(runs))
+    assert status == 0
+    assert {"frontier.png", "accuracy.png", "loss.png"} <= {Path(p).name for p in out.split()}
+    lines = err.splitlines()
+    assert len(lines) == 3 and all("not drawn" in line for line in lines)
+    assert "memorization.png: 9 of 9 runs have no memorization.json" in lines[0]
+    assert "frequency.png, errors.png, order.png, excess.png" in lines[1]
+    assert lines[2].endswith("run frequency.py --eigenvectors")
 
 
-def test_all_sources_give_the_same_history(study_history):
-    sources = ["history.json"], ["runs"], ["runs/small"], sorted(Path("runs/small").glob("dis*"))
-    for source in sources:
-        assert plot.read_sources([Path(path) for path in source]) == [study_history]
+@pytest.mark.parametrize("flags", [[], ["--runs", "runs/a"], ["runs/a"], ["runs/a", "b.json"]])
+def test_sources_are_runs_folders_and_files(script, only, flags):
+    only("accuracy")
+    write_run(make_run(), Path("runs/a"))
+    history([make_run(DISTILLED)], "b.json")
+    status, out, _ = script("plot", *flags)
+    assert status == 0 and out == "open: figures/main-pair40/accuracy.png\n"
 
 
-@pytest.mark.parametrize("flags", [[], ["--runs", "runs/small"], ["history.json"]])
-def test_the_source_by_default_is_every_run(study_history, monkeypatch, flags):
+def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
     drawn = []
-    monkeypatch.setattr("plotting.figures.draw_study", lambda *args: drawn.append(args) or {})
-    assert plot.main([*flags, "--delta", "100"]) == 0
-    assert drawn == [(study_history, 100, Path("figures"))]
+    monkeypatch.setattr(plot, "draw_all", lambda noises, *_: drawn.append(noises))
+    runs = [make_run(), make_run(seed=7, epochs=40)]
+    status, _, err = script("plot", history(runs))
+    assert status == 0 and list(drawn[0]["pair flip, 40% wrong"]["cross-entropy"]) == [6]
+    assert err.count("\n") == 1 and "cross-entropy-seed7: 3 of 40 epochs, left out" in err
 
 
-@pytest.mark.slow
-def test_without_frequencies_the_other_figures_are_drawn(study_outputs, script):
-    status, out, err = script("plot")
-    lines = [line.removeprefix("plot.py: not drawn: ").split(": ") for line in err.splitlines()]
-    reasons = {name: reason for names, *reason in lines for name in names.split(", ")}
-    drawn = {path.stem for path in Path("figures").iterdir()}
-    assert status == 0 and out.split() == [f"figures/{n}.png" for n in FIGURES if n in drawn]
-    assert set(FROM_HISTORY) <= drawn and not {*FROM_FREQUENCY, "filter"} & drawn
-    assert {f"{name}.png" for name in {*FIGURES} - drawn} == set(reasons)
-    for name in FROM_FREQUENCY:
-        assert reasons[f"{name}.png"][-1] == "run frequency.py"
-    assert all(reason[-1].startswith("run ") for reason in reasons.values())
+def test_where_no_run_is_finished_all_are_drawn_and_it_is_said(script, only):
+    only("accuracy")
+    status, out, err = script("plot", history([shortened(run, 2) for run in study(["pair"])]))
+    assert status == 0 and "accuracy.png" in out
+    assert err == "plot.py: no run has all its epochs: the figures show unfinished runs\n"
 
 
-@pytest.mark.slow
-def test_ratios_of_logits_are_drawn_and_the_rest_says_why_not(study_outputs, script, only):
-    only("frequency", "convergence", "learned_parts")
-    assert script("frequency", "--values", "logits", "--delta", 100, 400)[0] == 0
-    status, out, err = script("plot")
-    assert (status, out) == (0, "figures/frequency.png\n")
-    assert err.count("\n") == 1 and "convergence.png, learned_parts.png" in err
-    assert "without --values" in err
+def test_what_cannot_be_drawn_is_said_once_for_all_figures(script, only):
+    only("frontier", "accuracy", "memorization", "order", "eigenvectors")
+    status, out, err = script("plot", history([make_run(gap=None)]))
+    assert status == 0 and out.count("\n") == 1 and out.endswith("/accuracy.png\n")
+    assert err.count("\n") == 1 and "no label of this data set is wrong" in err
+    assert "frontier.png, memorization.png, order.png, eigenvectors.png" in err
 
 
-@pytest.mark.slow
-def test_a_delta_that_was_not_measured_names_the_command(study_history, script, only):
-    only("memorization", "frequency", "learned_parts")
-    status, out, err = script("plot", "--delta", 333)
-    assert (status, out) == (0, "figures/memorization.png\n")
-    assert "not drawn: frequency.png, learned_parts.png" in err and err.count("\n") == 1
-    assert "run frequency.py --delta 333" in err and "100, 400" in err
+def test_one_kind_of_values_per_figure(script, only):
+    only("accuracy", "frequency")
+    _, out, err = script("plot", history([make_run(), with_deltas(make_run(DISTILLED),
+                                                                  values="logits")]))  # fmt: skip
+    assert out.count("\n") == 1 and "frequency.png: some runs have" in err and "logits" in err
 
 
-def test_without_wrong_labels_there_is_nothing_to_memorize(study_history, script, only):
-    only("memorization")
-    for run in study_history["runs"]:
-        run["history"]["sample_memorized"] = [None] * 3
-        run["memorization"] = None
-    write_json(Path("clean.json"), study_history)
-    status, _, err = script("plot", "clean.json")
-    assert status == 0 and "memorization.png" in err and "wrong" in err
+@pytest.mark.parametrize(
+    ("names", "folder"),
+    [
+        (["cifar10-pair40-seed0", "cifar10-pair40-seed1"], "cifar10-pair40"),
+        (["photos"], "photos"),
+        (["apples", "pears"], "apples-and-1-more"),
+        (["apples", "figs", "pears"], "apples-and-2-more"),
+        (["../../etc/x"], "-..-etc-x"),
+        ([".."], "figures"),
+        (["a\nb"], "a-nb"),
+    ],
+)
+def test_figures_go_to_the_folder_of_their_data(names, folder):
+    runs = [make_run(seed=k, data={"name": name}) for k, name in enumerate(names)]
+    assert plot.figure_folder(runs) == Path("figures") / folder
 
 
-def test_runs_of_different_settings_are_not_averaged(study_history, refused):
-    study_history["runs"][1]["settings"]["lr"] = 0.1
-    write_json(Path("mixed.json"), study_history)
-    message = refused("plot", "mixed.json")
-    assert "lr" in message and "0.05" in message and "0.1" in message
-
-
-def test_a_seed_twice_is_refused(study_history, refused):
-    study_history["runs"].append({**study_history["runs"][0], "run": "again"})
-    write_json(Path("twice.json"), study_history)
-    assert "again" in refused("plot", "twice.json")
-
-
-@pytest.mark.parametrize("text", [None, "{", "{}", '{"data": {}, "runs": []}'])
-def test_a_bad_history_is_refused(refused, workplace, text):
-    if text is not None:
-        Path("bad.json").write_text(text)
+def test_a_bad_history_is_refused(refused):
+    Path("bad.json").write_text("{}")
     message = refused("plot", "bad.json")
     assert "bad.json" in message and "collect_history.py" in message
     assert not Path("figures").exists()
 
 
-@pytest.fixture
-def three_losses(study_history):
-    """`study_history` with the runs of self-distillation again, as those of another loss."""
-    for run in study_history["runs"][2:]:
-        again = {"loss": DISTILLED_BEFORE, "run": f"previous-{run['run']}"}
-        study_history["runs"].append({**copy.deepcopy(run), **again})
-    return study_history
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ("runs", "train.py")),
+        (["--runs", "nowhere"], ("nowhere", "train.py")),
+        (["history.json", "--out", "file"], ("--out file", "name a folder")),
+        (["history.json", "--delta", "0"], ("--delta",)),
+        (["history.json", "--del", "3"], ("--del",)),
+    ],
+)
+def test_refusals(refused, argv, words):
+    history([make_run()])
+    Path("file").write_text("mine")
+    message = refused("plot", *argv)
+    assert all(word in message for word in words)
+    assert Path("file").read_text() == "mine" and not Path("figures").exists()
+
+
+def test_two_runs_of_one_place_are_refused(refused):
+    run = make_run()
+    again = replace(run, name="main-pair40-seed6/again", measured_from="another")
+    assert "same loss, setting and seed" in refused("plot", history([run, again]))
+
+
+def test_a_file_that_is_no_figure_of_ours_stays(refused, only):
+    only("accuracy")
+    Path("out").mkdir()
+    Path("out/accuracy.png").write_text("mine")
+    message = refused("plot", history([make_run()]), "--out", "out")
+    assert "not a figure of plot.py" in message and "--out" in message
+    assert Path("out/accuracy.png").read_text() == "mine" and len(list(Path("out").iterdir())) == 1
+
+
+def test_characters_that_cannot_be_drawn_are_said_once(script, only):
+    only("accuracy", "loss")
+    status, _, err = script("plot", history([make_run(data={"title": "\U00013000"})]))
+    assert status == 0 and err.count("\n") == 1 and "Glyph 77824" in err
+
+
+def test_the_help_lists_every_figure(script):
+    status, out, _ = script("plot", "--help")
+    assert status == 0 and all(name.removesuffix(".png") in out for name in plot.figures())
+    assert max(map(len, out.splitlines())) <= 100
 
 
 @pytest.mark.slow
-def test_three_losses_are_drawn(three_losses, script):
-    write_json(Path("three.json"), three_losses)
-    status, out, err = script("plot", "three.json")
-    assert status == 0 and "run spectrum.py" in err and err.count("\n") == 1
-    assert out.split() == [
-        f"figures/{name}.png"
-        for name in FIGURES
-        if name not in ("filter", "kernels", "equivalent_epochs")
-    ]
-
-
-def test_three_losses_have_three_lines_and_two_differences(three_losses):
-    figure = draw(accuracy_figure, three_losses)
-    assert list(panel_lines(figure.axes[0])) == [*STYLES, DISTILLED_BEFORE]
-    assert len(figure.axes[2].get_lines()) == 3  # zero, and two differences
-    colors = {line.get_color() for line in figure.axes[0].get_lines()}
-    styles = {str(line._unscaled_dash_pattern) for line in figure.axes[0].get_lines()}
-    assert len(colors) == len(styles) == 3
-
-
-def test_marks_show_where_early_stopping_ends(study_history):
-    for k, run in enumerate(study_history["runs"]):
-        run["history"]["val_accuracy"] = [[1.0, 3.0, 2.0], [1.0, 2.0, 2.5]][k % 2]
-    test = draw(accuracy_figure, study_history).axes[1]
-    marks = {tuple(c.get_offsets()[0]) for c in test.collections if len(c.get_offsets()) == 1}
-    expected = {
-        (2.0 + k % 2, run["history"]["test_accuracy"][1 + k % 2])
-        for k, run in enumerate(study_history["runs"])
-    }
-    assert expected <= marks and "early stopping" in test.get_title()
-
-
-@pytest.fixture
-def old_history():
-    """A history.json that an older version wrote: two losses, two seeds, four epochs and deltas."""
-    yield ROOT / "tests/data/old_history.json"
-    plt.close("all")
-
-
-def test_every_figure_can_be_made_of_an_old_history(old_history):
-    (history,) = plot.read_sources([old_history])
-    groups = group_by_loss(history)
-    for name in OLD_FIGURES:
-        assert FIGURES[name](history, groups, None).axes
-
-
-@pytest.mark.slow
-def test_an_old_history_is_drawn(old_history, script, tmp_path):
-    status, out, err = script("plot", old_history, "--out", tmp_path)
-    assert status == 0 and "learned_parts.png" in err
-    assert {str(tmp_path / f"{name}.png") for name in OLD_FIGURES} <= set(out.split())
+def test_the_backend_of_jupyter_does_not_matter_and_torch_is_not_imported():
+    history([make_run(losses) for losses in LOSSES])
+    program = (
+        "import sys, plot; status = plot.main(['history.json']); "
+        "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules; "
+        "sys.exit(status)"
+    )
+    for backend in ("module://matplotlib_inline.backend_inline", "foo"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=environment(MPLBACKEND=backend),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and "open: " in done.stdout, done.stderr

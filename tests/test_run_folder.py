@@ -1,140 +1,350 @@
-"""The run folder's files, whole or cut short: run_folder.py, logits.py, files.py."""
+"""common/run_folder.py: every file of a run, round trip, damaged, or of another run."""
 
 import errno
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
 import torch
-from helpers import PROGRAMS, environment
+from helpers import folder_bytes, start_python
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from common import run_folder
-from common.errors import UserError
-from common.files import read_json, write_json
-from common.logits import append_logits, read_logits
-from losses import SELF_DISTILLATION as SELF
-from training.settings import RunSettings
+from common.command_line import UserError
+from common.run_folder import FREQUENCY, SAMPLE_LOGITS, TEST_LOGITS, VAL_LOGITS
+
+CONFIG = {
+    "loss": "cross-entropy",
+    "network": "small_cnn",
+    "flags": {"epochs": 3, "seed": 0, "data": "data/a.npz"},
+    "data": {"name": "a", "digest": "d"},
+}
+EPOCHS = np.random.default_rng(0).standard_normal((3, 5, 4)).astype(np.float32)
+SAMPLE = np.random.default_rng(1).standard_normal((3, 6, 4)).astype(np.float32)
 
 
-def test_logits_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
-    epochs = np.random.default_rng(0).standard_normal((12, 5, 3)).astype(np.float32)
-    for count, logits in enumerate(epochs, start=1):
-        append_logits(tmp_path / "logits.npy", logits)
-        np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), epochs[:count])
-    found, note = read_logits(tmp_path / "logits.npy")
-    np.testing.assert_array_equal(found, epochs)
-    assert note == ""
-    size = (tmp_path / "logits.npy").stat().st_size
-    assert size == 128 + epochs.nbytes
+def write_epochs(run, epochs=EPOCHS, sample=SAMPLE, start=1):
+    for number, outputs in enumerate(zip(epochs, sample, strict=True), start=start):
+        files = dict(zip((TEST_LOGITS, SAMPLE_LOGITS), outputs, strict=True))
+        for name, values in files.items():
+            run_folder.append_outputs(run / name, values, number)
+        digests = {name: run_folder.digest(values) for name, values in files.items()}
+        run_folder.append_history(run, {"epoch": number, "loss": 1 / 3, "sha256": digests})
 
 
-def test_an_epoch_written_in_part_is_not_counted(tmp_path):
-    epochs = np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
-    append_logits(tmp_path / "logits.npy", epochs[0])
-    with open(tmp_path / "logits.npy", "ab") as file:
-        file.write(b"half")
-    np.testing.assert_array_equal(read_logits(tmp_path / "logits.npy")[0], epochs[:1])
+@pytest.fixture
+def run(tmp_path):
+    """A run of three epochs, without a network."""
+    path = tmp_path / "runs/a/run"
+    path.mkdir(parents=True)
+    run_folder.write_config(path, CONFIG)
+    run_folder.write_sample_indices(path, np.arange(6))
+    write_epochs(path)
+    return path
 
 
-def test_of_a_file_cut_short_the_whole_epochs_are_read(tmp_path):
-    epochs = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
+# Outputs
+
+
+def test_outputs_grow_by_an_epoch_and_are_a_plain_npy(tmp_path):
     path = tmp_path / "logits.npy"
-    for logits in epochs:
-        append_logits(path, logits)
+    for number, outputs in enumerate(EPOCHS, start=1):
+        # Also of what is not contiguous, or of the other byte order.
+        run_folder.append_outputs(path, np.asfortranarray(outputs).astype(">f4"), number)
+        np.testing.assert_array_equal(np.load(path), EPOCHS[:number])
+
+
+def test_outputs_round_trip(run):
+    found = run_folder.read_outputs(run, TEST_LOGITS, 5, 4)
+    assert found.dtype == np.float32 and isinstance(found, np.memmap)
+    np.testing.assert_array_equal(found, EPOCHS)
+    np.testing.assert_array_equal(run_folder.read_outputs(run, SAMPLE_LOGITS), SAMPLE)
+    assert run_folder.output_names(run_folder.read_history(run)[0]) == [TEST_LOGITS, SAMPLE_LOGITS]
+    # An epoch that has no record yet, or only a part of one, is not read.
+    run_folder.append_outputs(run / TEST_LOGITS, EPOCHS[0], 4)
+    with open(run / TEST_LOGITS, "ab") as file:
+        file.write(b"half")
+    np.testing.assert_array_equal(run_folder.read_outputs(run, TEST_LOGITS), EPOCHS)
+
+
+def test_an_epoch_is_written_after_the_earlier_ones_or_not_at_all(run):
+    before = folder_bytes(run)
+    for epoch, outputs in ((3, EPOCHS[0]), (5, EPOCHS[0]), (4, EPOCHS[0, :4])):
+        with pytest.raises(UserError, match=r"logits\.npy holds \(3, 5, 4\), not"):
+            run_folder.append_outputs(run / TEST_LOGITS, outputs, epoch)
+    assert folder_bytes(run) == before
+
+
+def edited(change):
+    """Change the outputs as an array, in a file that is otherwise whole."""
+
+    def damage(path):
+        np.save(path, change(np.load(path)))
+
+    return damage
+
+
+def raw_edited(change):
+    def damage(path):
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+def with_value(value):
+    def change(outputs):
+        outputs[1, 2, 3] = value
+        return outputs
+
+    return edited(change)
+
+
+DAMAGED_OUTPUTS = {
+    "missing": (Path.unlink, "no such file"),
+    "flipped bit": (
+        raw_edited(lambda raw: raw[:150] + bytes([raw[150] ^ 1]) + raw[151:]),
+        "epoch 1",
+    ),
+    "not a number": (with_value(np.nan), "epoch 2"),
+    "images in another order": (edited(lambda a: np.roll(a, 1, axis=1)), "epoch 1"),
+    "epochs in another order": (edited(lambda a: a[[0, 2, 1]]), "epoch 2"),
+    "of another run": (edited(lambda a: a + 1), "epoch 1"),
+    "an epoch too few": (edited(lambda a: a[:2]), "2 of 3 epochs"),
+    "cut short": (raw_edited(lambda raw: raw[:-1]), "2 of 3 epochs"),
+    "cut within the header": (raw_edited(lambda raw: raw[:50]), "damaged header"),
+    "in Fortran's order": (edited(np.asfortranarray), "not outputs"),
+    "float64": (edited(lambda a: a.astype(float)), "not outputs"),
+    "two axes": (edited(lambda a: a[0]), "not outputs"),
+    "fewer images": (edited(lambda a: a[:, :4]), "epoch 1"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_OUTPUTS)
+def test_damaged_outputs_are_refused_by_name(run, damage):
+    change, words = DAMAGED_OUTPUTS[damage]
+    change(run / TEST_LOGITS)
+    with pytest.raises(UserError, match=rf"logits\.npy: .*({words})"):
+        run_folder.read_outputs(run, TEST_LOGITS, 5, 4)
+
+
+def test_outputs_that_are_not_finite_are_refused_even_if_they_are_what_was_written(tmp_path):
+    epochs = EPOCHS.copy()
+    epochs[1, 0, 0] = np.nan
+    write_epochs(tmp_path, epochs)
+    with pytest.raises(UserError, match="epoch 2 has values that are not finite"):
+        run_folder.read_outputs(tmp_path, TEST_LOGITS)
+
+
+def test_outputs_for_another_data_set_or_without_a_digest_are_refused(run):
+    for size in ((4, 4), (5, 3)):
+        with pytest.raises(UserError, match="5 images and 4 classes, not of"):
+            run_folder.read_outputs(run, TEST_LOGITS, *size)
+    (run / VAL_LOGITS).write_bytes((run / TEST_LOGITS).read_bytes())
+    with pytest.raises(UserError, match="epoch 1 is not what"):
+        run_folder.read_outputs(run, VAL_LOGITS)
+
+
+@pytest.mark.parametrize("shape", ["-3, 5, 4", "3, 0, 4", "3, 99999999999, 9999999999", "(((("])
+def test_a_header_with_another_shape_is_refused(run, shape):
+    path = run / TEST_LOGITS
     raw = path.read_bytes()
-    for size, whole in ((len(raw) - 1, 2), (len(raw) - 61, 1), (130, 0)):
-        path.write_bytes(raw[:size])
-        found, note = read_logits(path)
-        np.testing.assert_array_equal(found, epochs[:whole])
-        assert "cut short" in note and f"{whole} of 3" in note
-    path.write_bytes(raw[:50])
+    text = raw[:128].replace(b"3, 5, 4", shape.encode()).rstrip()
+    path.write_bytes(text.ljust(127) + b"\n" + raw[128:])
     with pytest.raises(UserError, match=r"logits\.npy"):
-        read_logits(path)
+        run_folder.read_outputs(run, TEST_LOGITS)
+
+
+@given(st.integers(0, 127), st.binary(min_size=1, max_size=4))
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.filterwarnings("ignore")  # of numpy's parser
+def test_a_header_with_other_bytes_is_refused_or_the_same(run, place, other):
+    path = run / TEST_LOGITS
+    raw = path.read_bytes()
+    path.write_bytes(raw[:place] + other + raw[place + len(other) :])
+    try:
+        assert run_folder.read_outputs(run, TEST_LOGITS).tobytes() == EPOCHS.tobytes()
+    except UserError as error:
+        assert "logits.npy" in str(error)
+    finally:
+        path.write_bytes(raw)
+
+
+def test_indices_round_trip_and_what_is_none(run):
+    path = run / "train_indices.npy"
+    np.testing.assert_array_equal(run_folder.read_sample_indices(run), np.arange(6))
+    with open(path, "wb") as file:
+        np.savez(file, a=np.arange(6))
+    for change in (lambda path: None, edited(lambda a: a["a"] / 2), Path.unlink):
+        change(path)
+        with pytest.raises(UserError, match=r"train_indices\.npy: (damaged|no such file)"):
+            run_folder.read_sample_indices(run)
+
+
+# History and config
 
 
 def test_history_round_trip_and_refusal_of_nan(tmp_path):
-    records = [{"epoch": 1, "memorized": None, "loss": 0.1}, {"epoch": 2, "loss": 1 / 3}]
+    records = [{"epoch": 1, "gap": None, "loss": 0.1}, {"epoch": 2, "gap": 3, "loss": 1 / 3}]
     for record in records:
         run_folder.append_history(tmp_path, record)
-    assert run_folder.read_history(tmp_path) == (records, "")
     with pytest.raises(ValueError, match="not JSON compliant"):
         run_folder.append_history(tmp_path, {"loss": float("nan")})
     assert run_folder.read_history(tmp_path) == (records, "")
-
-
-def test_half_written_last_line_is_dropped_with_a_note(tmp_path):
-    run_folder.append_history(tmp_path, {"epoch": 1})
     with open(tmp_path / "history.jsonl", "a") as file:
-        file.write('{"epoch": 2, "lo')
-    records, note = run_folder.read_history(tmp_path)
-    assert records == [{"epoch": 1}] and "half-written" in note and "history.jsonl" in note
+        file.write('{"epoch": 3, "lo')
+    found, note = run_folder.read_history(tmp_path)
+    assert found == records and "half-written" in note and "history.jsonl" in note
 
 
-@pytest.mark.parametrize("text", [None, "", '{"epoch"', '{"epoch": 1}\nnonsense\n{"epoch": 3}\n'])
-def test_a_history_without_a_whole_record_or_with_damage_is_refused(tmp_path, text):
+WHOLE = '{"epoch": 1, "loss": 0.5}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "no epoch in it yet; go on"),
+        ('{"epoch"', "no epoch in it yet"),
+        (WHOLE + "nonsense\n" + WHOLE, "line 2 is damaged"),
+        (WHOLE + "null\n", "line 2"),
+        (WHOLE + "\n", "line 2"),
+        (WHOLE + WHOLE, "line 2"),
+        (WHOLE + '{"epoch": 2}\n', "line 2"),
+        (WHOLE + '{"epoch": 2, "loss": NaN}\n', "line 2"),
+        (WHOLE + '{"epoch": 2, "loss": "0.5"}\n', "line 2"),
+        (WHOLE + '{"epoch": 2, "loss": {"a": 3}}\n', "line 2"),
+        (WHOLE + '{"epoch": 2, "loss": 1' + 400 * "0" + "}\n", "line 2"),
+        (WHOLE + "[" * 100_000 + "\n", "line 2"),
+        ("\xff\n", "line 1"),
+    ],
+    ids=lambda value: value and value[:40],
+)
+def test_damaged_histories_are_refused(tmp_path, text, words):
     if text is not None:
-        (tmp_path / "history.jsonl").write_text(text)
-    with pytest.raises(UserError, match=r"history\.jsonl"):
+        (tmp_path / "history.jsonl").write_text(text, "latin-1")
+    with pytest.raises(UserError, match=rf"history\.jsonl: .*{words}"):
         run_folder.read_history(tmp_path)
 
 
-def test_truncation_to_the_checkpoints_epoch(tmp_path):
-    epochs = np.random.default_rng(0).standard_normal((3, 5, 3)).astype(np.float32)
-    for k in range(3):
-        append_logits(tmp_path / "logits.npy", epochs[k])
-        run_folder.append_history(tmp_path, {"epoch": k + 1})
-        if k == 1:
-            before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    run_folder.truncate_run(tmp_path, 2)
-    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
-    with pytest.raises(UserError, match="checkpoint is of epoch 3"):
-        run_folder.truncate_run(tmp_path, 3)
-    run_folder.truncate_run(tmp_path, 0)
-    assert not list(tmp_path.iterdir())
+def test_config_round_trip_and_of_another_program(run, tmp_path):
+    assert run_folder.read_config(run) == CONFIG
+    flags = CONFIG["flags"]
+    contents = [{}, [1], {"name": "npm package"}, {**CONFIG, "loss": 3}, {**CONFIG, "flags": None}]
+    contents += [{**CONFIG, "flags": other} for other in ({"epochs": 3}, {**flags, "epochs": "3"})]
+    for content in (*contents, {**CONFIG, "data": {"name": "a"}}):
+        (run / "config.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"config\.json: not "):
+            run_folder.read_config(run)
+    with pytest.raises(UserError, match=r"no such run; make it with train\.py"):
+        run_folder.read_config(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"config\.json: no such file"):
+        run_folder.read_config(tmp_path)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": [1.5, None]})
-    assert read_json(path, "") == {"a": [1.5, None]}
+# Measures
+
+
+def test_measures_are_tied_to_the_outputs(run):
+    assert run_folder.read_measure(run, FREQUENCY) == (None, "")
+    digest = run_folder.outputs_digest(run)
+    run_folder.write_measure(run, FREQUENCY, {"n": 5, "e_low": [0.5, None]})
+    content, note = run_folder.read_measure(run, FREQUENCY)
+    assert content == {"measured_from": digest, "n": 5, "e_low": [0.5, None]} and note == ""
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"a": float("inf")})
-    assert read_json(path, "") == {"a": [1.5, None]} and len(list(tmp_path.iterdir())) == 1
-    for text in ("{", "[1]"):
-        path.write_text(text)
-        with pytest.raises(UserError, match="do this"):
-            read_json(path, "do this")
+        run_folder.write_measure(run, FREQUENCY, {"n": float("nan")})
+    assert run_folder.read_measure(run, FREQUENCY)[0] == content
 
 
-def test_runs_are_found_by_their_config(tmp_path):
-    for name in ("b/two", "a/one", "a/none"):
+def another_epoch(run):
+    write_epochs(run, EPOCHS[:1], SAMPLE[:1], start=4)
+
+
+def another_data_set(run):
+    run_folder.write_config(run, {**CONFIG, "data": {**CONFIG["data"], "digest": "e"}})
+
+
+def other_outputs(run):
+    (run / "history.jsonl").unlink()
+    write_epochs(run, EPOCHS + 1)
+
+
+@pytest.mark.parametrize("change", [another_epoch, another_data_set, other_outputs])
+def test_a_measure_of_other_outputs_or_a_damaged_one_is_not_read(run, change):
+    run_folder.write_measure(run, FREQUENCY, {"n": 5})
+    change(run)
+    content, note = run_folder.read_measure(run, FREQUENCY)
+    assert content is None and "frequency.json: measured from other outputs" in note
+    assert "make it again with frequency.py" in note
+    (run / FREQUENCY).write_bytes(b"{")
+    content, note = run_folder.read_measure(run, FREQUENCY)
+    assert content is None and "frequency.json" in note and "frequency.py" in note
+
+
+def test_truncation_to_the_checkpoints_epoch(tmp_path):
+    run = tmp_path
+    run_folder.write_config(run, CONFIG)
+    write_epochs(run, EPOCHS[:2], SAMPLE[:2])
+    before = folder_bytes(run)
+    write_epochs(run, EPOCHS[2:], SAMPLE[2:], start=3)
+    run_folder.write_measure(run, FREQUENCY, {})
+    run_folder.truncate_run(run, 2)
+    assert folder_bytes(run) == before
+    run_folder.write_measure(run, FREQUENCY, {})
+    run_folder.truncate_run(run, 2)  # whose measures stay
+    assert run_folder.read_measure(run, FREQUENCY)[0]
+    with pytest.raises(UserError, match=r"history\.jsonl ends at epoch 2, the checkpoint is of e"):
+        run_folder.truncate_run(run, 3)
+    # What is beyond the checkpoint need not be whole: it is cut away.
+    write_epochs(run, EPOCHS[2:], SAMPLE[2:], start=3)
+    raw = (run / TEST_LOGITS).read_bytes()
+    (run / TEST_LOGITS).write_bytes(raw[:-1])
+    run_folder.truncate_run(run, 2)
+    assert (run / TEST_LOGITS).read_bytes() == before[TEST_LOGITS]
+
+
+# Folders and the lock
+
+
+def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
+    for name in ("b/two", "a/one", "a/none", "elsewhere/three"):
         (tmp_path / name).mkdir(parents=True)
         if "none" not in name:
             (tmp_path / name / "config.json").write_text("{}")
-    assert run_folder.find_runs([tmp_path]) == [tmp_path / "a/one", tmp_path / "b/two"]
-    assert run_folder.find_runs([tmp_path / "a/one", tmp_path / "a"]) == [tmp_path / "a/one"]
+    find, a, b = run_folder.find_runs, tmp_path / "a", tmp_path / "b"
+    assert find([a, b]) == [a / "one", b / "two"]
+    assert find([a / "one", a]) == [a / "one"]
+    (a / "linked").symlink_to(tmp_path / "elsewhere/three")
+    (b / "folder").symlink_to(tmp_path / "elsewhere")
+    (b / "circle").symlink_to(b)
+    assert find([a]) == [a / "linked", a / "one"]
+    assert find([b]) == [b / "folder/three", b / "two"]
+    assert len(find([tmp_path])) == 3  # each once
     for path in ("a/none", "nowhere"):
-        with pytest.raises(UserError, match=r"train\.py"):
-            run_folder.find_runs([tmp_path / path])
+        with pytest.raises(UserError, match=r"no run there; make one with train\.py"):
+            find([tmp_path / path])
+
+
+HOLD = """
+import sys, time, pathlib
+from common.run_folder import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_one_process_holds_a_lock(tmp_path):
-    command = [sys.executable, str(PROGRAMS / "hold_lock.py"), str(tmp_path)]
-    other = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment()
-    )
+    other = start_python("-c", HOLD, tmp_path)
     try:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {other.pid} on"), run_folder.locked(tmp_path):
             pass
     finally:
         other.kill()
-        other.wait()
+        other.communicate()
     # A dead process's lock stops nobody, though its file is still there.
     assert (tmp_path / "lock").exists()
     for _ in range(2):
@@ -142,69 +352,28 @@ def test_one_process_holds_a_lock(tmp_path):
             assert str(os.getpid()) in (tmp_path / "lock").read_text()
 
 
-def test_a_file_system_without_locks_trains_without_one(tmp_path, monkeypatch, capsys):
-    def no_locks(lock):
+def test_what_a_killed_process_was_writing_is_removed_under_the_lock(tmp_path):
+    ours = ["history.jsonl.42.tmp", "checkpoint.pt.42.tmp", "config.json.42.tmp"]
+    others = ["frequency.json.42.tmp", "notes.tmp"]
+    for name in ours + others:
+        (tmp_path / name).write_bytes(b"half")
+    with run_folder.locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.glob("*.tmp")) == others
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
     with run_folder.locked(tmp_path):
-        assert "no locks" in capsys.readouterr().out
-
-    def forbidden(lock):
-        raise PermissionError(errno.EACCES, "Permission denied")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", forbidden)
-    with pytest.raises(PermissionError), run_folder.locked(tmp_path):
-        pass
-
-
-def test_stale_temporary_files_are_removed_under_the_lock(tmp_path):
-    (tmp_path / "checkpoint.pt.123.tmp").write_text("cut short")
-    with run_folder.locked(tmp_path):
-        assert not list(tmp_path.glob("*.tmp"))
-
-
-def settings(**changes):
-    return RunSettings(data=Path("d/x.npz"), seed=2, **changes)
-
-
-@pytest.mark.parametrize(
-    "changes, folder, title",
-    [
-        ({"model": "small_cnn"}, "dis0-small_cnn-seed2", "cross-entropy"),
-        ({"loss": SELF}, "dis1-shake26-2x32d-seed2", SELF),
-        (
-            {"loss": SELF, "teacher": "previous-epoch", "soft": True, "weight": 0.5},
-            "dis1-previous-epoch-soft-weight0.5-shake26-2x32d-seed2",
-            "self-distillation, previous epoch, soft, weight 0.5",
-        ),
-        ({"loss": SELF, "soft": True}, "dis1-soft-shake26-2x32d-seed2", f"{SELF}, soft"),
-        (
-            {"loss": SELF, "weight": 0.2},
-            "dis1-weight0.2-shake26-2x32d-seed2",
-            "bootstrapping, weight 0.2",
-        ),
-        (
-            {"loss": SELF, "teacher": "uniform", "weight": 0.1},
-            "dis1-uniform-weight0.1-shake26-2x32d-seed2",
-            "label smoothing, weight 0.1",
-        ),
-    ],
-)
-def test_names_of_runs_and_losses(changes, folder, title):
-    run = settings(**changes)
-    assert run.folder == Path("runs/x") / folder and run.loss_function.title == title
+        assert "no locks; train it from one process only" in capsys.readouterr().out
 
 
 def test_nothing_on_disk_is_a_pickle(trained_study):
     for run in run_folder.find_runs([trained_study / "runs"]):
         names = {path.name for path in run.iterdir()}
-        assert names == {*run_folder.FILES, "lock"} - {
-            "val_logits.npy",  # no images are held out
-            "frequency.json",
-            "memorization.json",
-            "spectrum.json",
-        }
+        assert names == {*run_folder.FILES, "lock"} - set(run_folder.MEASURES)
         json.loads((run / "config.json").read_text())
         for name in (*run_folder.LOGITS, run_folder.SAMPLE_INDICES):
             np.load(run / name, allow_pickle=False)

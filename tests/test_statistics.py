@@ -1,47 +1,52 @@
-"""analysis/statistics.py: stopping, intervals and paired differences by hand and against scipy."""
+"""analysis/statistics.py: stops by hand; intervals, tests and pairing against slow references."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-from helpers import ROOT
-from histories import find_row, make_history, make_run, three_losses
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from made_runs import DISTILLED, make_run
 from scipy import stats
 
-from analysis.history_file import read_history_file
 from analysis.statistics import (
-    CONTRASTS,
-    STOPS,
+    at_gap,
+    at_stop,
+    equivalence,
+    first_epoch,
+    holm,
     interval,
-    paired_difference,
-    stopping_epochs,
-    summarize,
+    p_above,
+    p_not_zero,
+    paired,
+    stopping_epoch,
+    verdict,
 )
-from common.errors import UserError
 
 # Two-sided 95% quantiles of Student's t, from a printed table.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
-VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=5)
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
+NUMBER = st.floats(-100, 100).map(lambda x: round(x, 3))
+VALUES = st.lists(NUMBER, min_size=2, max_size=6)
+NAN = float("nan")
 
 
-def test_stopping_by_hand():
-    run = make_run("cross-entropy", 0, [10.0, 50.0, 60.0, 40.0], [5.0, 30.0, 20.0, 30.0])
-    assert stopping_epochs(run) == {"last": 3, "early": 1, "oracle": 2}
-
-
-def test_of_equal_accuracies_the_first_epoch_counts():
-    run = make_run("cross-entropy", 0, [10.0, 60.0, 60.0], [30.0, 30.0, 20.0])
-    assert stopping_epochs(run) == {"last": 2, "early": 0, "oracle": 1}
-
-
-def test_without_validation_images_there_is_no_early_stopping():
-    run = make_run("cross-entropy", 0, [10.0, 50.0])
-    assert stopping_epochs(run)["early"] is None
-    del run["history"]["val_accuracy"]
-    assert stopping_epochs(run)["early"] is None
+@pytest.mark.parametrize(
+    ("accuracy", "validation", "stops"),
+    [
+        ([10, 50, 60, 40], [5, 30, 20, 29], (3, 1, 2)),
+        ([10, 60, 60], [30, 30, 20], (2, 0, 1)),  # the first of equals
+        ([10, 50], None, (1, None, 1)),
+        ([10, 50], [5, NAN], (1, None, 1)),
+    ],
+)
+def test_where_runs_stop(accuracy, validation, stops):
+    gap = range(len(accuracy))
+    run = make_run(accuracy=accuracy, validation=validation, gap=gap)
+    found = tuple(stopping_epoch(run, stop) for stop in ("last", "early", "best_test"))
+    assert found == stops
+    for stop, epoch in zip(("last", "early", "best_test"), stops, strict=True):
+        value = at_stop(run, run.gap, stop)
+        assert math.isnan(value) if epoch is None else value == gap[epoch]
 
 
 @given(VALUES)
@@ -55,115 +60,125 @@ def test_intervals_against_the_formula(values):
     assert result["high"] == pytest.approx(mean + half, rel=1e-3, abs=1e-3 * half + 1e-9)
 
 
-def test_a_paired_difference_by_hand():
-    # Differences 1, 2, 3: mean 2, standard error 1/sqrt(3), t = 2 sqrt(3), 2 degrees of freedom.
-    result = paired_difference([11.0, 22.0, 33.0], [10.0, 20.0, 30.0])
-    half, t = 4.303 / math.sqrt(3), 2 * math.sqrt(3)
-    assert (result["n"], result["mean"]) == (3, 2)
-    assert result["low"] == pytest.approx(2 - half, abs=1e-3)
-    assert result["high"] == pytest.approx(2 + half, abs=1e-3)
-    assert result["p"] == pytest.approx(1 - t / math.sqrt(t**2 + 2))  # closed form at 2 degrees
-    assert result["p"] == pytest.approx(stats.ttest_1samp([1, 2, 3], 0).pvalue)
+def test_one_value_or_none_has_no_interval():
+    for values, mean in (([2.0], 2.0), ([], NAN)):
+        result = interval(values)
+        assert result["n"] == len(values)
+        np.testing.assert_equal((result["mean"], result["low"], result["high"]), (mean, NAN, NAN))
+        assert math.isnan(p_not_zero(values)) and math.isnan(p_above(values, 1))
 
 
-def test_equal_differences_and_one_seed_have_no_p():
-    assert paired_difference([2.0, 3.0], [1.0, 2.0])["p"] is None
-    one = paired_difference([2.0], [1.0])
-    assert one == {"n": 1, "mean": 1.0, "low": None, "high": None, "p": None}
+@given(VALUES, st.floats(-3, 3))
+def test_p_values_against_the_t_statistic(values, bound):
+    assume(np.ptp(values) > 1e-2)
+    mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(len(values))
+    upper = stats.t.cdf(-(mean - bound) / error, len(values) - 1)
+    assert p_above(values, bound) == pytest.approx(upper, rel=1e-9)
+    two_sided = stats.ttest_rel(values, np.zeros(len(values))).pvalue
+    assert p_not_zero(values) == pytest.approx(two_sided, rel=1e-9)
+    both = equivalence(values, 2)
+    assert both["p_not_worse"] == pytest.approx(stats.t.cdf(-(mean + 2) / error, len(values) - 1))
+    assert both["p_not_better"] == pytest.approx(stats.t.cdf((mean - 2) / error, len(values) - 1))
 
 
-@pytest.mark.parametrize(("stop", "mean"), [("last", 42), ("early", 56), ("oracle", 56)])
-def test_means_by_hand(stop, mean):
-    row = find_row(
-        summarize(three_losses()),
-        measure="test_accuracy",
-        loss="cross-entropy",
-        minus_loss=None,
-        stop=stop,
-    )
-    assert row["mean"] == mean and row["seeds"] == [0, 1] and row["n"] == 2
+def test_values_that_differ_by_rounding_have_no_p():
+    values = [0.1 + 0.2, 0.3, 0.3]
+    assert np.ptp(values) > 0 and math.isnan(p_not_zero(values))
+    assert math.isnan(p_not_zero([2.0, 2.0]))
 
 
-def test_differences_by_hand():
-    rows = summarize(three_losses())
-    accuracy = {"measure": "test_accuracy", "stop": "last"}
-    same = find_row(rows, **accuracy, loss="self-distillation", minus_stop="last")
-    assert same["mean"] == 15 and same["n"] == 2 and same["seeds"] == [0, 1]
-    # Self-distillation at the last epoch, 58 and 56, against early stopping, 60 and 52.
-    against = find_row(rows, **accuracy, loss="self-distillation", minus_stop="early")
-    expected = paired_difference([58.0, 56.0], [60.0, 52.0])
-    assert {name: against[name] for name in expected} == expected and against["mean"] == 1
-    # The soft variant has one seed in common with cross-entropy: 58 against 44.
-    soft = find_row(rows, **accuracy, loss="self-distillation, soft", minus_stop="last")
-    assert (soft["n"], soft["seeds"], soft["mean"], soft["low"]) == (1, [1], 14, None)
-    memorized = find_row(
-        rows, measure="memorized", stop="last", loss="self-distillation", minus_stop="last"
-    )
-    assert memorized["mean"] == -20.5 and memorized["minus_loss"] == "cross-entropy"
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([3.0, 3.5, 2.8, 3.1], "better"),
+        ([-3.0, -3.5, -2.8, -3.1], "worse"),
+        ([0.5, 0.6, 0.4, 0.5], "better; equivalent within 2 points"),
+        ([-0.5, -0.6, -0.4, -0.5], "worse; equivalent within 2 points"),
+        ([0.5, -0.6, 0.4, -0.5], "equivalent within 2 points"),
+        ([4.0, -1.0, 5.0, 0.5], "not worse by more than 2 points"),
+        ([-4.0, 1.0, -5.0, -0.5], "inconclusive"),
+        ([9.0, -9.0], "inconclusive"),
+        ([1.0], ""),
+    ],
+)
+def test_verdicts(values, found):
+    p = p_not_zero(values)
+    assert verdict(np.mean(values), p, **equivalence(values)) == found
+    if found == "better":  # after a correction that takes the significance away
+        assert verdict(np.mean(values), 0.06, **equivalence(values)).startswith("not worse")
 
 
-def test_the_table_has_every_loss_stop_and_contrast():
-    rows = summarize(three_losses())
-    assert all((row["noise"], row["rate"]) == ("pair", 0.4) for row in rows)
-    for measure in ("test_accuracy", "memorized"):
-        of_measure = [row for row in rows if row["measure"] == measure]
-        means = {(r["loss"], r["stop"]) for r in of_measure if r["minus_loss"] is None}
-        contrasts = {(r["loss"], r["stop"], r["minus_stop"]) for r in of_measure if r["minus_loss"]}
-        distilled = ("self-distillation", "self-distillation, soft")
-        assert means == {(loss, s) for loss in ("cross-entropy", *distilled) for s in STOPS}
-        assert contrasts == {(loss, *contrast) for loss in distilled for contrast in CONTRASTS}
-        assert len(of_measure) == len(means) + len(contrasts)
+@given(st.dictionaries(st.integers(0, 9), NUMBER), st.dictionaries(st.integers(0, 9), NUMBER))
+def test_pairing_by_seed(distilled, baseline):
+    first = {seed: make_run(DISTILLED, seed, [x], [1], [0]) for seed, x in distilled.items()}
+    second = {seed: make_run(seed=seed, accuracy=[x], gap=[0], validation=[1])
+              for seed, x in baseline.items()}  # fmt: skip
+
+    def of(d, b):
+        assert d.seed == b.seed and d.data["digest"] == b.data["digest"]
+        value = d.history["test_accuracy"][-1] - b.history["test_accuracy"][-1]
+        return NAN if d.seed == 3 else value
+
+    expected = {}
+    for seed in range(10):
+        if seed in distilled and seed in baseline and seed != 3:
+            expected[seed] = distilled[seed] - baseline[seed]
+    assert paired(first, second, of) == expected
 
 
-def test_frequencies_are_at_the_middle_delta(study_history):
-    rows = summarize(study_history)
-    names = {row["measure"] for row in rows}
-    learned = {f"learned_{part}_{band}" for part in ("true", "noise") for band in ("low", "high")}
-    expected = {f"{name} at delta 400" for name in {"e_low", "e_high"} | learned}
-    assert names >= {"test_accuracy", "memorized"} | expected
-    row = find_row(
-        rows, measure="e_low at delta 400", loss="cross-entropy", stop="last", minus_loss=None
-    )
-    errors = [
-        run["frequency"]["test"]["outputs"]["e_low"][-1][1]
-        for run in study_history["runs"]
-        if run["loss"] == "cross-entropy"
-    ]
-    assert row["mean"] == pytest.approx(np.mean(errors)) and row["n"] == 2
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    np.testing.assert_equal(holm([0.5, NAN, 0.9]), [1.0, NAN, 1.0])
+    assert holm([]) == []
 
 
-def test_without_frequencies_and_wrong_labels_there_are_fewer_measures():
-    rows = summarize(make_history(make_run("cross-entropy", 0, [1.0], [1.0])))
-    assert {row["measure"] for row in rows} == {"test_accuracy"}
+@given(st.lists(st.floats(0, 1), max_size=7), st.floats(0.001, 0.999))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
+    corrected = holm(p_values)
+    rejected = set()
+    for _ in p_values:  # the smallest first, each against level / what is left
+        left = [k for k in range(len(p_values)) if k not in rejected]
+        smallest = min(left, key=lambda k: p_values[k])
+        if p_values[smallest] > level / len(left) * (1 + 1e-12):
+            break
+        rejected.add(smallest)
+    assume(all(abs(p - level) > 1e-9 for p in corrected))
+    assert {k for k, p in enumerate(corrected) if p <= level} == rejected
+    assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
 
 
-def test_one_seed_has_no_interval():
-    one = make_history(*(run for run in three_losses()["runs"] if run["seed"] == 0))
-    rows = summarize(one)
-    assert rows and all(row["low"] is row["high"] is row["p"] is None for row in rows)
-    assert all(row["n"] == 1 for row in rows)
+def slow_first_epoch(curve, level):
+    for k, value in enumerate(curve):
+        if value >= level:
+            if k == 0:
+                return 1
+            return k + (level - curve[k - 1]) / (value - curve[k - 1])
+    return NAN
 
 
-def test_runs_of_two_settings_have_no_common_mean():
-    first, second = make_run("cross-entropy", 0, [1.0]), make_run("cross-entropy", 1, [1.0])
-    first["settings"]["lr"], second["settings"]["lr"] = 0.1, 0.2
-    with pytest.raises(UserError, match="lr"):
-        summarize(make_history(first, second))
+@given(st.lists(NUMBER, min_size=1, max_size=6), NUMBER)
+def test_when_a_curve_reaches_a_level(curve, level):
+    np.testing.assert_allclose(first_epoch(np.array(curve), level), slow_first_epoch(curve, level))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("noise", ["pair40", "symmetric40", "human"])
-def test_the_committed_results_have_the_numbers_of_their_summary(noise):
-    folder = ROOT / "results/main" / noise
-    history = read_history_file(folder / "history.json")
-    expected = json.loads((folder / "summary.json").read_text())
-    rows = summarize(history)
-    assert history["data"] == expected["data"] and len(rows) == len(expected["rows"]) > 100
-    for row, before in zip(rows, expected["rows"], strict=True):
-        numbers = {name: before[name] for name in ("mean", "low", "high", "p")}
-        computed = {name: row.pop(name) for name in numbers}
-        missing = {name for name, value in numbers.items() if value is None}
-        assert missing == {name for name, value in computed.items() if value is None}
-        for name in numbers.keys() - missing:
-            assert computed[name] == pytest.approx(numbers[name], rel=1e-9, abs=1e-9)
-        assert row == {name: value for name, value in before.items() if name not in numbers}
+@given(st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=6), NUMBER)
+def test_the_accuracy_at_a_gap(points, level):
+    gap, accuracy = zip(*points, strict=True)
+    run = make_run(accuracy=accuracy, validation=None, gap=gap)
+    expected = NAN
+    for k in range(len(gap)):
+        if run.gap[k] >= level:
+            if k > 0:
+                share = (level - run.gap[k - 1]) / (run.gap[k] - run.gap[k - 1])
+                expected = (1 - share) * accuracy[k - 1] + share * accuracy[k]
+            elif run.gap[0] == level:
+                expected = accuracy[0]
+            break
+    found = at_gap(run, run.history["test_accuracy"], level)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_unknown_gaps_and_curves_are_unknown():
+    run = make_run(gap=None)
+    assert math.isnan(at_gap(run, run.history["test_accuracy"], 10))
+    assert math.isnan(at_gap(make_run(), np.full(3, NAN), 10))

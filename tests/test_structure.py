@@ -1,35 +1,38 @@
-"""The structure of the code: imports run downward, files and functions are short and documented."""
+"""The structure of the code: imports run downwards, it stays small, importing does nothing."""
 
 import ast
+import re
 
 import pytest
-from helpers import ROOT, SCRIPTS
+from helpers import PROGRAMS, ROOT, SCRIPTS, run_python
 
-PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
-NAMES = {*PACKAGES, *SCRIPTS, "losses"}
-# What a package may import of the project; scripts may import everything but scripts.
+# What a package may import of the project; a script may import everything but scripts.
 ALLOWED = {
     "common": set(),
     "losses": {"common"},
     "models": {"common"},
     "dataset": {"common"},
     "training": {"common", "losses", "models", "dataset"},
-    "analysis": {"common", "losses", "models", "dataset", "training"},
-    "plotting": {"common", "losses", "analysis"},
-    "studies": {"common", "dataset", "analysis"},
-    **dict.fromkeys(["benchmarks", *SCRIPTS], NAMES - set(SCRIPTS)),
+    "measures": {"common", "losses", "models", "dataset", "training"},
+    "analysis": {"common", "losses", "dataset"},
+    "plotting": {"common", "dataset", "analysis"},
 }
-SOURCES = sorted([*ROOT.glob("*.py"), *(p for n in ALLOWED for p in ROOT.glob(f"{n}/*.py"))])
-MOST_LINES, MOST_LINES_OF_FUNCTION = 250, 60
+ALLOWED |= {script: set(ALLOWED) for script in SCRIPTS}
+ALLOWED["study"] = {*ALLOWED["study"], "generate", "train"}  # for their parse_args
+WITHOUT_TORCH = ("analysis", "plotting")
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+SOURCES = sorted([*ROOT.glob("*.py"), *(p for n in PACKAGES for p in ROOT.glob(f"{n}/**/*.py"))])
+MOST_FILES, MOST_LINES = 52, 8250
+MOST_LINES_OF_MODULE, MOST_LINES_OF_FUNCTION = 450, 60
 
 
 def layer(path):
-    """The package, or the script, that a file belongs to."""
-    return path.stem if path.parent == ROOT else path.parent.name
+    """The package, or the module in the root, that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imported_names(tree):
-    """The first names of all that a file imports, also inside functions."""
+    """The first names of all that a file imports, also inside functions, but not for types only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
@@ -38,30 +41,73 @@ def imported_names(tree):
             yield node.module.split(".")[0]
 
 
-def test_every_package_has_its_place():
-    assert set(PACKAGES) <= set(ALLOWED) and len(SOURCES) > 60
+def test_the_house_is_small():
+    assert sorted({layer(path) for path in SOURCES}) == sorted(ALLOWED)
+    assert len(SOURCES) <= MOST_FILES
+    assert sum(path.read_text("utf-8").count("\n") for path in SOURCES) <= MOST_LINES
 
 
 @pytest.fixture(params=SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def source(request):
-    return request.param
+    """A file of the project, and its syntax tree."""
+    return request.param, ast.parse(request.param.read_text("utf-8"))
 
 
-def test_imports_run_downward(source):
-    own = layer(source)
-    imports = set(imported_names(ast.parse(source.read_text("utf-8")))) & NAMES
-    assert imports - {own} <= ALLOWED[own]
+def test_imports_run_downwards(source):
+    path, tree = source
+    imports, own = set(imported_names(tree)), layer(path)
+    assert imports & set(ALLOWED) - {own} <= ALLOWED[own]
+    assert own not in WITHOUT_TORCH or not imports & {"torch", "torchvision"}
 
 
-def test_files_and_functions_are_short_and_documented(source):
-    text = source.read_text("utf-8")
-    assert text.count("\n") <= MOST_LINES
-    tree = ast.parse(text)
+def test_modules_and_functions_are_short_and_documented(source):
+    path, tree = source
+    assert path.read_text("utf-8").count("\n") <= MOST_LINES_OF_MODULE
     assert ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < MOST_LINES_OF_FUNCTION, node.name
-    if source.parent.name in PACKAGES:
+    if layer(path) not in SCRIPTS:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
                 assert ast.get_docstring(node), node.name
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_ends_quietly_while_it_imports(script):
+    # Before its guard, a script imports the standard library and common.command_line only.
+    tree = ast.parse((ROOT / f"{script}.py").read_text("utf-8"))
+    guard = next(node for node in tree.body if isinstance(node, ast.If))
+    assert ast.unparse(guard) == "if __name__ == '__main__':\n    end_quietly()"
+    before = [n for n in tree.body[: tree.body.index(guard)] if isinstance(n, ast.ImportFrom)]
+    own = {node.module for node in before if node.module.split(".")[0] in ALLOWED}
+    assert own == {"common.command_line"}
+
+
+def test_importing_does_nothing_and_needs_no_torch_where_it_is_not_used(tmp_path):
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in SOURCES
+        if layer(path) in (*WITHOUT_TORCH, "common", "losses", *SCRIPTS)
+    ]
+    code = f"""
+import signal, threading
+import {", ".join(modules)}
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert threading.active_count() == 1
+"""
+    done = run_python(PROGRAMS / "imports.py", "forbid", "torch", code, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_of_every_script_tells_every_flag_and_needs_no_torch(tmp_path):
+    scripts = [f"{name}.py" for name in SCRIPTS]
+    code = f"for name in {scripts}: assert script(name, '--help') == 0"
+    done = run_python(PROGRAMS / "imports.py", "forbid", "torch,torchvision", code, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [done.stdout.count(f"usage: {script} ") for script in scripts] == [1] * len(SCRIPTS)
+    # An entry starts after two spaces; its text follows after more, or on the next line.
+    for entry in re.findall(r"^  (-.*(?:\n {10,}.*)*)", done.stdout, re.MULTILINE):
+        assert len(re.split(r"\s{2,}", entry, maxsplit=1)) == 2, entry
+    assert not list(tmp_path.iterdir())

@@ -1,465 +1,330 @@
-"""study.py as a user runs it. All but the last test train with tests/programs/fake_scripts.py."""
+"""study.py: its plan, what it refuses, and how it runs the other scripts.
 
-import fcntl
+The quick tests start stand-ins for the scripts; the slow ones train real, tiny networks.
+"""
+
 import json
 import os
-import pty
-import random
-import re
-import shutil
+import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
 import pytest
-from helpers import PROGRAMS, ROOT, environment
+from helpers import start_python
 
-pytestmark = pytest.mark.slow  # whole studies, and processes that are ended
+import study
+from common.command_line import UserError
+from common.run_folder import append_history, write_config
+from dataset.data_file import file_digest
 
-FAKES = ("train.py", "frequency.py", "collect_history.py", "plot.py")
-RUNS = [
-    f"runs/shapes-pair40-seed{seed}/{loss}-seed{seed}"
-    for seed in (0, 1)
-    for loss in ("cross-entropy", "self-distillation")
-]
-FIGURES = Path("figures/shapes-pair40")
-SIZES = ["--generate", "--train-size 16 --test-size 8"]
-STUDY = ["--data", "shapes", "--seeds", "0", "1", *SIZES, "--train", "--epochs=3"]
-
-
-def copy_scripts(folder: Path) -> None:
-    """Put study.py, generate.py and stand-ins for the slow scripts into a folder."""
-    for name in ("study.py", "generate.py"):
-        shutil.copy(ROOT / name, folder)
-    for name in FAKES:
-        shutil.copy(PROGRAMS / "fake_scripts.py", folder / name)
+SIZES = "--train-size 16 --test-size 8"
+TINY = ["--data", "shapes", "--generate", SIZES, "--train", "--model small_cnn --epochs 2"]
+LABELS = "labels/CIFAR-10_human.pt"
+# The command of results/reproduce.sh that made the runs of results/PLAN.md, and four of the 54
+# lines that started them: data set, loss, run. Their names are fixed.
+GENERATE = "--data-dir /work/cifar --train-size 12000 --val-size 2000"
+TRAIN = "--model small_cnn --lr 0.05 --ema-decay 0.99 --no-augment --no-amp --sample-size 5000"
+MAIN = f"""
+--data cifar10 --name main --noise pair symmetric {LABELS}:worse_label --seeds 6 7 8 9 10 11
+--loss cross-entropy self-distillation "self-distillation --teacher previous-epoch"
+--generate "{GENERATE}" --train "{TRAIN} --epochs 40"
+"""
+STARTED = """
+--noise pair --rate 0.4 | main-pair40 | 6 | cross-entropy | cross-entropy
+--noise pair --rate 0.4 | main-pair40 | 6 | self-distillation | self-distillation
+--noise symmetric --rate 0.4 | main-symmetric40 | 11 | self-distillation --teacher previous-epoch \
+| self-distillation-previous-epoch
+--noise labels/CIFAR-10_human.pt --labels worse_label | main-CIFAR-10_human-worse_label | 6 \
+| cross-entropy | cross-entropy
+"""
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A working folder with the scripts of copy_scripts."""
-    copy_scripts(tmp_path)
+def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def whole_study(tmp_path_factory):
-    """The content of the study STUDY that was never stopped, by path."""
-    folder = tmp_path_factory.mktemp("whole")
-    copy_scripts(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        study(*STUDY)
-        return content()
+def plan(*words) -> list[study.Run]:
+    return study.plan(study.parse_args(words))
 
 
-def start(*flags, script="study.py", **variables) -> subprocess.Popen:
-    variables = {"CUDA_VISIBLE_DEVICES": "", **environment(), **variables}
-    return subprocess.Popen(
-        [sys.executable, script, *flags], env=variables, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def study(*flags, status=0, **variables) -> tuple[str, str]:
-    """Run study.py to its end; returns what it wrote to standard output and error."""
-    process = start(*flags, **variables)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == status, out + err
-    assert "Traceback" not in out + err
-    return out, err
-
-
-def starts() -> list[str]:
-    """The scripts that were started since the last call, with their flags."""
-    path = Path("starts.txt")
-    lines = path.read_text().splitlines() if path.exists() else []
-    path.unlink(missing_ok=True)
-    return lines
-
-
-def content(names=("history.jsonl", "logits.npy", "train_logits.npy", "frequency.json")) -> dict:
-    """The bytes of the study's files, by path."""
-    paths = [p for p in Path().glob("*/**/*") if p.name in names or p.suffix in (".png", ".npz")]
-    return {str(path): path.read_bytes() for path in sorted(paths)}
-
-
-def wait_for(condition, seconds=30.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def test_a_study_makes_everything_once_and_a_second_call_nothing(folder):
-    out, err = study(*STUDY)
-    assert err == ""
-    assert sorted(map(str, Path("runs").glob("*/*"))) == RUNS
-    names = {path.name for path in FIGURES.iterdir()}
-    assert names == {"history.json", "summary.json", "accuracy.png", "report.txt"}
-    assert f"the table: {' '.join(Path(run).name for run in RUNS)}\n{FIGURES}/accuracy.png" in out
-    assert out.splitlines()[-3:] == [
-        "Last epoch, test accuracy: cross-entropy 50.0%, a 60.0%, difference +10.0 points",
-        "Last epoch, wrong labels memorized: cross-entropy 25.0%, a 30.0%, difference +5.0 points",
-        f"Open {FIGURES}/accuracy.png: accuracy, epoch by epoch",
-    ]
-    commands = starts()
-    assert [line.split()[0] for line in commands] == ["train.py"] * 4 + list(FAKES[1:])
-    before = {path: path.stat().st_mtime_ns for path in Path().glob("*/**/*")}
-    again, _ = study(*STUDY)
-    assert starts() == []
-    assert {path: path.stat().st_mtime_ns for path in Path().glob("*/**/*")} == before
-    assert again.splitlines()[0].startswith("study.py: 4 of 4 runs and 2 of 2 data sets are comp")
-    assert again[again.index("\nshapes-pair40:") :] == out[out.index("\nshapes-pair40:") :]
-
-
-def test_what_is_missing_or_out_of_date_is_made_again_and_no_more(folder, whole_study):
-    study(*STUDY)
-    starts()
-    # As if the run had been stopped: its history has an epoch less.
-    history = Path(RUNS[2]) / "history.jsonl"
-    history.write_text("".join(history.read_text().splitlines(keepends=True)[:-1]))
-    study(*STUDY)
-    assert [line.split()[0] for line in starts()] == ["train.py", *FAKES[2:]]
-    assert content() == whole_study
-    (Path(RUNS[0]) / "frequency.json").unlink()
-    study(*STUDY)
-    lines = starts()
-    assert lines[0] == f"frequency.py {RUNS[0]}"
-    assert [line.split()[0] for line in lines[1:]] == list(FAKES[2:])
-    (FIGURES / "accuracy.png").unlink()
-    study(*STUDY)
-    assert [line.split()[0] for line in starts()] == list(FAKES[2:])
-    study(*STUDY, "--loss", "cross-entropy", "self-distillation", "self-distillation --soft")
-    assert [line.split()[0] for line in starts()] == ["train.py"] * 2 + list(FAKES[1:])
-
-
-def test_several_settings_have_a_figure_over_the_rate(folder):
-    flags = ["--noise", "pair", "none", "--rate", "0.2", "0.4", "--loss", "cross-entropy"]
-    flags += [*SIZES, "--data", "shapes", "--data-seed", "5", "--train", "--epochs=1"]
-    out, _ = study(*flags)
-    data = ["shapes-none-seed5", "shapes-pair20-seed5", "shapes-pair40-seed5"]
-    assert sorted(path.stem for path in Path("data").iterdir()) == data
-    histories = "figures/shapes-pair20/history.json figures/shapes-pair40/history.json"
-    assert f"plot.py {histories} --out figures/shapes-pair" in starts()
-    assert out.rstrip().endswith("figures/shapes-pair/rate.png")
-    again, _ = study(*flags)
-    assert starts() == [] and again.rstrip().endswith("figures/shapes-pair/rate.png")
-
-
-def test_a_failing_run_is_named_and_left_out_and_the_others_go_on(folder):
-    out, err = study(*STUDY, status=1, FAKE_FAIL=RUNS[1])
-    name = RUNS[1].removeprefix("runs/")
-    reason = "train.py: the loss is not finite; use a lower --lr"
-    assert err == f"study.py: {name}: {reason} (all its output: {RUNS[1]}/failed.log)\n"
-    assert (Path(RUNS[1]) / "failed.log").read_text() == f"epoch 1/3\n{reason}\n"
-    assert f"failed    {name}: {reason}" in out
-    assert f"shapes-pair40, without {name}:\nthe table: " in out
-    rest = [Path(run).name for run in RUNS if run != RUNS[1]]
-    assert f"the table: {' '.join(rest)}\n" in out
-    out, _ = study(*STUDY)  # the reason is gone
-    assert f"the table: {' '.join(Path(run).name for run in RUNS)}\n" in out
-    assert not (Path(RUNS[1]) / "failed.log").exists()
-
-
-def test_without_a_data_set_its_runs_are_not_trained(folder):
-    flags = [*STUDY[:-4], "--generate", "--train-size 16 --val-size 16", "--noise", "pair", "none"]
-    out, err = study(*flags, "--seeds", "0", status=1)
-    assert err.count("generate.py: --val-size 16") == 2 == err.count("\n")
-    assert "shapes-none:\nno complete run, so no table" in out and starts() == []
-
-
-def test_files_of_other_settings_are_refused_with_the_remedy(folder):
-    flags = ["--data", "shapes", *SIZES, "--loss", "cross-entropy", "--train", "--epochs=1"]
-    study(*flags)
-    starts()
-    for other, message in [
-        (
-            ["--train", "--epochs=1 --lr 0.3"],
-            "cross-entropy-seed0 exists with lr = 0.2, not 0.3; repeat",
-        ),
-        (["--train", "--epochs 5"], "epochs = 1, not 5"),
-        (["--generate", "--train-size 20"], "data/shapes-pair40-seed0.npz exists with train_size"),
-    ]:
-        out, err = study(*flags, *other, status=2)
-        assert message in err and "--name" in err and err.count("\n") == 1 and out == ""
-        assert starts() == []
+def test_the_plan_is_that_of_the_runs_that_exist(place, monkeypatch):
+    monkeypatch.setattr(study, "SCRIPTS", place)  # so that the lines name no other folder
+    Path("labels").mkdir()
+    Path(LABELS).touch()
+    runs = {run.line.replace(sys.executable, "python"): run for run in plan(*shlex.split(MAIN))}
+    assert len(runs) == 54
+    for started in STARTED.strip().splitlines():
+        noise, data, seed, loss, name = started.split(" | ")
+        path = f"data/{data}-seed{seed}.npz"
+        make = f"python generate.py --dataset cifar10 {noise} {GENERATE} --seed {seed} --out {path}"
+        learn = f"python train.py --loss {loss} {TRAIN} --epochs 40 --seed {seed} --data {path}"
+        run = runs[f"{make} --if-missing && {learn} --run {name}-seed{seed} --resume auto"]
+        assert run.settings.folder == Path(f"runs/{data}-seed{seed}/{name}-seed{seed}")
+        assert run.data.out == Path(path)
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("words", "names"),
     [
-        (["--seeds", "1", "1"], "study.py: --seeds: 1 is given twice"),
-        (["--seeds", "-1"], "--seeds"),
-        (["--loss"], "--loss"),
-        (["--jobs", "0"], "--jobs: 0: use 1 or more"),
-        (["--rate", "1.5"], "--rate: 1.5"),
-        (["--train", "--seed 3"], "--train: study.py sets --seed itself; use --seeds"),
-        (["--train", "--lrr"], "study.py: train.py: error: unrecognized arguments: --lrr"),
-        (["--train", "--epochs 0"], "train.py: error: argument --epochs: 0: use 1 or more"),
-        (["--loss", "hinge"], "train.py: error: argument --loss: invalid choice: 'hinge'"),
-        (["--noise", "nothing.npy"], "generate.py: error: --noise nothing.npy"),
-        (["--generate", "--out x"], "--generate: study.py sets --out itself; use --name"),
+        (["--rate", "0.2", "0.125"], ["shapes-pair20-seed0", "shapes-pair12.5-seed0"]),
+        (["--noise", "none", "pair"], ["shapes-none-seed0", "shapes-pair40-seed0"]),
+        (["--noise", "b/l.pt:some"], ["shapes-l-some-seed0"]),
+        (["--seeds", "0", "1", "--data-seed", "5"], ["shapes-pair40-seed5"] * 2),
     ],
 )
-@pytest.mark.parametrize("listed", [[], ["--list"]])
-def test_a_wrong_flag_is_one_line_before_anything_starts(folder, flags, message, listed):
-    out, err = study("--data", "shapes", *flags, *listed, status=2)
-    assert message in err and err.count("\n") == 1 and out == ""
-    assert not Path("data").exists()
+def test_names_of_data_sets(place, words, names):
+    Path("b").mkdir()
+    Path("b/l.pt").touch()
+    runs = plan("--data", "shapes", "--loss", "cross-entropy", *words)
+    assert [run.data.out.stem for run in runs] == names
+    assert [run.settings.data for run in runs] == [run.data.out for run in runs]
 
 
-def test_importing_study_needs_no_heavy_library():
-    code = "import sys, study; print({'torch', 'matplotlib', 'scipy'} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [
+        ("cross-entropy", "cross-entropy"),
+        ("self-distillation --weight=0.2 --soft", "self-distillation-weight0.2-soft"),
+        ("self-distillation --teacher=previous-epoch", "self-distillation-previous-epoch"),
+        ("cross-entropy --lr 1e-3 --model small_cnn", "cross-entropy-lr1e-3-small_cnn"),
+    ],
+)
+def test_names_of_losses(loss, name):
+    (run,) = plan("--data", "shapes", "--loss", loss)
+    assert run.settings.run == f"{name}-seed0" and run.name == f"pair40/{name}-seed0"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--seeds", "1", "1"], ["pair40/cross-entropy-seed1", "twice"]),
+        (["--noise", "a/l.npy", "b/l.npy"], ["l/cross-entropy-seed0", "twice"]),
+        (["--loss", "cross-entropy 'a"], ["--loss"]),
+        (["--loss", "hinge"], ["train.py", "--loss", "'hinge'"]),
+        (["--noise", "a/l.npy", "--rate", "0.2"], ["--rate", "leave it out"]),
+        (["--noise", "nothing.npy"], ["generate.py", "--noise nothing.npy"]),
+        (["--train", "--epochs 0"], ["train.py", "--epochs"]),
+        (["--train", "--seed 3"], ["--train", "--seed", "leave it out"]),
+        (["--train", "--help"], ["--train", "--help"]),
+        (["--train"], ["train"]),
+        (["--generate", "--rat 0.1"], ["generate.py", "--rat"]),
+        (["--name", "a/b"], ["--name", "'a/b'"]),
+    ],
+)
+def test_a_wrong_flag_is_one_line_before_anything_starts(place, refused, flags, words):
+    for path in ("a/l.npy", "b/l.npy"):
+        Path(path).parent.mkdir()
+        Path(path).touch()
+    line = refused("study", *TINY, *flags)
+    assert all(word in line for word in words), line
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+
+
+def write_run(run: study.Run, epochs: int, **flags) -> None:
+    """The run's folder as train.py leaves it, without outputs."""
+    digest = file_digest(run.settings.data) if run.settings.data.exists() else "d"
+    config = {"loss": "a", "network": "b", "data": {"digest": digest, "name": "c"}}
+    run.settings.folder.mkdir(parents=True)
+    write_config(run.settings.folder, {**config, "flags": {**run.settings.flags(), **flags}})
+    for epoch in range(1, epochs + 1):
+        append_history(run.settings.folder, {"epoch": epoch, "test_accuracy": 10.0 * epoch})
+
+
+def test_complete_runs_are_found_by_their_content(place, script):
+    losses = ["cross-entropy", "self-distillation", "cross-entropy --lr 1"]
+    whole, part, none = plan(*TINY, "--loss", *losses)
+    study.check_existing([whole])
+    assert not whole.complete
+    assert script("generate", *shlex.split(whole.line.split(" && ")[0])[2:])[0] == 0
+    # Where and on what a run was trained may differ.
+    write_run(whole, 2, device="cpu", amp=False, resume=False)
+    write_run(part, 1)
+    study.check_existing([whole, part, none])
+    assert [run.complete for run in (whole, part, none)] == [True, False, False]
+    assert str(part) == "1/2 test 10.0% pair40/self-distillation-seed0"
+    assert str(none) == "pair40/cross-entropy-lr1-seed0"
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (["--train", "--model small_cnn --epochs 2 --lr 0.3"], ["lr = 0.2, not 0.3", "--name"]),
+        (["--train", "--model small_cnn --epochs 2 --amp"], ["amp = False, not True", "--name"]),
+        (["--generate", "--train-size 20 --test-size 8"], ["data/shapes-pair40", "--name"]),
+    ],
+)
+def test_what_exists_with_other_settings_is_refused(place, script, refused, other, words):
+    (run,) = plan(*TINY, "--loss", "cross-entropy")
+    assert script("generate", *shlex.split(run.line.split(" && ")[0])[2:])[0] == 0
+    write_run(run, 2, amp=False)
+    line = refused("study", *TINY, "--loss", "cross-entropy", *other)
+    assert all(word in line for word in words), line
+    config = json.loads((run.settings.folder / "config.json").read_text())
+    config["data"]["digest"] = "of another data set"
+    write_config(run.settings.folder, config)
+    with pytest.raises(UserError, match=r"another data set.*--name"):
+        study.check_existing([run])
+
+
+def test_each_run_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    half = {"OMP_NUM_THREADS": "8"}
+    pair = [{**half, "CUDA_VISIBLE_DEVICES": name} for name in ("2", "GPU-a")]
+    assert study.make_slots(None, ["2", "GPU-a"]) == pair
+    slots = study.make_slots(4, ["2", "GPU-a"])
+    assert slots == [slot | {"OMP_NUM_THREADS": "4"} for slot in [*pair, *pair]]
+    assert study.make_slots(2, ["0"]) == study.make_slots(None, []) == [half] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert study.make_slots(4, []) == [{"OMP_NUM_THREADS": "5"}] * 4
+
+
+def test_torch_counts_the_gpus(place, monkeypatch):
+    stand_in = place / "scripts"  # of a torch that sees three GPUs
+    stand_in.mkdir()
+    (stand_in / "torch.py").write_text(
+        "import types\ncuda = types.SimpleNamespace(device_count=lambda: 3)\n"
     )
-    assert done.stdout == "set()\n"
+    (place / "torch.py").write_text("raise SystemExit('imported from the current folder')\n")
+    monkeypatch.setattr(study, "SCRIPTS", stand_in)
+    for named, gpus in (("", ["0", "1", "2"]), ("5,MIG-a,7", ["5", "MIG-a", "7"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+        assert study.visible_gpus() == gpus
 
 
-def shares() -> list[dict]:
-    """The environment of each run, in their order."""
-    paths = [Path(run) / "environment.txt" for run in RUNS]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+# It writes down its command and, as train.py, a history, unless it is told to fail or is locked.
+STAND_IN = """
+import json, os, sys
+from pathlib import Path
+
+name, words = Path(__file__).name, sys.argv[1:]
+with open("calls.txt", "a") as file:
+    file.write(" ".join([name, *words]) + "\\n")
+if name == "train.py":
+    data, run = (Path(words[words.index(flag) + 1]) for flag in ("--data", "--run"))
+    folder = Path("runs", data.stem, run.name)
+    if Path("locked").exists() and "distillation" in run.name:
+        Path("locked").unlink()
+        print("train.py: a: process 1 is training it; wait for it", file=sys.stderr)
+        sys.exit(2)
+    if os.environ.get("FAIL", "nothing") in str(folder):
+        print("train.py: the loss is not finite; use another --run", file=sys.stderr)
+        sys.exit(1)
+    folder.mkdir(parents=True)
+    lines = (json.dumps({"epoch": k, "test_accuracy": 50.0}) + "\\n" for k in (1, 2))
+    (folder / "history.jsonl").write_text("".join(lines))
+"""
 
 
-def test_runs_side_by_side_share_the_machine(folder):
-    variables = {"OMP_NUM_THREADS": "7", "CUDA_VISIBLE_DEVICES": "3,5", "FAKE_SECONDS": "0.2"}
-    study(*STUDY, **variables)
-    assert {share["OMP_NUM_THREADS"] for share in shares()} == {"7"}
-    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares()][:2] == ["3", "5"]
-    assert {share["CUDA_VISIBLE_DEVICES"] for share in shares()} == {"3", "5"}
+@pytest.fixture
+def stand_ins(place, monkeypatch):
+    """Stand-ins for the scripts that study.py starts; returns a function that lists the starts."""
+    folder = place / "stand-ins"
+    folder.mkdir()
+    for name in ("generate", "train", "frequency", "collect_history", "plot"):
+        (folder / f"{name}.py").write_text(STAND_IN)
+    (folder / "torch.py").write_text("raise SystemExit('no torch, no GPU')")
+    monkeypatch.setattr(study, "SCRIPTS", folder)
+    monkeypatch.setattr(study, "HEARTBEAT", 0.2)
+    return lambda: Path("calls.txt").read_text().splitlines()
 
 
-def fake_gpus(folder, count) -> dict[str, str]:
-    """The environment of a machine whose nvidia-smi lists so many GPUs, none chosen."""
-    lines = "".join(f"echo 'GPU {k}: NVIDIA H100 (UUID: GPU-{k})'\n" for k in range(count))
-    (folder / "bin").mkdir()
-    (folder / "bin/nvidia-smi").write_text(f"#!/bin/sh\n{lines}")
-    (folder / "bin/nvidia-smi").chmod(0o755)
-    variables = environment() | {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    variables.pop("CUDA_VISIBLE_DEVICES", None)
-    return variables
+LOSSES = ("cross-entropy", "self-distillation")
+RUNS = [f"{noise}40-seed0/{loss}-seed0" for noise in ("pair", "symmetric") for loss in LOSSES]
+RUNS = [f"runs/shapes-{run}" for run in RUNS]
 
 
-@pytest.mark.parametrize(("jobs", "gpus"), [("4", "0123"), ("2", "01"), ("8", "0123")])
-def test_each_run_has_a_gpu_of_its_own(folder, jobs, gpus):
-    flags = ["--data", "shapes", "--seeds", "0", "1", *SIZES, "--train", "--epochs=1"]
-    flags += ["--jobs", jobs] if jobs != "4" else []  # four runs, by default one on each GPU
-    command = [sys.executable, "study.py", *flags]
-    done = subprocess.run(command, env=fake_gpus(folder, 4), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    used = [share["CUDA_VISIBLE_DEVICES"] for share in shares()]
-    assert used == list(gpus) if len(gpus) == len(used) else set(used) == set(gpus)
-    assert f"; {jobs} at a time on 4 GPUs" in done.stdout
-
-
-def test_on_a_cpu_they_share_the_cores(folder):
-    variables = environment() | {"CUDA_VISIBLE_DEVICES": ""}
-    del variables["OMP_NUM_THREADS"]
-    flags = ["--data", "shapes", *SIZES, "--train", "--epochs=1", "--jobs", "2"]
-    subprocess.run([sys.executable, "study.py", *flags], env=variables, check=True)
-    threads = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    assert [share["OMP_NUM_THREADS"] for share in shares()] == [threads] * 2
-
-
-def test_each_line_of_the_list_alone_is_enough_and_study_then_only_collects(folder):
-    lines, _ = study(*STUDY, "--list")
-    assert len(lines.splitlines()) == 4 and not Path("data").exists()
-    for line in lines.splitlines():
-        assert " --if-missing && " in line and line.endswith(" --resume auto")
-    # As docs/many-machines.md says: one line as a task of a job array, then all, two at a time.
-    text = (ROOT / "docs/many-machines.md").read_text("utf-8")
-    task = re.search(r"sbatch .* --wrap '(.*)'\n", text)[1]
-    every = re.search(r"^ +(xargs .*)$", text, re.MULTILINE)[1]
-    Path("commands.txt").write_text(lines)
-    shell = {"check": True, "shell": True}
-    subprocess.run(task, env=environment() | {"SLURM_ARRAY_TASK_ID": "3"}, **shell)
-    assert [str(path) for path in Path("runs").glob("*/*")] == [RUNS[2]]
-    subprocess.run(every, env=environment(), **shell)
-    starts()
-    study(*STUDY)
-    assert [line.split()[0] for line in starts()] == list(FAKES[1:])
-
-
-def test_a_quoted_value_is_remarked_on(folder):
-    flags = ["--generate", "--train-size 16 --title 'my images'", "--data", "shapes"]
-    lines, note = study(*flags, "--list")
-    assert "'my images'" in lines and "xargs keeps the quotes with -d '\\n'" in note
-    xargs = ["xargs", "-d", "\\n", "-I{}", "sh", "-c", "{}"]
-    subprocess.run(xargs, input=lines, env=environment(), check=True, text=True)
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    """The process ids of the runs that a study.py trains."""
-    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return [int(word) for word in path.read_text().split()]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopping_ends_all_runs_and_the_same_command_goes_on(folder, whole_study, number):
-    process = start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.4")
-    wait_for(lambda: all((Path(run) / "history.jsonl").exists() for run in RUNS[:2]))
-    pids = children(process)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "study.py: interrupted; run the same command to go on\n"
-    assert out.splitlines()[-1].startswith("stopping  shapes-pair40-seed0/cross-entropy-seed0, ")
-    assert len(pids) == 2 and all(map(gone, pids))
-    assert not (FIGURES / "history.json").exists()
-    study(*STUDY)
-    assert content() == whole_study
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_killing_at_any_moment_and_starting_again_ends_with_the_same_files(
-    folder, whole_study, seed
-):
-    chance = random.Random(seed)
-    for _ in range(3):
-        process = start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.2")
-        time.sleep(chance.uniform(0.5, 3.0))
-        process.send_signal(chance.choice([signal.SIGKILL, signal.SIGINT]))
-        process.communicate()
-    # Runs of a killed study.py go on by themselves; the next one waits for them.
-    study(*STUDY)
-    assert content() == whole_study
-
-
-def test_two_at_once_share_the_work_and_both_end_well(folder, whole_study):
-    processes = [start(*STUDY, "--jobs", "2", FAKE_SECONDS="0.5") for _ in range(2)]
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, out + err
-        assert f"the table: {' '.join(Path(run).name for run in RUNS)}\n" in out and err == ""
-    lines = [json.loads(x) for run in RUNS for x in (Path(run) / "history.jsonl").open()]
-    assert [line["epoch"] for line in lines] == [1, 2, 3] * 4
-    assert content() == whole_study
-
-
-class Screen:
-    """A terminal of some size: what the escape sequences that display.py writes make of it."""
-
-    def __init__(self, height, width):
-        self.rows, self.height, self.width = [""], height, width
-        self.row = self.column = 0
-        self.wrap, self.top = True, 0
-
-    def write(self, text):
-        for token in re.findall(r"\x1b\[\??\d*[A-Za-z]|[\s\S]", text):
-            if token == "\n":
-                self.down()
-            elif token == "\r":
-                self.column = 0
-            elif token.endswith("A") and len(token) > 1:
-                self.row -= int(token[2:-1])
-                assert self.row >= self.top, "the cursor left the screen"
-            elif token == "\x1b[K":
-                self.rows[self.row] = self.rows[self.row][: self.column]
-            elif token == "\x1b[J":
-                self.rows[self.row :] = [self.rows[self.row][: self.column]]
-            elif token in ("\x1b[?7l", "\x1b[?7h"):
-                self.wrap = token == "\x1b[?7h"
-            else:
-                assert token.isprintable(), repr(token)
-                self.put(token)
-
-    def put(self, character):
-        if self.column == self.width:
-            if not self.wrap:
-                return
-            self.down()
-            self.column = 0
-        row = self.rows[self.row].ljust(self.column)
-        self.rows[self.row] = row[: self.column] + character + row[self.column + 1 :]
-        self.column += 1
-
-    def down(self):
-        self.row += 1
-        if self.row == len(self.rows):
-            self.rows.append("")
-        self.top = max(self.top, self.row - self.height + 1)
-
-    def visible(self):
-        return [row.rstrip() for row in self.rows[self.top :]]
-
-
-def on_terminal(flags, height, width, **variables):
-    """Run study.py on a terminal; returns its screen at the end, and all screens on the way."""
-    main, other = pty.openpty()
-    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
-    variables = {**environment(), "CUDA_VISIBLE_DEVICES": "", "TERM": "xterm", **variables}
-    process = subprocess.Popen(
-        [sys.executable, "study.py", *flags], stdout=other, stderr=other, env=variables
+def test_a_study_measures_each_setting_and_ends_with_one_table(stand_ins, script):
+    status, out, err = script("study", *TINY, "--noise", "pair", "symmetric", "--jobs", "1")
+    assert status == 0 and err == ""
+    assert [call.split()[0] for call in stand_ins()[:8]] == ["generate.py", "train.py"] * 4
+    assert stand_ins()[8:] == [
+        f"frequency.py {RUNS[0]} {RUNS[1]}",
+        f"frequency.py {RUNS[2]} {RUNS[3]}",
+        f"collect_history.py {' '.join(RUNS)} --out figures/shapes/history.json",
+        "plot.py figures/shapes/history.json --out figures/shapes",
+    ]
+    assert "0 of 4 runs complete; 1 at a time" in out
+    done = [line for line in out.splitlines() if line.startswith("done in")]
+    assert len(done) == 4 and done[3].endswith(
+        ": 2/2 test 50.0% symmetric40/self-distillation-seed0"
     )
-    os.close(other)
-    screen, screens = Screen(height, width), []
-    while True:
-        try:
-            data = os.read(main, 65536)
-        except OSError:  # Linux's end of file of a terminal
-            break
-        if not data:
-            break
-        screen.write(data.decode())
-        screens.append(screen.visible())
-    os.close(main)
-    assert process.wait() == 0
-    return screen, screens
 
 
-@pytest.mark.parametrize(("height", "width"), [(24, 70), (4, 40)])
-def test_on_a_terminal_the_lines_change_in_place(folder, height, width):
-    flags = [*STUDY, "--jobs", "4"]
-    screen, screens = on_terminal(flags, height, width, FAKE_SECONDS="0.8")
-    live = [line for shot in screens for line in shot if re.search(r"\d running", line)]
-    assert any(re.match(r"4 running, 0 waiting, 0 done; about \d s", line) for line in live)
-    shown = "\n".join("\n".join(shot) for shot in screens)
-    assert re.search(r"d\d  epoch [12]/3  test 1[12]\.00%  \d s left", shown)
-    assert all(len(line) <= width for shot in screens for line in shot)
-    # Of what changed in place, nothing is left; every run has its last line.
-    rows = "".join(row.rstrip() for row in screen.rows)
-    assert "running" not in rows and " left" not in rows and "figures/shapes-pair40/acc" in rows
-    for run in RUNS:
-        assert rows.count(f"finished  {run.removeprefix('runs/')}: 3 epochs") == 1
-    if height == 4:
-        assert any("and 3 more running" in line for shot in screens for line in shot)
+def test_a_failed_run_is_named_and_the_others_go_on(stand_ins, script, monkeypatch):
+    monkeypatch.setenv("FAIL", RUNS[1])
+    status, out, err = script("study", *TINY, "--seeds", "0", "1", "--jobs", "1")
+    line = f"failed: {RUNS[1]}: train.py: the loss is not finite; use another --name\n"
+    assert status == 1 and err == f"study.py: {line}" and line in out
+    assert RUNS[0] in stand_ins()[-2] and RUNS[1] not in stand_ins()[-2]  # collect_history.py
+    (study.SCRIPTS / "collect_history.py").write_text("exit('no table')")
+    assert script("study", *TINY, "--name", "other")[0] == 1
+    assert stand_ins()[-1].startswith("frequency.py")  # without a table there are no figures
 
 
-def test_the_real_scripts(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    sizes = ["--generate", "--train-size 60 --test-size 40"]
-    train = "--model small_cnn --epochs 2 --lr 0.05 --batch-size 20 --device cpu"
-    losses = ["self-distillation --teacher previous-epoch"]
-    flags = ["--data", "shapes", "--rate", "0.2", "0.4", "--data-seed", "3", *sizes]
-    flags += ["--loss", *losses, "--train", train]
+def test_a_run_of_another_process_is_left_to_it_and_tried_again(stand_ins, script):
+    Path("locked").touch()
+    status, out, _ = script("study", *TINY, "--seeds", "0", "1", "--jobs", "1")
+    assert status == 0 and out.count("done in") == 4
+    assert "waiting: another process is training pair40/self-distillation-seed0\n" in out
+    trained = [call for call in stand_ins() if call.startswith("train.py --loss self")]
+    assert [call.split("--data")[0][-2] for call in trained] == ["0", "1", "0"]  # their seeds
 
-    def run():
-        process = start(*flags, script=str(ROOT / "study.py"))
-        out, err = process.communicate(timeout=300)
-        assert process.returncode == 0 and err == "", out + err
-        return out
 
-    out = run()
-    for name in ("shapes-pair20", "shapes-pair40"):
-        names = {path.name for path in (Path("figures") / name).iterdir()}
-        assert {"history.json", "summary.json", "summary.csv", "accuracy.png"} <= names
-        assert f"\n{name}:\nself-distillation-previous-epoch-seed0: test accuracy" in out
-        assert f"figures/{name}/frequency.png" in out
-    assert Path("figures/shapes-pair/rate.png").exists()
-    again = run()
-    assert "started" not in again
-    assert again[again.index("\nshapes-pair20:") :] == out[out.index("\nshapes-pair20:") :]
+def test_the_list_is_safe_for_any_shell(stand_ins, script):
+    flags = [*TINY, "--generate", "--train-size 16 --title 'my  images'", "--list"]
+    status, out, _ = script("study", *flags)
+    assert status == 0 and len(out.splitlines()) == 2 and not Path("calls.txt").exists()
+    words = ["xargs", "-d", "\\n", "-I{}", "sh", "-c", "{}"]
+    subprocess.run(words, input=out, text=True, check=True, env={**os.environ, **study.UTF8})
+    assert [call.split()[0] for call in stand_ins()] == ["generate.py", "train.py"] * 2
+    assert "--title my  images --seed 0" in stand_ins()[0]
+
+
+REAL = ["--data", "shapes", "--generate", "--train-size 60 --test-size 40 --val-size 20"]
+REAL_TRAIN = "--model small_cnn --lr 0.05 --batch-size 20 --device cpu --sample-size 20"
+
+
+def start(*words) -> subprocess.Popen:
+    code = "import sys, study; study.HEARTBEAT = 1; sys.exit(study.main(sys.argv[1:]))"
+    return start_python("-c", code, *words)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0 and "Traceback" not in out + err, out + err
+    return out
+
+
+def epochs() -> dict[str, int]:
+    """The number of epochs of each run."""
+    paths = Path("runs").glob("*/*/history.jsonl")
+    return {str(path.parent): len(path.read_text().splitlines()) for path in paths}
+
+
+@pytest.mark.slow
+def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
+    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 20"]
+    process = start(*flags)
+    while not epochs():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "run the same command to go on" in err
+    assert "failed" not in out and not Path("figures").exists()
+    done = epochs()
+    time.sleep(1)
+    assert epochs() == done  # nothing trains any more
+    both = [start(*flags, "--jobs", "1") for _ in range(2)]
+    outs = [finish(process) for process in both]
+    assert epochs() == dict.fromkeys(RUNS[:2], 20)
+    assert all(out.startswith("0 of 2 runs complete; 1 at a time") for out in outs)
+    names = {path.name for path in Path("figures/shapes").iterdir()}
+    assert {"history.json", "results.json", "accuracy.png"} <= names

@@ -12,19 +12,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.errors import UserError
+from common.command_line import UserError, under_torchrun
 
 TIMEOUT = timedelta(minutes=10)  # of one rank waiting for the others
 
 
 def world_size() -> int:
     """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ.get("RANK", 0))
+    return int(os.environ["RANK"]) if under_torchrun() else 0
 
 
 def is_main() -> bool:

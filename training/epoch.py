@@ -1,10 +1,10 @@
-"""One epoch of training.
+"""One epoch: its randomness, its steps, what is seen while it trains, and what is measured after.
 
 Accuracies are percent, losses nats.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from common.errors import UserError
-from dataset.batches import training_batches
+from common.command_line import UserError
+from dataset.batches import normalize, training_batches
+from losses import CrossEntropy, cross_entropy
 from training import distributed
 from training.settings import RunSettings
-from training.statistics import EpochStatistics
-from training.step import StepResult, set_learning_rate, training_step
+
+# Small enough that a layer's outputs stay in a CPU's cache: 500 takes nearly twice the time.
+EVALUATION_BATCH = {"cpu": 125, "cuda": 2000}
 
 
 class NonFiniteLossError(UserError):
@@ -25,10 +27,8 @@ class NonFiniteLossError(UserError):
 
     exit_status = 1
 
-    def __init__(self, problem: str):
-        super().__init__(
-            f"{problem}; the last good checkpoint stays; try a lower --lr with another --run"
-        )
+    def __init__(self, what: str):
+        super().__init__(f"{what}; the last checkpoint stays; try a lower --lr with another --run")
 
 
 def learning_rate(step: int, total_steps: int, peak: float) -> float:
@@ -54,56 +54,151 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
 def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    loss: CrossEntropy,
     train_set: list[Tensor],
     settings: RunSettings,
     epoch: int,
-    previous: Tensor | None = None,
-    step: Callable[..., StepResult] | None = None,
     average: AveragedModel | None = None,
-) -> tuple[dict, Tensor]:
-    """Train one epoch, counted from 1.
+) -> dict[str, float | None]:
+    """Train one epoch, counted from 1; returns its record.
 
-    train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device.
-    previous: what Loss.remember kept of earlier epochs, for a teacher that needs it. step: the
-    training step of this model and optimizer, if it outlives the epoch: a GraphedStep. average: the
-    averaged weights, which follow each step.
-
-    Returns the statistics of the training set as seen in this epoch (every image once, augmented,
-    in training mode, by the network as it was at that step), and the prediction for each image:
-    classes (N,) int64, or distributions (N, C) float32: see Loss.predict. Nothing waits for the
-    device before the last step. Raises NonFiniteLossError with epoch and step.
+    train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device. average:
+    the averaged weights, which follow each step. The record is of the training set as seen in this
+    epoch: every image once, augmented, in training mode, by the network as it was at that step.
+    Nothing waits for the device before the last step. Raises NonFiniteLossError.
     """
     images, labels, clean_labels = train_set
-    device, count = images.device, len(images)
-    steps = math.ceil(count / settings.batch_size)
-    total_steps = steps * settings.epochs
-    rates = [learning_rate((epoch - 1) * steps + k, total_steps, settings.lr) for k in range(steps)]
-    # A recorded step reads its learning rate on the device.
-    step_rates = torch.tensor(rates, device=device) if settings.cuda_graphs else rates
-    step = step or training_step(model, optimizer, settings)
-    statistics = EpochStatistics(count, settings.batch_size)
-    generator = seed_epoch(settings.seed, epoch)
+    sizes = batch_sizes(len(images), settings.batch_size)
+    steps, scalars = len(sizes), []
+    predictions = torch.zeros_like(labels)
+    model.train()
+    for k, (inputs, index) in enumerate(epoch_batches(images, settings, epoch)):
+        share = distributed.share_of_batch(sizes[k])
+        rate = learning_rate((epoch - 1) * steps + k, steps * settings.epochs, settings.lr)
+        # One shape is compiled: the last, smaller batch runs as it is.
+        with eager(settings.compile and sizes[k] != sizes[0]):
+            logits, objective = train_step(
+                model, optimizer, loss, inputs, labels[index], index, rate, share, settings
+            )
+        if average:
+            average.update_parameters(getattr(model, "module", model))  # of DistributedDataParallel
+        plain = cross_entropy(logits, labels[index])
+        scalars.append(torch.stack([share * objective, share * plain]))
+        if loss.agreement is not None:
+            scalars[-1] = torch.cat([scalars[-1], loss.agreement[None]])
+        if share:
+            predictions[index] = logits.argmax(dim=1)
+    loss.end_epoch()
+    distributed.all_reduce_sum(predictions)
+    values = torch.stack(scalars).double()  # (steps, 2 or 3)
+    values[:, :2] = distributed.all_reduce_sum(values[:, :2].contiguous())
+    values = values.cpu()
+    if not values[:, 0].isfinite().all():
+        first = int((~values[:, 0].isfinite()).nonzero()[0, 0]) + 1
+        raise NonFiniteLossError(f"epoch {epoch}, step {first}: the loss is not finite")
+    means = weighted_means(values, sizes)
+    return {
+        "train_objective": means[0],
+        "train_cross_entropy": means[1],
+        "train_accuracy": percent(predictions == labels),
+        "train_clean_accuracy": percent(predictions == clean_labels),
+        "agreement": means[2] if len(means) == 3 else None,
+    }
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: CrossEntropy,
+    inputs: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    rate: float,
+    share: float,
+    settings: RunSettings,
+) -> tuple[Tensor, Tensor]:
+    """Train on one batch; nothing waits for the device.
+
+    inputs: float32 (B, 3, H, W); labels, index: int64 (B,); rate: the learning rate; share: this
+    process's part of the batch. Returns logits (B, C) and the objective, both without gradient.
+    """
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bool(settings.amp)):
+        logits = model(inputs)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    objective = loss(logits, labels, index, share)
+    optimizer.zero_grad()
+    # Gradients are means over ranks; the objective is a mean over the batch's images.
+    (share * distributed.world_size() * objective).backward()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return logits.detach(), objective.detach()
+
+
+def epoch_batches(
+    images: Tensor, settings: RunSettings, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's batches of an epoch, with a progress bar on a terminal."""
     rank, world_size = distributed.rank(), distributed.world_size()
+    generator = seed_epoch(settings.seed, epoch)
     batches = training_batches(
         images, settings.batch_size, settings.augment, generator, rank, world_size
     )
     disable = None if distributed.is_main() else True  # None: shown on a terminal only
-    progress = tqdm(
-        batches, f"epoch {epoch}/{settings.epochs}", steps, leave=False, disable=disable
-    )
-    model.train()
-    for k, (inputs, index) in enumerate(progress):
-        share = distributed.share_of_batch(statistics.batch_sizes[k])
-        taught = () if previous is None else (previous[index],)
-        *scalars, predictions = step(inputs, labels[index], step_rates[k], *taught, share=share)
-        if average:
-            average.update_parameters(getattr(model, "module", model))  # of DistributedDataParallel
-        statistics.add(share, *scalars)
-        statistics.add_predictions(share, index, predictions)
-    set_learning_rate(optimizer, rates[-1])  # a number for the checkpoint
-    predictions = statistics.all_predictions()
-    objectives = statistics.objectives()
-    if not objectives.isfinite().all():
-        first = int((~objectives.isfinite()).nonzero()[0, 0]) + 1
-        raise NonFiniteLossError(f"epoch {epoch}, step {first}: the loss is not finite")
-    return statistics.summary(objectives, predictions, labels, clean_labels), predictions
+    total = math.ceil(len(images) / settings.batch_size)
+    yield from tqdm(batches, f"epoch {epoch}/{settings.epochs}", total, False, disable=disable)
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """The number of images in each batch of an epoch."""
+    return [min(batch_size, count - k) for k in range(0, count, batch_size)]
+
+
+def weighted_means(values: Tensor, sizes: list[int]) -> list[float]:
+    """Means of the steps' values float64 (steps, K), weighted by their batches' sizes."""
+    fractions = torch.full((len(sizes),), sizes[0] / sum(sizes), dtype=torch.float64)
+    fractions[-1] = 1 - fractions[:-1].sum()
+    return (fractions @ values).tolist()
+
+
+def eager(enabled: bool):
+    """A block in which a compiled network runs as it is, if enabled."""
+    return torch.compiler.set_stance("force_eager" if enabled else "default")
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits float32 (N, C) in eval mode of images uint8 (N, H, W, 3)."""
+    model.eval()
+    rank, world_size = distributed.rank(), distributed.world_size()
+    batches = images[rank::world_size].split(EVALUATION_BATCH[images.device.type])
+    with eager(True):
+        outputs = torch.cat([model(normalize(batch)) for batch in batches]).float()
+    if world_size == 1:
+        return outputs
+    logits = outputs.new_zeros(len(images), outputs.shape[1])
+    logits[rank::world_size] = outputs
+    return distributed.all_reduce_sum(logits)
+
+
+def label_agreement(predictions: Tensor, labels: Tensor, clean: Tensor) -> dict[str, float | None]:
+    """Percent of predictions (N,) that are equal to the noisy and to the clean labels.
+
+    `memorized` is the percentage of images with a wrong label that are predicted as this label.
+    `clean_accuracy_right` and `clean_accuracy_wrong` are the accuracies on the clean labels among
+    the images with a right and with a wrong label; their difference is the memorization gap. None
+    where there is no such image.
+    """
+    wrong = labels != clean
+    return {
+        "accuracy": percent(predictions == labels),
+        "clean_accuracy": percent(predictions == clean),
+        "memorized": percent((predictions == labels)[wrong]),
+        "clean_accuracy_right": percent((predictions == clean)[~wrong]),
+        "clean_accuracy_wrong": percent((predictions == clean)[wrong]),
+    }
+
+
+def percent(correct: Tensor) -> float | None:
+    """The percentage of True in a tensor (N,); None if it is empty."""
+    return 100 * int(correct.sum()) / len(correct) if len(correct) else None

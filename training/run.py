@@ -1,6 +1,5 @@
 """Train a run from its start or its checkpoint, and measure it again."""
 
-import hashlib
 import platform
 import time
 from contextlib import ExitStack
@@ -10,27 +9,36 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
 
-from common import flags, run_folder
-from common.errors import UserError
-from common.logits import append_logits
+from common import run_folder
+from common.command_line import UserError, choose_device
+from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset
-from dataset.subsets import sample_indices
+from dataset.make import sample_indices
 from losses import cross_entropy
+from models import MODELS
 from training import checkpoint, distributed
-from training.epoch import NonFiniteLossError, learning_rate, train_epoch
-from training.graphs import GraphedStep
-from training.prepare import averaged, prepare, prepare_device
-from training.settings import RunSettings
-from training.statistics import evaluate, label_agreement, percent
-from training.step import training_step
-
-EPOCH_LINE = (
-    "epoch {epoch}/{epochs}: train loss {train_objective:.4f}, accuracy {train_accuracy:.2f}%, on "
-    "clean labels {train_clean_accuracy:.2f}%; test loss {test_cross_entropy:.4f}, accuracy "
-    "{test_accuracy:.2f}%; {seconds:.1f} s"
+from training.checkpoint import Trained
+from training.epoch import (
+    NonFiniteLossError,
+    evaluate,
+    label_agreement,
+    learning_rate,
+    percent,
+    seed_epoch,
+    train_epoch,
+    train_step,
 )
+from training.settings import RunSettings
+
+MOMENTUM = 0.9
+EPOCH_LINE = (
+    "{epoch:3}/{epochs}: train {train_cross_entropy:.3f} {train_accuracy:5.1f}%, "
+    "test {test_cross_entropy:.3f} {test_accuracy:5.1f}%, {seconds:.1f} s, {left} left"
+)
+HEAD_LINE = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 
 
 @dataclass(frozen=True)
@@ -46,153 +54,68 @@ class RunData:
 def train(settings: RunSettings) -> Path:
     """Train, or go on training, the run that the settings describe; returns its folder.
 
-    Raises UserError for a mistake of the user or a full disk, NonFiniteLossError.
+    Raises UserError for a mistake of the user, NonFiniteLossError, OSError for a full disk.
     """
-    device, settings, device_name = prepare_device(settings)
-    dataset = read_dataset(settings.data)
-    run, resume = settings.folder, decide_resume(settings)
-    fixed = flags.fixed_on_resume(settings.flags()) | {"data_sha256": dataset.sha256}
-    if settings.resume == "auto" and resume and is_complete(run, settings, fixed):
-        return run
+    run, dataset = settings.folder, read_dataset(settings.data)
+    settings, device, device_name = prepare_device(settings)
     sample = sample_indices(dataset, settings.sample_size)
+    fixed = settings.fixed | {"data_sha256": dataset.sha256}
     distributed.init(device)
-    model, optimizer = prepare(settings, dataset, device)
-    average = averaged(model, settings.ema_decay)
-    try:
-        with ExitStack() as stack:
-            if distributed.is_main():
-                run.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(run_folder.locked(run))
-            distributed.barrier()
-            done, previous = 0, None
-            if resume:
-                done, previous = checkpoint.load(run, model, optimizer, fixed, device, average)
-            distributed.barrier()  # all ranks have read before rank 0 writes
-            if distributed.is_main():
-                if resume:
-                    run_folder.truncate_run(run, done)
-                else:
-                    run_folder.remove_run(run)
-                    checkpoint.save(run, model, optimizer, 0, fixed, None, average)
-                config = run_config(settings, dataset, device_name)
-                describe_run(run, config, sample)
-                start = f"from epoch {done + 1}"
-                print(f"{run}: {config['loss']} on {device_name}, {start}", flush=True)
-            data = send_data(dataset, sample, device)
-            train_epochs(run, settings, fixed, model, optimizer, average, data, done, previous)
-    except BrokenPipeError:  # a reader of the output has left: no fault of the disk
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or run}: {error.strerror}; the last good checkpoint stays: make room "
-            "there, then go on with --resume"
-        ) from error
+    decide_resume(run, settings)  # refuse before a folder is made
+    trained = make_trained(settings, dataset, device)
+    with ExitStack() as stack:
+        if distributed.is_main():
+            run.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(run_folder.locked(run))
+        distributed.barrier()  # what is decided here stays so: no other process has the run
+        resume = decide_resume(run, settings)
+        done = checkpoint.load(run, trained, fixed, device) if resume else 0
+        complete = done == settings.epochs and is_complete(run, done)
+        if complete and settings.resume == "auto":
+            return run
+        distributed.barrier()  # all ranks have read before rank 0 writes
+        if distributed.is_main():
+            if done:
+                run_folder.truncate_run(run, done)
+            else:
+                start_run(run, run_config(settings, dataset, device_name), sample, trained, fixed)
+            print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
+            if settings.amp and device.type == "cpu":
+                print(compare_precisions(settings, dataset), flush=True)
+            print(HEAD_LINE, flush=True)
+        data = send_data(dataset, sample, device)
+        train_epochs(run, settings, fixed, trained, data, done)
     return run
 
 
 def train_epochs(
-    run: Path,
-    settings: RunSettings,
-    fixed: dict,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    average: AveragedModel | None,
-    data: RunData,
-    done: int,
-    previous: Tensor | None,
+    run: Path, settings: RunSettings, fixed: dict, trained: Trained, data: RunData, done: int
 ) -> None:
-    """Train the epochs after `done`; after each one, measure it and write what is known.
-
-    fixed: the settings that a resumed run has to share; average: the averaged weights, which are
-    evaluated instead of the network if there are any; previous: what Loss.remember kept.
-    """
+    """Train the epochs after `done`; after each one, measure it and write what is known."""
+    model, average = trained.model, trained.average
     parallel_model = distributed.wrap_ddp(model, data.train[0].device)
-    step = training_step(parallel_model, optimizer, settings)
-    if settings.cuda_graphs:
-        step = GraphedStep(step, settings.batch_size)
+    evaluated, begin = average.module if average else model, time.perf_counter()
     for epoch in range(done + 1, settings.epochs + 1):
         start = time.perf_counter()
-        statistics, predictions = train_epoch(
-            parallel_model, optimizer, data.train, settings, epoch, previous, step, average
+        record = {"epoch": epoch, "lr": learning_rate(epoch - 1, settings.epochs, settings.lr)}
+        record |= train_epoch(
+            parallel_model, trained.optimizer, trained.loss, data.train, settings, epoch, average
         )
-        previous = settings.loss_function.remember(previous, predictions, epoch)
         training_seconds = time.perf_counter() - start
-        evaluated = average.module if average else model
         distributed.broadcast_buffers(model)
         distributed.broadcast_buffers(evaluated)
         measured, outputs = measure(evaluated, data, epoch)
+        record |= measured
         if distributed.is_main():
-            record = {
-                "epoch": epoch,
-                "lr": learning_rate(epoch - 1, settings.epochs, settings.lr),
-                **statistics,
-                **measured,
-                "seconds": time.perf_counter() - start,
-                "images_per_second": len(data.train[0]) / training_seconds,
-            }
+            record["seconds"] = time.perf_counter() - start
+            record["images_per_second"] = len(data.train[0]) / training_seconds
             write_epoch(run, record, outputs)
-            checkpoint.save(run, model, optimizer, epoch, fixed, previous, average)
-            print(EPOCH_LINE.format(epochs=settings.epochs, **record), flush=True)
-
-
-def decide_resume(settings: RunSettings) -> bool:
-    """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
-    run = settings.folder
-    exists, has_checkpoint = (run / "config.json").exists(), (run / checkpoint.NAME).exists()
-    if settings.resume == "auto" and not exists:
-        return False
-    if exists and not (settings.resume or settings.overwrite):
-        raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
-    if settings.resume and not has_checkpoint:
-        remedy = "use --overwrite to start again" if exists else "leave it out"
-        raise UserError(f"--resume: {run / checkpoint.NAME} does not exist; {remedy}")
-    return bool(settings.resume)
-
-
-def is_complete(run: Path, settings: RunSettings, fixed: dict) -> bool:
-    """Whether the checkpoint is of the last epoch. Raises UserError if it has other settings."""
-    content = checkpoint.read(run, torch.device("cpu"))
-    checkpoint.check_settings(run, content, fixed)
-    return content["epoch"] == settings.epochs
-
-
-def describe_run(run: Path, config: dict, sample: np.ndarray) -> None:
-    """Write what a new run is. config.json makes it exist, so its checkpoint comes before."""
-    if not (run / "config.json").exists():
-        run_folder.write_sample_indices(run, sample)
-        run_folder.write_config(run, config)
-
-
-def run_config(settings: RunSettings, dataset: DataSet, device_name: str) -> dict:
-    """What config.json says: all that a reader of the run's numbers has to know."""
-    return {
-        "loss": settings.loss_function.title,
-        "network": settings.title,
-        "flags": settings.flags(),
-        "data": {"name": settings.data.stem, "digest": dataset.sha256, **dataset.meta},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "device": device_name,
-    }
-
-
-def send_data(dataset: DataSet, sample: np.ndarray, device: torch.device) -> RunData:
-    """The data set on the device; sample: int64 (n,), indices of training images."""
-
-    def send(*names: str) -> list[Tensor]:
-        return [torch.from_numpy(getattr(dataset, name)).to(device) for name in names]
-
-    train_set = send("train_images", "train_labels", "clean_labels")
-    index = torch.from_numpy(sample).to(device)
-    return RunData(
-        train=train_set,
-        sample=[tensor[index] for tensor in train_set],
-        val=send("val_images", "val_labels"),
-        test=send("test_images", "test_labels"),
-    )
+            checkpoint.save(run, trained, epoch, fixed)
+            left = (time.perf_counter() - begin) / (epoch - done) * (settings.epochs - epoch)
+            line = EPOCH_LINE.format(
+                epochs=settings.epochs, left=tqdm.format_interval(left), **record
+            )
+            print(line, flush=True)
 
 
 def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str, np.ndarray]]:
@@ -223,28 +146,200 @@ def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str
 def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None:
     """Append an epoch to the files of outputs and, with their digests, to history.jsonl."""
     for name, values in outputs.items():
-        append_logits(run / name, values)
-    digests = {k: hashlib.sha256(v.tobytes()).hexdigest() for k, v in outputs.items()}
+        run_folder.append_outputs(run / name, values, record["epoch"])
+    digests = {name: run_folder.digest(values) for name, values in outputs.items()}
     run_folder.append_history(run, {**record, "sha256": digests})
 
 
-def evaluate_run(run: Path, device: str) -> str:
+def decide_resume(run: Path, settings: RunSettings) -> bool:
+    """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
+    exists = (run / "config.json").exists()
+    if settings.resume == "auto" and not exists:
+        return False
+    if exists and not (settings.resume or settings.overwrite):
+        raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
+    if settings.resume and not (run / run_folder.CHECKPOINT).exists():
+        remedy = "use --overwrite to start again" if exists else "leave it out"
+        raise UserError(f"--resume: {run / run_folder.CHECKPOINT} does not exist; {remedy}")
+    return bool(settings.resume)
+
+
+def is_complete(run: Path, epochs: int) -> bool:
+    """Whether the run has its last epoch. Raises UserError if its outputs are damaged."""
+    records, _ = run_folder.read_history(run)
+    for name in run_folder.output_names(records):
+        run_folder.read_outputs(run, name)
+    return len(records) == epochs
+
+
+def start_run(run: Path, config: dict, sample: np.ndarray, trained: Trained, fixed: dict) -> None:
+    """Make a new run, in place of the old one with --overwrite.
+
+    Its checkpoint is written first: a full disk leaves the old run as it was. config.json makes the
+    run exist.
+    """
+    checkpoint.save(run, trained, 0, fixed)
+    others = [name for name in run_folder.FILES if name != run_folder.CHECKPOINT]
+    run_folder.remove_files(run, others)
+    run_folder.write_sample_indices(run, sample)
+    run_folder.write_config(run, config)
+
+
+def run_config(settings: RunSettings, dataset: DataSet, device_name: str) -> dict:
+    """What config.json says: all that a reader of the run's numbers has to know."""
+    return {
+        "loss": settings.make_loss().title,
+        "network": settings.network,
+        "flags": settings.flags(),
+        "data": {"name": settings.data.stem, "digest": dataset.sha256, **dataset.meta},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device_name,
+    }
+
+
+def prepare_device(settings: RunSettings) -> tuple[RunSettings, torch.device, str]:
+    """The settings with `amp` decided, the device, and its name for config.json.
+
+    Raises UserError if the device, --amp or --compile is asked for and not available.
+    """
+    device = distributed.own_device(choose_device(settings.device))
+    ranks = distributed.world_size()
+    processes = f", {ranks} processes" if ranks > 1 else ""
+    if device.type == "cuda":
+        if settings.compile and ranks > 1:
+            raise UserError(
+                "--compile: not with several GPUs, which synchronize every BatchNorm; leave it "
+                "out, or train one run on each GPU without torchrun"
+            )
+        torch.backends.cudnn.benchmark = True  # the shapes stay the same
+        # Cards without the instruction compute it many times slower.
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        amp = native if settings.amp is None else settings.amp
+        return replace(settings, amp=amp), device, torch.cuda.get_device_name() + processes
+    # A processor without this instruction takes many times longer in bfloat16 than in float32.
+    if settings.amp and not torch.cpu._is_avx512_bf16_supported():
+        raise UserError("--amp: this processor has no bfloat16 instruction; use --no-amp")
+    name = f"CPU {platform.machine()}, {torch.get_num_threads()} threads{processes}"
+    return replace(settings, amp=bool(settings.amp)), device, name
+
+
+def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) -> str:
+    """Which precision trains faster on this CPU: a line for the user.
+
+    bfloat16 is not faster on every processor that has it. The best of a few steps of each, after
+    one rehearsal, with a network of its own; nothing of the training changes.
+    """
+    settings = replace(settings, loss="cross-entropy", loss_flags={}, compile=False, ema_decay=0)
+    images, labels = dataset.train_images, dataset.train_labels
+    inputs = normalize(torch.from_numpy(images[: settings.batch_size]))
+    labels = torch.from_numpy(labels[: settings.batch_size])
+    seconds = {}
+    with torch.random.fork_rng(devices=[]):
+        for amp in (True, False):
+            own, times = replace(settings, amp=amp), []
+            trained = make_trained(own, dataset, torch.device("cpu"))
+            objects = trained.model.train(), trained.optimizer, trained.loss
+            for _ in range(1 + steps):
+                start = time.perf_counter()
+                train_step(*objects, inputs, labels, torch.arange(len(labels)), 0.0, 1, own)
+                times.append(time.perf_counter() - start)
+            seconds[amp] = min(times[1:])
+    times = f"a step takes {seconds[True]:.3f} s in bfloat16, {seconds[False]:.3f} s in float32"
+    faster = "--amp" if seconds[True] < seconds[False] else "--no-amp"
+    return f"--amp: {times}; {faster} is faster here"
+
+
+def make_trained(settings: RunSettings, dataset: DataSet, device: torch.device) -> Trained:
+    """The network with parameters drawn from the seed, its optimizer, its average, and the loss.
+
+    Raises UserError if the network does not take the data set's images.
+    """
+    seed_epoch(settings.seed, 0)
+    build = MODELS[settings.model]
+    model = build(dataset.num_classes, dataset.image_size, settings.depth, settings.width)
+    model = model.to(device, memory_format=torch.channels_last)
+    if settings.compile:
+        # On CUDA this mode also records CUDA graphs: the host launches a step at once.
+        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        model.compile(mode=mode, dynamic=False)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=settings.lr,
+        momentum=MOMENTUM,
+        weight_decay=settings.weight_decay,
+        nesterov=True,
+        fused=True,
+    )
+    loss = settings.make_loss()
+    loss.start(len(dataset.train_images), distributed.all_reduce_sum)
+    average = None
+    if settings.ema_decay:
+        # Its first update copies the network; each later one moves the average,
+        # w_avg <- decay w_avg + (1 - decay) w.
+        move = get_ema_multi_avg_fn(settings.ema_decay)
+        average = AveragedModel(model, multi_avg_fn=move, use_buffers=True)
+    return Trained(model, optimizer, loss, average)
+
+
+def send_data(dataset: DataSet, sample: np.ndarray, device: torch.device) -> RunData:
+    """The data set on the device; sample: int64 (n,), indices of training images."""
+
+    def send(*names: str) -> list[Tensor]:
+        return [torch.from_numpy(getattr(dataset, name)).to(device) for name in names]
+
+    train_set = send("train_images", "train_labels", "clean_labels")
+    index = torch.from_numpy(sample).to(device)
+    return RunData(
+        train=train_set,
+        sample=[tensor[index] for tensor in train_set],
+        val=send("val_images", "val_labels"),
+        test=send("test_images", "test_labels"),
+    )
+
+
+def load_network(
+    run: Path, dataset: DataSet, device: torch.device, initial: bool = False
+) -> tuple[nn.Module, int]:
+    """A run's network and the epoch that it is of: evaluated weights, or `initial` ones.
+
+    Raises UserError if the run or its checkpoint cannot be used, or is of another data set.
+    """
+    try:
+        settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
+        model = make_trained(replace(settings, compile=False), dataset, device).model
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{run}/config.json: not as train.py wrote it ({error!r})") from error
+    if initial:
+        return model, 0
+    content = checkpoint.read(run)
+    if content["settings"].get("data_sha256") != dataset.sha256:
+        raise UserError(f"{run}: was not trained on this data set; name its data set with --data")
+    checkpoint.load_evaluated(run, model, content)
+    return model, content["epoch"]
+
+
+def evaluate_run(run: Path, data: Path | None, device_name: str) -> str:
     """Test accuracy and loss of a run's checkpoint, computed again; a line for the user.
 
-    Raises UserError if the run, its checkpoint or its data set cannot be used, or in torchrun.
+    data: the data set, if it has moved. Raises UserError if the run, its checkpoint or its data set
+    cannot be used, if an output is not finite, or in torchrun.
     """
     if distributed.world_size() > 1:
         raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")
-    settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
-    settings = replace(settings, device=device, amp=None, compile=False, cuda_graphs=False)
-    torch_device, settings, _ = prepare_device(settings)
-    dataset = read_dataset(settings.data)
-    content = checkpoint.read(run, torch_device)
-    if content["settings"]["data_sha256"] != dataset.sha256:
-        raise UserError(f"--evaluate {run}: {settings.data} is not what it was trained on")
-    model, _ = prepare(settings, dataset, torch_device)
-    checkpoint.load_evaluated(run, model, content)
-    logits = evaluate(model, torch.from_numpy(dataset.test_images).to(torch_device)).cpu()
+    device = choose_device(device_name)
+    dataset = read_dataset(data or Path(run_folder.read_config(run)["flags"]["data"]))
+    model, epoch = load_network(run, dataset, device)
+    logits = evaluate(model, torch.from_numpy(dataset.test_images).to(device)).cpu()
+    if not logits.isfinite().all():
+        raise NonFiniteLossError(f"{run}: epoch {epoch}: the outputs are not finite")
     labels = torch.from_numpy(dataset.test_labels)
-    accuracy, loss = percent(logits.argmax(dim=1) == labels), float(cross_entropy(logits, labels))
-    return f"{run}: epoch {content['epoch']}, test accuracy {accuracy:.2f}%, test loss {loss:.4f}"
+    return (
+        f"{run}: epoch {epoch}, test accuracy {percent(logits.argmax(dim=1) == labels):.2f}%, test "
+        f"loss {float(cross_entropy(logits, labels)):.4f}"
+    )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from losses import CROSS_ENTROPY, SELF_DISTILLATION, Loss
-from models import network_name
+from losses import LOSSES, CrossEntropy, flags_of
+from models import network_title
+
+# Flags that do not change what is trained: they are not part of a run's name.
+OUTSIDE_NAMES = ("loss", "loss_flags", "data", "model", "depth", "width", "seed", "device", "amp")
+OUTSIDE_NAMES += ("ema_decay", "compile", "runs", "run", "resume", "overwrite", "evaluate")
+# Flags that may differ when a run resumes: where it is, and how the same numbers are computed.
+FREE_ON_RESUME = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """train.py's flags, in the order and with the defaults that config.json has."""
+    """train.py's flags with their defaults; loss_flags are those of the loss (losses.py)."""
 
-    loss: str = CROSS_ENTROPY
-    teacher: str = "batch"
-    soft: bool = False
-    weight: float | None = None
-    momentum: float | None = None  # of the averaged teacher
+    loss: str = "cross-entropy"
+    loss_flags: dict = field(default_factory=dict)
     data: Path = Path("data/cifar10-pair40.npz")
     model: str = "shake_resnet"
     depth: int = 26
@@ -33,48 +36,57 @@ class RunSettings:
     device: str = "auto"
     amp: bool | None = None  # bfloat16; None: on CUDA only
     compile: bool = False
-    cuda_graphs: bool = False
     runs: Path = Path("runs")
     run: str | None = None
     resume: str | bool = False  # True, False or "auto"
     overwrite: bool = False
     evaluate: Path | None = None
 
-    @property
-    def loss_function(self) -> Loss:
+    def make_loss(self) -> CrossEntropy:
         """The loss. Raises UserError if its flags do not fit each other."""
-        return Loss(self.loss, self.teacher, self.soft, self.weight, self.momentum)
+        return LOSSES[self.loss](**self.loss_flags)
 
     @property
     def network(self) -> str:
-        """What figures, tables and runs call the network."""
-        return network_name(self.model, self.depth, self.width)
-
-    @property
-    def title(self) -> str:
-        """The network, and whether its weights are averaged, for figures and tables."""
+        """What figures and tables call the network that is evaluated."""
         averaged = f", averaged weights, decay {self.ema_decay:g}" if self.ema_decay else ""
-        return self.network + averaged
+        return network_title(self.model, self.depth, self.width) + averaged
 
     @property
     def folder(self) -> Path:
-        """The run's folder: <runs>/<data set>/<run>."""
-        averaged = f"-ema{self.ema_decay:g}" if self.ema_decay else ""
-        name = self.run or f"{self.loss_function.slug}-{self.network}{averaged}-seed{self.seed}"
-        return self.runs / self.data.stem / name
+        """The run's folder: <runs>/<data set>/<run>.
+
+        Its name has the loss, the network, every other setting that is not the default, and the
+        seed.
+        """
+        if self.run:
+            return self.runs / self.data.stem / self.run
+        words = [self.make_loss().slug, network_title(self.model, self.depth, self.width)]
+        words += [f"ema{self.ema_decay:g}"] if self.ema_decay else []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name not in OUTSIDE_NAMES and value != each.default:
+                name = each.name.replace("_", "-")
+                words.append(f"no-{name}" if value is False else f"{name}{value:g}")
+        return self.runs / self.data.stem / "-".join([*words, f"seed{self.seed}"])
 
     def flags(self) -> dict:
-        """The settings as config.json has them, plain values by flag."""
-        flags = {f.name: getattr(self, f.name) for f in fields(self)}
-        flags = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items()}
-        return {"dis": int(self.loss == SELF_DISTILLATION), **flags}
+        """The settings as config.json has them: plain values by flag, also the loss's own."""
+        flags = {each.name: getattr(self, each.name) for each in fields(self)}
+        flags |= flags_of(LOSSES[self.loss]) | flags.pop("loss_flags")
+        return {k: str(v) if isinstance(v, Path) else v for k, v in flags.items()}
+
+    @property
+    def fixed(self) -> dict:
+        """The flags that must be the same when the run resumes."""
+        return {k: v for k, v in self.flags().items() if k not in FREE_ON_RESUME}
 
     @classmethod
     def from_flags(cls, flags: dict) -> RunSettings:
-        """The settings of a config.json, also of one written before `loss` was a flag."""
-        values = {f.name: flags.get(f.name, f.default) for f in fields(cls)}
-        if "loss" not in flags:
-            values["loss"] = SELF_DISTILLATION if flags["dis"] else CROSS_ENTROPY
+        """The settings of a config.json. Raises KeyError or TypeError if they are another's."""
+        names = [each.name for each in fields(cls) if each.name != "loss_flags"]
+        values = {name: flags[name] for name in names}
+        values["loss_flags"] = {name: flags[name] for name in flags_of(LOSSES[flags["loss"]])}
         for name in ("data", "runs", "evaluate"):
             values[name] = values[name] and Path(values[name])
         return cls(**values)

@@ -1,0 +1,436 @@
+"""The runs that are compared: from their folders or from history.json, by noise, series and seed.
+
+history.json holds every curve of every run:
+
+    runs   a list of {run, loss, network, seed, epochs, settings, data, measured_from,
+           history: {name: [epoch]}, memorization: {name: [epoch]} or null,
+           frequency: frequency.json or null, spectrum: spectrum.json or null}
+
+A value that does not exist is null in the file and NaN here.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from common import run_folder
+from common.command_line import UserError, explained
+from common.files import read_json, write_text
+from dataset.noise import noise_title
+from losses import LOSSES, flags_of
+
+CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
+SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
+# Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
+PLACE = (
+    *("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile"),
+    "cuda_graphs",  # of older runs
+)
+# Flags that the titles of the loss and of the network tell, and the seed.
+NAMED = (
+    *("dis", "loss", "seed", "model", "depth", "width", "ema_decay"),
+    *(name for loss in LOSSES.values() for name in flags_of(loss)),
+)
+# Meta that data sets of one kind differ in: by their seed, or by machine and generate.py.
+SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
+MAKING = ("format", "source_sha256")
+CURVES = {"epoch", "test_accuracy", "val_accuracy", "sample_memorized"}  # that every run has
+MEASURES = ("memorization", "frequency", "spectrum")
+ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
+NAN = float("nan")
+REMEDY = "make it with collect_history.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained run: what it is, and its curves as float64 arrays (epochs,)."""
+
+    name: str  # <data set>/<run>
+    loss: str  # the title that its loss gives itself
+    network: str  # the network's title, with the averaged weights
+    seed: int
+    epochs: int  # that were asked for
+    settings: dict  # flags of train.py, without PLACE
+    data: dict  # name, digest and meta of the data set
+    measured_from: str  # digest of all outputs: equal digests mean the same run
+    history: dict[str, np.ndarray]
+    memorization: dict[str, np.ndarray] = field(default_factory=dict)  # empty if not measured
+    frequency: dict | None = None  # content of frequency.json
+    spectrum: dict | None = None  # content of spectrum.json
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run has all the epochs that were asked for."""
+        return len(self.history["epoch"]) >= self.epochs
+
+    @property
+    def key(self) -> int | str:
+        """The seed, or <data-set seed>/<seed> where the two differ."""
+        data_seed = self.data.get("seed", self.seed)
+        return self.seed if data_seed == self.seed else f"{data_seed}/{self.seed}"
+
+    @property
+    def setting(self) -> dict:
+        """What runs of one series share: the network, and the flags that no title tells."""
+        flags = {k: v for k, v in self.settings.items() if k not in NAMED}
+        return {"network": self.network, **flags}
+
+    def is_older_than(self, other: "Run") -> bool:
+        """Whether `other` is this run after more epochs."""
+        same = (self.name, self.data["digest"]) == (other.name, other.data["digest"])
+        same = same and self.settings == other.settings
+        return same and len(self.history["epoch"]) < len(other.history["epoch"])
+
+    def curve(self, name: str) -> np.ndarray:
+        """A curve of history.jsonl or memorization.json (epochs,); NaN where it is not known."""
+        unknown = np.full(len(self.history["epoch"]), NAN)
+        return self.history.get(name, self.memorization.get(name, unknown))
+
+    @property
+    def gap(self) -> np.ndarray:
+        """The memorization gap in points (epochs,): NaN where no label is wrong.
+
+        Accuracy on the clean labels among the rightly minus among the wrongly labeled images of the
+        train sample. Older runs have it in memorization.json only.
+        """
+        wrong = self.curve("sample_clean_accuracy_wrong")
+        gap = self.curve("sample_clean_accuracy_right") - wrong
+        return self.curve("gap") if np.isnan(gap).all() else gap
+
+    def band(self, section: str, measure: str, delta: float, values: str = "outputs") -> np.ndarray:
+        """A measure of frequency.json at one of its deltas, by epoch (epochs,).
+
+        section: test or sample; values: outputs or one_hot. Raises UserError if it is not there.
+        """
+        content = self.frequency[section]
+        if measure not in content.get(values, {}):
+            raise UserError("frequency.json of logits: run frequency.py without --values")
+        return np.array(content[values][measure], float)[:, content["delta"].index(delta)]
+
+
+Series = dict[str, dict[int | str, Run]]  # title of the series -> seed -> run
+Noises = dict[str, Series]  # title of the noise -> its series
+
+
+def all_runs(noises: Noises) -> list[Run]:
+    """Every run of the noises."""
+    return [run for series in noises.values() for runs in series.values() for run in runs.values()]
+
+
+def filtering(section: dict) -> list[float]:
+    """The deltas of a section of frequency.json that filter: median kernel mass >= ENOUGH_MASS."""
+    pairs = zip(section["delta"], section["mass"], strict=True)
+    return [delta for delta, mass in pairs if mass is not None and mass >= ENOUGH_MASS]
+
+
+def nearest(deltas: Iterable[float], wanted: float) -> float:
+    """The delta nearest to `wanted` in its logarithm; NaN if there is none."""
+    return min(deltas, key=lambda delta: abs(np.log(delta / wanted)), default=NAN)
+
+
+def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs of the sources, each once, and notes on what is left out.
+
+    sources: runs, folders of runs, and files of history.json. A run that cannot be read is named in
+    a note and left out. Raises UserError if nothing is left.
+    """
+    runs, notes = {}, []
+    for source in map(Path, sources):
+        found, more = read_source(source)
+        notes += more
+        for run in found:
+            key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
+            earlier = runs.get(key, run)
+            # A file may hold a run that has been measured since, or whose folder is gone.
+            kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
+            runs[key] = replace(run, name=earlier.name, **kept)
+    current = [run for run in runs.values() if not any(map(run.is_older_than, runs.values()))]
+    if not current:
+        raise UserError("; ".join(notes) or f"{sources[0]}: no run in it; make one with train.py")
+    return current, notes
+
+
+def read_source(source: Path) -> tuple[list[Run], list[str]]:
+    """The runs of a history.json, or at or below a folder, and notes. Raises UserError."""
+    if source.suffix == ".json" or source.is_file():
+        return read_history(source), []
+    runs, notes = [], []
+    for folder in run_folder.find_runs([source]):
+        try:
+            run, more = read_run(folder)
+            runs.append(run)
+            notes += more
+        except (UserError, OSError) as error:
+            reason = explained(error) if isinstance(error, OSError) else error
+            notes.append(f"left out: {reason}")
+    return runs, notes
+
+
+def read_run(folder: Path) -> tuple[Run, list[str]]:
+    """A run from its folder, and notes. Raises UserError if it is damaged or has no epoch yet."""
+    config, (records, note) = run_folder.read_config(folder), run_folder.read_history(folder)
+    notes, measures = [note], {}
+    for name in MEASURES:
+        measures[name], note = run_folder.read_measure(folder, f"{name}.json")
+        notes.append(note)
+    content = {
+        "run": f"{config['data']['name']}/{folder.resolve().name}",
+        "loss": config["loss"],
+        "network": config["network"],
+        "seed": config["flags"]["seed"],
+        "epochs": config["flags"]["epochs"],
+        "settings": {k: v for k, v in config["flags"].items() if k not in PLACE},
+        "data": config["data"],
+        "measured_from": run_folder.outputs_digest(folder),
+        "history": {k: [record[k] for record in records] for k in records[0] if k != "sha256"},
+        **measures,
+        "memorization": (measures["memorization"] or {}).get("curves"),
+    }
+    try:
+        return as_run(content), [note for note in notes if note]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
+
+
+def as_run(content: dict) -> Run:
+    """A Run of an entry of history.json. Raises KeyError, TypeError or ValueError for another."""
+    curves = {
+        name: {k: np.array(curve, float) for k, curve in (content[name] or {}).items()}
+        for name in ("history", "memorization")
+    }
+    epochs = len(curves["history"]["epoch"])
+    shapes = {curve.shape for group in curves.values() for curve in group.values()}
+    if shapes != {(epochs,)} or epochs == 0 or not curves["history"].keys() >= CURVES:
+        raise ValueError("curves of different lengths, or not all of them")
+    texts = {name: content[name] for name in ("loss", "network", "measured_from")}
+    counts = {name: content[name] for name in ("seed", "epochs")}
+    named = {"name": content["run"], **texts, **counts}
+    if [type(value) for value in named.values()] != [str] * 4 + [int] * 2:
+        raise TypeError("run, loss, network, measured_from, seed or epochs")
+    if content["frequency"]:
+        check_frequency(content["frequency"], epochs)
+    others = {name: content[name] for name in ("settings", "data", "frequency", "spectrum")}
+    run = Run(**named, **others, **curves)
+    _ = run.setting, run.data["name"], run.data["digest"], noise_title(run.data)
+    return run
+
+
+def check_frequency(content: dict, epochs: int) -> None:
+    """Raise KeyError, TypeError or ValueError unless it is a frequency.json of so many epochs."""
+    if content["values"] not in ("softmax", "logits"):
+        raise ValueError(f"values {content['values']}")
+    for section in (content["test"], content["sample"]):
+        deltas = len(section["delta"])
+        if len(section["mass"]) != deltas:
+            raise ValueError("a mass for each delta")
+        for rows in [*section["outputs"].values(), *section.get("one_hot", {}).values()]:
+            if np.array(rows, float).shape != (epochs, deltas):
+                raise ValueError("a measure for each epoch and delta")
+
+
+def without_nan(value: object, digits: int | None = None) -> object:
+    """The value as JSON has it: NaN is null, and an array a list.
+
+    digits: round numbers that are no integers to this many significant digits, but for deltas, by
+    which runs are put together.
+    """
+    if isinstance(value, dict):
+        return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [without_nan(item, digits) for item in value]
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            return None
+        return float(f"{value:.{digits}g}") if digits else float(value)
+    return value
+
+
+def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:
+    """Write history.json, one run per line, whole or not at all. Raises OSError.
+
+    digits: round the curves and measures as `without_nan` does, for files under version control.
+    """
+    lines = []
+    for run in runs:
+        content = {"run": run.name, **without_nan(vars(run))}
+        del content["name"]
+        for name in ("history", *MEASURES):
+            content[name] = without_nan(content[name], digits) or None
+        lines.append(json.dumps(content, separators=(",", ":"), allow_nan=False))
+    write_text(path, '{"runs": [\n' + ",\n".join(lines) + "\n]}\n")
+
+
+def read_history(path: Path) -> list[Run]:
+    """Read history.json. Raises UserError if it is missing, damaged, or another file."""
+    content = read_json(path, REMEDY)
+    try:
+        runs = [as_run(entry) for entry in content["runs"]]
+        if not runs:
+            raise ValueError("no run in it")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not a history.json ({error!r}); {REMEDY}") from error
+    return runs
+
+
+def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs that have all their epochs, and a note on each of the others."""
+    notes = [
+        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
+        "train.py command with --resume"
+        for run in runs
+        if not run.is_complete
+    ]
+    return [run for run in runs if run.is_complete], notes
+
+
+def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The runs with frequencies that can be compared, and notes on what is left out.
+
+    The runs of one kind of data set get the median over them of the kernel mass, 0 at a delta that
+    some of them lack, so that the same ones filter for all. Raises UserError if frequencies
+    of logits and of softmax outputs would be averaged.
+    """
+    notes, shared = [], []
+    missing = [run.name for run in runs if not run.frequency]
+    if 0 < len(missing) < len(runs):
+        notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
+    of_logits = [r.name for r in runs if r.frequency and r.frequency["values"] == "logits"]
+    if 0 < len(of_logits) < len(runs) - len(missing):
+        raise UserError(
+            f"{counted(of_logits)}: frequencies of logits, but those of others are of softmax "
+            "outputs; run frequency.py --overwrite for all of them"
+        )
+    for members in by_data(runs).values():
+        frequencies = [run.frequency and dict(run.frequency) for run in members]
+        for section in ("test", "sample"):
+            left = _share_mass([content for content in frequencies if content], section)
+            if left:
+                notes.append(
+                    f"{members[0].data['name']}, {section}: delta {left} not measured in every "
+                    "run, left out; run frequency.py on all of them"
+                )
+        pairs = zip(members, frequencies, strict=True)
+        shared += [replace(run, frequency=content) for run, content in pairs]
+    return shared, notes
+
+
+def _share_mass(contents: Sequence[dict], section: str) -> str:
+    """Give a section of each frequency.json the median mass; returns the deltas that some lack."""
+    masses: dict[float, list[float]] = {}
+    for content in contents:
+        for delta, mass in zip(content[section]["delta"], content[section]["mass"], strict=True):
+            masses.setdefault(delta, []).append(mass or 0)
+    shared = {d: float(np.median(m)) if len(m) == len(contents) else 0 for d, m in masses.items()}
+    for content in contents:
+        mass = [shared[delta] for delta in content[section]["delta"]]
+        content[section] = {**content[section], "mass": mass}
+    return ", ".join(f"{d:g}" for d in sorted(masses) if len(masses[d]) < len(contents))
+
+
+def counted(runs: Sequence[str]) -> str:
+    """The first run's name, and how many others there are."""
+    return runs[0] if len(runs) == 1 else f"{runs[0]} and {len(runs) - 1} more"
+
+
+def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by their kind of data set: what its meta says, but for what differs by seed."""
+    # Fields that an older version of generate.py did not write cannot tell data sets apart.
+    fields = set.intersection(*(set(run.data) for run in runs)) - {*SEEDED, *MAKING}
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        fixed = {name: run.data[name] for name in sorted(fields)}
+        groups.setdefault(json.dumps(fixed, sort_keys=True), []).append(run)
+    return groups
+
+
+def by_noise(runs: Sequence[Run]) -> Noises:
+    """The runs by noise, series and seed; cross-entropy first in each noise.
+
+    A series is a loss under one setting. A setting in which the runs of one noise differ is named
+    in the titles of all series. Data sets that differ in more than their seed are apart; where only
+    that tells them apart, the title names the data set's files. Raises UserError if two runs have
+    the same place, or two data sets the same title.
+    """
+    groups: dict[str, list[list[Run]]] = {}
+    for members in by_data(runs).values():
+        rate = float(np.mean([run.data["rate_found"] for run in members]))
+        groups.setdefault(noise_title({**members[0].data, "rate_found": rate}), []).append(members)
+    members = [[run for kind in kinds for run in kind] for kinds in groups.values()]
+    differing = dict.fromkeys(name for group in members for name in differing_settings(group))
+    noises: Noises = {}
+    for noise, kinds in groups.items():
+        for kind in kinds:
+            name = common_name([run.data["name"] for run in kind])
+            title = noise if len(kinds) == 1 else f"{noise}, {name}"
+            if title in noises:
+                raise UserError(f"two kinds of data sets are called {title}; name the runs of one")
+            noises[title] = by_series(kind, differing)
+    return noises
+
+
+def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
+    """series title -> seed -> run, cross-entropy first, then self-distillation.
+
+    The seed is Run.key where there are several data sets. Raises UserError for two runs of one
+    place, or two data sets of one seed.
+    """
+    one_data_set = len({run.data["digest"] for run in runs}) == 1
+    series: Series = {}
+    digests: dict[int | str, Run] = {}
+    for run in sorted(runs, key=_order):
+        key = run.seed if one_data_set else run.key
+        place = series.setdefault(series_title(run, differing), {})
+        other = place.setdefault(key, run)
+        if other is not run:
+            same = f"{other.name} and {run.name} have the same loss, setting and seed"
+            raise UserError(f"{same}; name one of them only")
+        other = digests.setdefault(key, run)
+        if other.data["digest"] != run.data["digest"]:
+            same = f"{other.name} and {run.name} have the same seed, but different data sets"
+            raise UserError(f"{same}; name the runs on one of them only")
+    return series
+
+
+def _order(run: Run) -> tuple:
+    place = run.loss != CROSS_ENTROPY, not run.loss.startswith(SELF_DISTILLATION), run.loss
+    return (*place, run.data.get("seed", run.seed), run.seed, run.name)
+
+
+def differing_settings(runs: Sequence[Run]) -> list[str]:
+    """The settings in which the runs differ; a flag that a run does not have is one that is off."""
+    settings = [run.setting for run in runs]
+    flags = dict.fromkeys(name for setting in settings for name in setting)
+    return [name for name in flags if len({str(s.get(name) or None) for s in settings}) > 1]
+
+
+def series_title(run: Run, differing: Iterable[str]) -> str:
+    """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
+    words = [run.loss]
+    for name in differing:
+        value = run.setting.get(name)
+        words.append(value if name == "network" else f"{name.replace('_', ' ')} {value}")
+    return ", ".join(words)
+
+
+def baseline_of(series: Series, title: str) -> str | None:
+    """The title of cross-entropy under the setting of the series `title`, or None.
+
+    A setting that is None for cross-entropy belongs to the other loss.
+    """
+    setting = next(iter(series[title].values())).setting
+    for other, runs in series.items():
+        run = next(iter(runs.values()))
+        known = {name: value for name, value in run.setting.items() if value is not None}
+        same = all((setting.get(k) or None) == (value or None) for k, value in known.items())
+        if run.loss == CROSS_ENTROPY and same:
+            return other
+    return None
+
+
+def common_name(names: Sequence[str]) -> str:
+    """The data sets' name without their seeds: cifar10-pair40 of cifar10-pair40-seed1."""
+    return min(re.sub(r"-?seed\d+$", "", name) or name for name in names)

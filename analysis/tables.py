@@ -1,0 +1,362 @@
+"""The content of results.json, and the tables made of it: for a terminal and for Markdown.
+
+    noises       noise -> {seeds, varies, deltas, values, series: title -> {loss, network, setting,
+                 runs, seeds, stopped_at: {rule: [epoch]}, means: {rule: {curve: interval}}}}
+    differences  a list of {noise, series, loss, minus, quantity, title, unit, is_difference,
+                 is_shown, values: {seed: value}, n, mean, low, high, p}; replace and add also
+                 p_holm, tests (how many it corrects for), p_not_worse, p_not_better and verdict
+
+An interval is {n, mean, low, high}; means are over the runs with a value. A value that does not
+exist is NaN here and null in the file.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from analysis import history, quantities, statistics
+from analysis.history import CROSS_ENTROPY, NAN, SELF_DISTILLATION, Run, Series
+from analysis.quantities import ADD, QUANTITIES, REPLACE, cell, run_curve, unit_of
+from analysis.statistics import STOPS, at_stop, interval
+from common.command_line import UserError, printable
+
+PRIMARY = f"{SELF_DISTILLATION}, previous epoch"  # the loss of the plan's primary contrasts
+SHORT_LINES = 14  # of the text without --all; the script adds what it has written
+Table = list[list[str]]  # its head, then its lines
+
+
+def results(noises: Mapping[str, Series]) -> dict:
+    """The content of results.json of by_noise's runs."""
+    content = {}
+    for noise, series in noises.items():
+        runs = [run for group in series.values() for run in group.values()]
+        content[noise] = {
+            "seeds": list(dict.fromkeys(seed for group in series.values() for seed in group)),
+            "varies": what_varies(runs),
+            "deltas": shown_deltas(runs),
+            "values": next((run.frequency["values"] for run in runs if run.frequency), None),
+            "series": {title: series_content(group) for title, group in series.items()},
+        }
+    return {"noises": content, "margin": statistics.MARGIN, "differences": differences(noises)}
+
+
+def what_varies(runs: Sequence[Run]) -> str:
+    """What differs between the runs of one loss, and so what the intervals are over."""
+    if len({run.data["digest"] for run in runs}) > 1:
+        return "images, noisy labels, held-out images, initialization and order"
+    has_crops = any(run.settings.get("augment") for run in runs)
+    return f"initialization{', order and crops' if has_crops else ' and order'}, on one data set"
+
+
+def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
+    """The deltas of Delta and e_low on test images, and of coefficients; NaN if none filters."""
+    names = {
+        "Delta": "test_energy_share",
+        "errors": "test_e_low",
+        "coefficients": "one_hot_clean_low",
+    }
+    content = next((run.frequency for run in runs if run.frequency), None)
+    deltas = {}
+    for name, curve in names.items():
+        section, *_, wanted = quantities.BAND_CURVES[curve]
+        deltas[name] = history.nearest(
+            history.filtering(content[section]) if content else [], wanted
+        )
+    return deltas
+
+
+def series_content(runs: Mapping[int | str, Run]) -> dict:
+    """What results.json has of a series: seed -> run."""
+    first = next(iter(runs.values()))
+    means, stopped_at = {}, {}
+    for stop in STOPS:
+        epochs = [statistics.stopping_epoch(run, stop) for run in runs.values()]
+        stopped_at[stop] = [NAN if epoch is None else epoch + 1 for epoch in epochs]
+        means[stop] = {}
+        for name in quantities.curve_names(runs.values()):
+            values = [at_stop(run, run_curve(run, name), stop) for run in runs.values()]
+            means[stop][name] = interval([value for value in values if not np.isnan(value)])
+    return {
+        "loss": first.loss,
+        "network": first.network,
+        "setting": first.setting,
+        "runs": [run.name for run in runs.values()],
+        "seeds": list(runs),
+        "stopped_at": stopped_at,
+        "means": means,
+    }
+
+
+def differences(noises: Mapping[str, Series]) -> list[dict]:
+    """Every quantity of every series with a cross-entropy of its setting, seed by seed."""
+    rows = []
+    for noise, series in noises.items():
+        for title, runs in series.items():
+            minus = history.baseline_of(series, title)
+            if minus in (None, title):
+                continue
+            for quantity in QUANTITIES:
+                values = statistics.paired(runs, series[minus], quantity.of)
+                numbers = list(values.values())
+                if not numbers:
+                    continue
+                row = {"noise": noise, "series": title, "minus": minus, "quantity": quantity.key}
+                row |= {"loss": next(iter(runs.values())).loss, "title": quantity.title}
+                for name in ("unit", "is_difference", "is_shown"):
+                    row[name] = getattr(quantity, name)
+                p = statistics.p_not_zero(numbers) if quantity.is_difference else NAN
+                rows.append({**row, "values": values, **interval(numbers), "p": p})
+    add_verdicts(rows)
+    return rows
+
+
+def add_verdicts(rows: list[dict]) -> None:
+    """Add to the primary contrasts what they have shown; the plan's loss is corrected by Holm.
+
+    The correction is for both contrasts under all noises together.
+    """
+    for title in dict.fromkeys(row["series"] for row in rows):
+        own = [row for row in rows if row["series"] == title and row["quantity"] in (REPLACE, ADD)]
+        is_primary = any(row["loss"] == PRIMARY for row in own)
+        corrected = statistics.holm([row["p"] for row in own]) if is_primary else [NAN] * len(own)
+        tests = sum(not np.isnan(p) for p in corrected) if is_primary else 1
+        for row, p_holm in zip(own, corrected, strict=True):
+            equivalence = statistics.equivalence(list(row["values"].values()))
+            row |= {"p_holm": p_holm, "tests": tests, **equivalence}
+            p = p_holm if is_primary else row["p"]
+            row["verdict"] = statistics.verdict(row["mean"], p, **equivalence)
+
+
+def all_seeds(content: dict) -> list[int | str]:
+    """The seeds of all noises, in order."""
+    seeds = {seed for noise in content["noises"].values() for seed in noise["seeds"]}
+    return sorted(seeds, key=lambda seed: str(seed).zfill(9))
+
+
+def caption(content: dict) -> str:
+    """What ± means, n, the seeds, and what varies between them."""
+    seeds = all_seeds(content)
+    varies = "; ".join(dict.fromkeys(noise["varies"] for noise in content["noises"].values()))
+    if len(seeds) == 1:
+        return f"one seed ({seeds[0]}), no intervals"
+    listed = ", ".join(map(str, seeds))
+    if all(isinstance(seed, int) for seed in seeds) and seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
+        listed = f"{seeds[0]} to {seeds[-1]}"
+    return (
+        f"mean ± half-width of the 95% t-interval, n = {len(seeds)} seeds ({listed}) that differ "
+        f"in {varies}"
+    )
+
+
+def delta_line(content: dict) -> str:
+    """The deltas of the frequency measures by noise; empty without any."""
+    shown: dict[str, list[str]] = {}
+    for noise, group in content["noises"].items():
+        known = {name: d for name, d in group["deltas"].items() if not np.isnan(d)}
+        text = ", ".join(f"{name} at delta {delta:g}" for name, delta in known.items())
+        text += " (of logits)" if group["values"] == "logits" else ""
+        shown.setdefault(text, []).append(noise)
+    if len(shown) == 1:
+        return next(iter(shown))
+    return "; ".join(f"{text} under {' and '.join(n)}" for text, n in shown.items() if text)
+
+
+def missing(content: dict) -> list[str]:
+    """A line on each kind of number that a noise lacks, and on how to get it."""
+    lines = []
+    for noise, group in content["noises"].items():
+        last = [series["means"]["last"] for series in group["series"].values()]
+        early = [series["means"]["early"]["test_accuracy"] for series in group["series"].values()]
+        if all(np.isnan(means["gap"]["mean"]) for means in last):
+            lines.append(f"{noise}: no gap: no wrong label in the train sample, or not measured")
+        if all(np.isnan(mean["mean"]) for mean in early):
+            lines.append(f"{noise}: no early stopping without held-out images; see --val-size")
+        if np.isnan(group["deltas"]["Delta"]):
+            lines.append(f"{noise}: no frequency.json with a delta that filters; run frequency.py")
+        compared = {row["series"] for row in content["differences"] if row["noise"] == noise}
+        for title, series in group["series"].items():
+            if series["loss"] != CROSS_ENTROPY and title not in compared:
+                lines.append(f"{noise}, {title}: no cross-entropy of this setting and these seeds")
+    return lines
+
+
+def accuracy_table(content: dict) -> Table:
+    """Test accuracy by stopping rule, and what is memorized at the last epoch, of every series."""
+    curves = {"memorized (%)": "sample_memorized", "gap (points)": "gap"}
+    table = [["noise", "loss", "n", *(f"{title} (%)" for title in STOPS.values()), *curves]]
+    for noise, group in content["noises"].items():
+        for title, series in group["series"].items():
+            n, last = len(series["seeds"]), series["means"]["last"]
+            cells = accuracies(series, STOPS, n)
+            cells += [cell(last[curve], "percent", n=n) for curve in curves.values()]
+            table.append([noise, title, str(n), *cells])
+    return without_empty_columns(table)
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without the columns that have a head only."""
+    kept = [k for k in range(len(table[0])) if any(line[k] for line in table[1:])]
+    return [[line[k] for k in kept] for line in table]
+
+
+def find(content: dict, noise: str, series: str, quantity: str) -> dict | None:
+    """The row of a difference, or None."""
+    key = (noise, series, quantity)
+    rows = content["differences"]
+    return next((r for r in rows if (r["noise"], r["series"], r["quantity"]) == key), None)
+
+
+def contrast(row: dict | None, n: int, is_short: bool = False) -> str:
+    """A primary contrast: its cell, its p and its verdict, or a star if it differs from 0."""
+    if row is None:
+        return ""
+    text, is_corrected = cell(row, row["unit"], sign=True, n=n), not np.isnan(row["p_holm"])
+    p = row["p_holm"] if is_corrected else row["p"]
+    if is_short:
+        return text + " *" * (p < statistics.LEVEL)
+    correction = f" by Holm over {row['tests']} tests" if is_corrected else ""
+    return text if np.isnan(p) else f"{text} (p = {p:.2g}{correction}; {row['verdict']})"
+
+
+def accuracies(series: dict | None, stops: Collection[str], n: int) -> list[str]:
+    """A cell for each stopping rule: the test accuracy of a series of results.json."""
+    if series is None:
+        return [""] * len(stops)
+    return [cell(series["means"][stop]["test_accuracy"], "percent", n=n) for stop in stops]
+
+
+def most_seeds(group: Iterable[dict | None]) -> int:
+    """The number of seeds that most or all of several series have: the n that a table says."""
+    return max((len(series["seeds"]) for series in group if series), default=0)
+
+
+def answer_table(content: dict) -> Table:
+    """A line per noise: the accuracies of cross-entropy and of self-distillation, P1 and P2."""
+    losses, stops = [CROSS_ENTROPY, SELF_DISTILLATION, PRIMARY], ["last", "early"]
+    head = [f"{loss}, {STOPS[stop]}" for loss in losses for stop in stops]
+    table = [["noise", *head, "replace: last epoch - cross-entropy early", "add: both early"]]
+    for noise, group in content["noises"].items():
+        endings = [title.removeprefix(s["loss"]) for title, s in group["series"].items()]
+        for ending in dict.fromkeys(endings):  # of each setting
+            own = [group["series"].get(loss + ending) for loss in losses]
+            n = most_seeds(own)
+            cells = [text for series in own for text in accuracies(series, stops, n)]
+            shown = (PRIMARY if own[2] else SELF_DISTILLATION) + ending
+            cells += [contrast(find(content, noise, shown, key), n) for key in (REPLACE, ADD)]
+            if any(cells):
+                table.append([f"{noise}{ending}, n = {n}", *cells])
+    return without_empty_columns(table)
+
+
+def quantities_table(content: dict) -> Table:
+    """Every quantity that is shown: a line per series and quantity, a column per noise."""
+    noises, n = list(content["noises"]), len(all_seeds(content))
+    rows = [row for row in content["differences"] if row["is_shown"]]
+    table = [["minus cross-entropy, unless said otherwise", "quantity", "unit", *noises]]
+    for series, key in dict.fromkeys((row["series"], row["quantity"]) for row in rows):
+        own = {noise: find(content, noise, series, key) for noise in noises}
+        first = next(row for row in own.values() if row)
+        cells = [cell(r, r["unit"], r["is_difference"], n) if r else "" for r in own.values()]
+        table.append([series, first["title"], first["unit"], *cells])
+    return table
+
+
+def means_table(content: dict, stop: str) -> Table:
+    """The mean of every curve where the rule `stop` ends the runs: a column per series."""
+    columns = {
+        f"{noise}: {title}": series["means"][stop]
+        for noise, group in content["noises"].items()
+        for title, series in group["series"].items()
+    }
+    names = dict.fromkeys(name for means in columns.values() for name in means)
+    table, n = [[STOPS[stop], *columns]], len(all_seeds(content))
+    for name in names:
+        cells = [cell(m[name], unit_of(name), n=n) if name in m else "" for m in columns.values()]
+        table.append([name, *cells])
+    return [line for line in table if any(line[1:])]
+
+
+TABLES = {"answer": answer_table, "accuracy": accuracy_table, "quantities": quantities_table}
+
+
+def aligned(table: Table) -> list[str]:
+    """The lines of a table for a terminal; a first cell like the one above is left out."""
+    shown = [[printable(text) for text in line] for line in table]
+    for above, line in zip(table, shown[1:], strict=False):
+        line[0] = "" if line[0] == above[0] else line[0]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return [
+        "  ".join(text.ljust(w) for text, w in zip(line, widths, strict=True)).rstrip()
+        for line in shown
+    ]
+
+
+def short_text(content: dict) -> list[str]:
+    """At most SHORT_LINES lines that answer the question, of about 80 columns."""
+    is_compared = bool(content["differences"])
+    head = ["last", "early", "best", "memorized"] + ["replace", "add"] * is_compared
+    table: Table = []
+    for noise, group in content["noises"].items():
+        n = most_seeds(group["series"].values())
+        table.append([f"{noise}, n = {n}", *head])
+        for title, series in group["series"].items():
+            means = series["means"]
+            single = means["best_test"]["test_accuracy"], means["last"]["sample_memorized"]
+            rows = [find(content, noise, title, key) for key in (REPLACE, ADD)]
+            table.append([
+                f"  {title.replace(PRIMARY, 'previous epoch')}",
+                *accuracies(series, ("last", "early"), n),
+                *("" if np.isnan(mean["mean"]) else f"{mean['mean']:.1f}" for mean in single),
+                *(contrast(row, n, is_short=True) for row in rows if is_compared),
+            ])  # fmt: skip
+    lines, room = aligned(table), SHORT_LINES - 2
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
+    spread = "mean ± half-width of the 95% interval over n seeds"
+    legend = "replace: last - cross-entropy's early; add: both early; * p < 0.05 (Holm if declared)"
+    return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
+
+
+def long_text(content: dict) -> list[str]:
+    """Every table, and the means of all curves by stopping rule."""
+    tables = [make(content) for make in TABLES.values()]
+    tables += [means_table(content, stop) for stop in STOPS]
+    lines = [caption(content), delta_line(content)]
+    return lines + [line for table in tables for line in ("", *aligned(table))]
+
+
+def markdown(content: dict, name: str) -> str:
+    """A table of TABLES in Markdown, with its caption."""
+    head, *lines = [[text.replace("|", "\\|") for text in row] for row in TABLES[name](content)]
+    rows = [head, ["---"] * len(head), *lines]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    words = caption(content), delta_line(content) if name == "quantities" else ""
+    text = "; ".join(word for word in words if word)
+    return f"{table}\n\n{text[0].upper()}{text[1:]}."
+
+
+def with_blocks(text: str, content: dict, study: str) -> str:
+    """The text with every table of this study written anew.
+
+    A table stands between `<!-- table: NAME -->` or `<!-- table: NAME STUDY -->` and
+    `<!-- end -->`; those of other studies stay. Raises UserError for an unknown NAME, a table
+    without an end, or if no table is of this study.
+    """
+    start = r"<!-- table: *([\w-]+) *([\w.-]*) *-->"
+    names = [name for name, other in re.findall(start, text) if other in ("", study)]
+    if not names:
+        raise UserError(f"no table of {study} in it; add <!-- table: answer --> and <!-- end -->")
+    if unknown := [name for name in names if name not in TABLES]:
+        raise UserError(f"table {unknown[0]} is not known; use {', '.join(TABLES)}")
+
+    def block(match: re.Match) -> str:
+        if match[2] not in ("", study):
+            return match[0]
+        return f"{match[0].splitlines()[0]}\n{markdown(content, match[1])}\n<!-- end -->"
+
+    pattern = rf"{start}\n(?:(?!<!-- table:).)*?<!-- end -->"
+    written, count = re.subn(pattern, block, text, flags=re.S)
+    if count != len(re.findall("<!-- table:", text)):
+        raise UserError("a table in it has no <!-- end -->, or a name with spaces; mend it")
+    return written

@@ -1,0 +1,253 @@
+"""Measures by frequency band: frequency.json.
+
+Norms are over all images and classes, `low` is y_low of y less its mean, Y the clean labels, h the
+outputs. A measure has a value for each delta; one of an empty band is NaN.
+
+    delta_norm     |y_low| / (|y_low| + |y_high|), the original's README
+    energy_share   |y_low|^2 / (|y_low|^2 + |y_high|^2), the original's code
+    lfr            |low|^2 / |y - mean|^2 (LFR of arXiv 1901.06523); 1 for constant values
+    excess         (lfr - null) / (1 - null): 0 for shuffled values, 1 if all is low
+    e_low, e_high  |Y_low - h_low| / |Y_low|, and high (arXiv 1901.06523): softmax, test images
+    clean_low, transition_low, residual_low, clean_high, transition_high, residual_high
+                   coefficients on the parts of the noisy labels (measures/parts.py) in a band:
+                   softmax outputs and one-hot predictions, train sample
+
+A section of frequency.json also holds n, delta (D,), mass (D,): the median number of images that a
+filtered value is a mean of, alone (D,): the fraction of images for which that is below 3, null
+(D,): the expected lfr of shuffled values, and shuffled: the two ratios of shuffled clean labels.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dataset.batches import normalize
+from measures import RunArrays
+from measures.gaussian import FilterSums, filter_columns
+from measures.parts import (
+    NEGLIGIBLE,
+    PARTS,
+    coefficients,
+    one_hot,
+    one_hot_predictions,
+    split_labels,
+)
+
+OUTPUT_BYTES = 2**28  # of the logits that share a pass
+# A median mass below this means that most images are averaged with less than one other in all.
+LEAST_MASS = 2
+
+Measure = Callable[[FilterSums], dict[str, np.ndarray]]  # by name, (V, D) float64 each
+
+
+@dataclass(frozen=True)
+class Filter:
+    """How to filter."""
+
+    deltas: Sequence[float]
+    values: str  # softmax or logits
+    device: torch.device
+
+
+def measure_bands(run: RunArrays, how: Filter) -> dict:
+    """The content of frequency.json."""
+    return {
+        "values": how.values,
+        "test": measure_test(run, how),
+        "sample": measure_sample(run, how),
+    }
+
+
+def measure_test(run: RunArrays, how: Filter) -> dict:
+    """The section of the test images."""
+    true = one_hot(run.test_labels, run.test_logits.shape[2])[None]
+    errors = (relative_errors,) if how.values == "softmax" else ()
+    kinds = {"outputs": (how.values, (original_ratios, low_frequency_ratio, *errors))}
+    return measure_section(run.test_images, true, run.test_logits, kinds, how)
+
+
+def measure_sample(run: RunArrays, how: Filter) -> dict:
+    """The section of the train sample.
+
+    It also has transition_dropped, and as `one_hot` the coefficients of one-hot predictions: none
+    for the values of logits.
+    """
+    classes = run.logits.shape[2]
+    parts, dropped = split_labels(run.clean, run.noisy, classes, run.training_labels)
+    noise = one_hot(run.noisy, classes) - parts["clean"]
+    references = np.stack([parts["clean"], noise, parts["transition"]])
+    of_parts = partial(band_coefficients, transition_dropped=dropped)
+    softmax = (of_parts,) if how.values == "softmax" else ()
+    kinds = {"outputs": (how.values, (original_ratios, low_frequency_ratio, *softmax))}
+    if softmax:
+        kinds["one_hot"] = ("one_hot", softmax)
+    section = measure_section(run.images, references, run.logits, kinds, how)
+    return {"one_hot": {}, **section, "transition_dropped": bool(dropped)}
+
+
+def measure_section(
+    images: np.ndarray,
+    references: np.ndarray,
+    logits: np.ndarray,
+    kinds: dict[str, tuple[str, Sequence[Measure]]],
+    how: Filter,
+) -> dict:
+    """A section: what a pass tells of the images and of the clean labels, and kinds of outputs.
+
+    images: uint8 (n, H, W, 3); references: (R, n, C), the clean labels first; logits:
+    (epochs, n, C); kinds: by its name in the section, the name in OUTPUTS and what is measured.
+    """
+    rows: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in kinds}
+    names = [outputs for outputs, _ in kinds.values()]
+    for sums, epochs in filter_outputs(images, references, logits, names, how):
+        start = len(references)
+        for name, (_, measures) in kinds.items():
+            for title, values in measure(sums, measures).items():
+                rows[name].setdefault(title, []).append(values[start : start + epochs])
+            start += epochs
+    labels = measure(sums, (original_ratios, low_frequency_ratio))
+    return {
+        "n": sums.count,
+        "delta": np.array(how.deltas, float),
+        "mass": sums.kernel_mass.numpy(),
+        "alone": sums.alone.numpy(),
+        "null": null_ratio(sums).numpy(),
+        "shuffled": shuffled_ratios(sums),
+        "labels": {"true": {name: values[0] for name, values in labels.items()}},
+        **{
+            name: {title: np.concatenate(blocks) for title, blocks in of_kind.items()}
+            for name, of_kind in rows.items()
+        },
+    }
+
+
+OUTPUTS = {
+    "softmax": lambda logits: torch.from_numpy(logits).softmax(1),
+    "logits": torch.from_numpy,
+    "one_hot": lambda logits: torch.from_numpy(one_hot_predictions(logits)),
+}
+
+
+def filter_outputs(
+    images: np.ndarray,
+    references: np.ndarray,
+    logits: np.ndarray,
+    kinds: Sequence[str],
+    how: Filter,
+) -> Iterator[tuple[FilterSums, int]]:
+    """Filter the epochs in blocks: the sums of each pass, and the number of its epochs.
+
+    The values of a pass are the references (R, n, C), then its epochs' outputs of each kind of
+    OUTPUTS. A block has up to OUTPUT_BYTES of logits (epochs, n, C), so that memory does not grow
+    with the epochs. Each block computes distances and kernels again. With d numbers per point and D
+    deltas, the distances cost as much as d / D columns of values; a whole block of 10,000 images
+    has 6,700 columns or more.
+    """
+    points = as_points(images, how.device)
+    shared, (count, classes) = len(references), logits.shape[1:]
+    first = torch.from_numpy(references).float().to(how.device).transpose(0, 1)  # (n, R, C)
+    size = min(len(logits), max(1, OUTPUT_BYTES // logits[0].nbytes))
+    # Allocated once: the memory that the first block frees does not always fit the next block.
+    room = first.new_empty(count * (shared + len(kinds) * size) * classes)
+    for start in range(0, len(logits), size):
+        block = logits[start : start + size]
+        values = shared + len(kinds) * len(block)
+        columns = room[: count * values * classes].view(count, values, classes)
+        columns[:, :shared] = first
+        for k, kind in enumerate(kinds):
+            for e, epoch in enumerate(block):
+                columns[:, shared + k * len(block) + e] = OUTPUTS[kind](np.array(epoch))
+        yield filter_columns(points, columns, shared, how.deltas), len(block)
+
+
+def as_points(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (n, H, W, 3) -> float32 (n, 3 H W) in normalized pixels."""
+    return normalize(torch.from_numpy(images).to(device)).flatten(1)
+
+
+def measure(sums: FilterSums, measures: Sequence[Measure]) -> dict[str, np.ndarray]:
+    """All of the measures, by name: (V, D) each."""
+    return {name: values for one in measures for name, values in one(sums).items()}
+
+
+def original_ratios(sums: FilterSums) -> dict[str, np.ndarray]:
+    """The original's two ratios, delta_norm and energy_share (V, D)."""
+    return ratios(low_energy(sums), sums.high_self)
+
+
+def low_energy(sums: FilterSums) -> Tensor:
+    """|y_low|^2 (V, D), with the mean, which passes the filter unchanged."""
+    cross = torch.einsum("vc,vcd->vd", sums.mean, sums.low_sum)
+    return sums.low_self + 2 * cross + sums.count * sums.mean.square().sum(1, keepdim=True)
+
+
+def ratios(low: Tensor, high: Tensor) -> dict[str, np.ndarray]:
+    """delta_norm and energy_share of squared norms of one shape; 1 where both are zero."""
+    both_zero = low + high == 0
+    norm = low.sqrt() / (low.sqrt() + high.sqrt())
+    share = low / (low + high)
+    values = {"delta_norm": norm, "energy_share": share}
+    return {name: value.where(~both_zero, 1).numpy() for name, value in values.items()}
+
+
+def null_ratio(sums: FilterSums) -> Tensor:
+    """(|S|_F^2 - 1) / (n - 1) (D,): mean of |S y|^2 / |y|^2 over permutations of centered y."""
+    return 1 - sums.s_deficit / (sums.count - 1)
+
+
+def shuffled_ratios(sums: FilterSums) -> dict[str, np.ndarray]:
+    """The original's two ratios (D,) expected for the first reference, shuffled."""
+    mean_energy = sums.count * sums.mean[0].square().sum()
+    high = sums.total[0] * sums.complement / (sums.count - 1)
+    return ratios(sums.total[0] * null_ratio(sums) + mean_energy, high)
+
+
+def low_frequency_ratio(sums: FilterSums) -> dict[str, np.ndarray]:
+    """lfr and its excess over the null (V, D)."""
+    total = sums.total[:, None]
+    above = (2 * sums.low_high + sums.high_self) / total  # 1 - lfr, precise where that is small
+    constant = (total == 0).expand_as(above)
+    excess = 1 - above / (sums.s_deficit / (sums.count - 1))
+    return {
+        "lfr": (1 - above).where(~constant, 1).numpy(),
+        "excess": excess.where(sums.s_deficit > NEGLIGIBLE, 0).where(~constant, 1).numpy(),
+    }
+
+
+def relative_errors(sums: FilterSums) -> dict[str, np.ndarray]:
+    """e_low and e_high (V, D) against the first reference; NaN where its band is empty."""
+    mean, low_sum = sums.mean - sums.mean[:1], sums.low_sum - sums.low_sum[:1]
+    low = sums.low_self - 2 * sums.low[0] + sums.low_self[0]
+    low += 2 * torch.einsum("vc,vcd->vd", mean, low_sum)
+    low += sums.count * mean.square().sum(1, keepdim=True)
+    high = sums.high_self - 2 * sums.high[0] + sums.high_self[0]
+    bands = {"e_low": (low, low_energy(sums)[0]), "e_high": (high, sums.high_self[0])}
+    limit = NEGLIGIBLE * (bands["e_low"][1] + bands["e_high"][1])
+    return {
+        name: (error.clamp(min=0) / energy).sqrt().where(energy > limit, torch.nan).numpy()
+        for name, (error, energy) in bands.items()
+    }
+
+
+# The parts Y, B and E in terms of the references of a pass over training images: Y, noise N and B,
+# with E = N - B. Y and N are exact in float32.
+PARTS_OF_REFERENCES = np.array([[1, 0, 0], [0, 0, 1], [0, 1, -1]], float)
+
+
+def band_coefficients(sums: FilterSums, transition_dropped: bool) -> dict[str, np.ndarray]:
+    """clean_low, transition_low, residual_low and the same of the high band (V, D).
+
+    The references are Y, N and B. transition_dropped: B is collinear with Y and left out. NaN for a
+    part that is dropped or empty in the band.
+    """
+    found = {}
+    for band, products in (("low", sums.low), ("high", sums.high)):
+        of_parts = np.einsum("pr,rvd->pvd", PARTS_OF_REFERENCES, products.numpy())
+        gram = np.einsum("qr,prd->pqd", PARTS_OF_REFERENCES, of_parts[:, :3])
+        values = coefficients(gram, of_parts, transition_dropped, float(sums.total[0]))
+        found |= {f"{part}_{band}": value for part, value in zip(PARTS, values, strict=True)}
+    return found

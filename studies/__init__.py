@@ -1,1 +1,0 @@
-"""Many settings, one command: what study.py plans, checks, runs and shows."""

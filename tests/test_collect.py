@@ -1,0 +1,197 @@
+"""collect_history.py: what it reads, where it writes, what it never overwrites, what it prints."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import run_python
+from made_runs import DISTILLED, PREVIOUS, make_run, study, write_run
+
+from analysis import tables
+from analysis.history import by_noise, read_history, without_nan, write_history
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def files() -> dict[str, bytes]:
+    """Every file below the working folder."""
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def as_on_disk(content: dict) -> dict:
+    """What results.json gives back."""
+    return json.loads(json.dumps(without_nan(content)))
+
+
+def test_the_default_place_is_the_folder_of_the_runs(script):
+    runs = study(noises=["pair", "human"], seeds=[6])
+    folders = [write_run(run) for run in runs]
+    for words, out in (
+        ([folders[0]], folders[0].parent),
+        ([folders[0].parent], folders[0].parent),
+        (["--runs", "runs"], Path("runs")),
+        ([], Path("runs")),
+        ([folders[0], folders[-1]], Path("runs")),
+    ):
+        status, text, _ = script("collect_history", *words)
+        assert status == 0 and f"written: {out}/history.json, {out}/results.json" in text
+        assert (out / "history.json").exists() and (out / "results.json").exists()
+
+
+def test_what_is_written_and_printed(script):
+    runs = study()
+    for run in runs:
+        write_run(run)
+    status, text, errors = script("collect_history")
+    assert status == 0 and errors == "" and text.count("\n") == 15
+    found = read_history(Path("runs/history.json"))
+    assert sorted(run.name for run in found) == sorted(run.name for run in runs)
+    results = json.loads(Path("runs/results.json").read_text())
+    assert results == as_on_disk(tables.results(by_noise(found)))
+    assert text.splitlines()[:-1] == tables.short_text(tables.results(by_noise(found)))
+    status, everything, _ = script("collect_history", "--all")
+    assert status == 0 and len(everything.splitlines()) > 100
+    assert "Holm if declared" in text and "plot.py runs/history.json" in text
+
+
+def test_a_study_can_be_collected_in_steps(script):
+    runs = study(noises=["pair"], seeds=[6, 7])
+    folders = [write_run(run) for run in runs]
+    assert script("collect_history", "runs", "--out", "whole/history.json")[0] == 0
+    assert script("collect_history", *folders[:3], "--out", "part/history.json")[0] == 0
+    status, text, _ = script("collect_history", "part/history.json", "runs")
+    assert status == 0 and "written: part/history.json" in text
+    whole, part = (read_history(Path(name) / "history.json") for name in ("whole", "part"))
+    assert sorted(run.name for run in whole) == sorted(run.name for run in part)
+    # Extending it again changes nothing, and a file alone is not written anew.
+    before = files()
+    assert script("collect_history", "part/history.json", "runs")[0] == 0
+    status, text, _ = script("collect_history", "part/history.json")
+    assert status == 0 and "written: part/results.json;" in text and files() == before
+
+
+def test_digits_round_the_file(script):
+    write_run(make_run(accuracy=(100 / 3, 200 / 3), validation=(1, 2), gap=(3, 4)))
+    assert script("collect_history", "--digits", "5", "--out", "short/history.json")[0] == 0
+    (run,) = read_history(Path("short/history.json"))
+    np.testing.assert_array_equal(run.history["test_accuracy"], [33.333, 66.667])
+
+
+def test_unfinished_and_broken_runs_are_named_and_left_out(script, refused):
+    write_run(make_run())
+    unfinished = make_run(DISTILLED, epochs=40)
+    write_run(unfinished)
+    broken = write_run(make_run(PREVIOUS))
+    (broken / "history.jsonl").write_text("")
+    status, text, errors = script("collect_history")
+    assert status == 0 and "self-distillation" not in text
+    assert f"{unfinished.name}: 3 of 40 epochs, left out" in errors
+    assert f"left out: {broken}/history.jsonl" in errors
+    assert len(read_history(next(Path("runs").glob("*/history.json")))) == 2
+    # All of them unfinished: one line, and nothing is written.
+    before = files()
+    words = [Path("runs") / unfinished.name, "--out", "new/history.json"]
+    assert "3 of 40 epochs" in refused("collect_history", *words)
+    assert files() == before
+
+
+def test_missing_numbers_are_null_and_said(script):
+    write_run(make_run(gap=None, validation=None, noise="none", frequency=False))
+    status, text, errors = script("collect_history", "--all")
+    assert status == 0 and "nan" not in text.lower()
+    assert "no wrong label" in errors and "no early stopping" in errors
+    content = json.loads(
+        next(Path("runs").glob("*/results.json")).read_text(),
+        parse_constant=lambda name: pytest.fail(name),
+    )
+    series = content["noises"]["none, 40% wrong"]["series"]["cross-entropy"]
+    assert series["means"]["last"]["gap"] == {"n": 0, "mean": None, "low": None, "high": None}
+    assert series["stopped_at"]["early"] == [None]
+
+
+def test_runs_that_the_file_loses_are_named(script):
+    folders = [write_run(run) for run in study(noises=["pair"], seeds=[6])]
+    assert script("collect_history", "--out", "h.json")[0] == 0
+    status, _, errors = script("collect_history", *folders[:2], "--out", "h.json")
+    assert status == 0 and "in h.json before, and no longer" in errors
+
+
+def prepare_refusals() -> None:
+    """Runs, and files that are not this script's."""
+    run = make_run()
+    write_run(run)
+    write_run(make_run(DISTILLED), Path("other/place"))
+    Path("data").mkdir()
+    Path("data/b.npz").write_bytes(b"PK")
+    Path("plain.json").write_text('{"a": 1}')
+    Path("theirs").mkdir()
+    Path("theirs/results.json").write_text('{"a": 1}')
+    Path("notes.md").write_text("no table here\n")
+    Path("typo.md").write_text("<!-- table: anwser -->\n<!-- end -->\n")
+    Path("binary.md").write_bytes(b"\xff\xfe\x00")
+    again = replace(run, measured_from="other", name="again")
+    write_history(Path("again.json"), [run, again])
+
+
+REFUSED = [
+    (["nowhere"], "nowhere: no run there"),
+    (["nowhere.json"], "nowhere.json: no"),
+    (["plain.json"], "plain.json exists and is no history.json"),
+    (["runs", "--out", "data/b.npz"], "--out data/b.npz"),
+    (["runs", "--out", "plain.json"], "plain.json exists and is no history.json"),
+    (["runs", "--out", "runs/results.json"], "use history.json"),
+    (["runs", "--out", "runs/config.json"], "use history.json"),
+    (["runs", "--out", "theirs/history.json"], "theirs/results.json was not made by"),
+    (["again.json"], "same loss, setting and seed"),
+    (["runs", "other"], "several places; name the file to write with --out"),
+    (["runs", "--readme", "notes.md"], "--readme notes.md: no table of"),
+    (["runs", "--readme", "typo.md"], "--readme typo.md: table anwser is not known"),
+    (["runs", "--readme", "binary.md"], "--readme binary.md"),
+    (["runs", "--readme", "missing.md"], "missing.md: No such file"),
+    (["runs", "--digits", "3"], "--digits"),
+    (["runs", "--dig", "5"], "--dig"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_is_refused_leaves_everything_as_it_is(words, said, refused):
+    prepare_refusals()
+    before = files()
+    assert said in refused("collect_history", *words)
+    assert files() == before
+
+
+def test_the_tables_of_a_readme(script):
+    runs = study()
+    write_history(Path("main/history.json"), runs)
+    Path("README.md").write_text("a\n<!-- table: answer -->\n<!-- end -->\nb\n")
+    Path("more.md").write_text(
+        "<!-- table: quantities main -->\n<!-- end -->\n<!-- table: x other -->\n<!-- end -->\n"
+    )
+    before = Path("main/history.json").read_bytes()
+    words = ["main/history.json", "--readme", "README.md", "more.md"]
+    status, text, _ = script("collect_history", *words)
+    assert status == 0 and "written: main/results.json, README.md, more.md" in text
+    assert Path("main/history.json").read_bytes() == before
+    content = tables.results(by_noise(read_history(Path("main/history.json"))))
+    answer = tables.markdown(content, "answer")
+    assert Path("README.md").read_text() == (
+        f"a\n<!-- table: answer -->\n{answer}\n<!-- end -->\nb\n"
+    )
+    assert tables.markdown(content, "quantities") in Path("more.md").read_text()
+    assert Path("more.md").read_text().endswith("<!-- table: x other -->\n<!-- end -->\n")
+    assert not math.isnan(content["differences"][0]["mean"])
+
+
+def test_it_needs_no_torch():
+    write_run(make_run())
+    program = "import sys, collect_history; status = collect_history.main(['runs']); "
+    program += "sys.exit(status or ('torch' in sys.modules))"
+    done = run_python("-c", program)
+    assert done.returncode == 0, done.stderr

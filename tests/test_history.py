@@ -1,0 +1,319 @@
+"""analysis/history.py: runs from folders and files, each once, apart by noise, setting and seed."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_runs import (
+    DELTAS,
+    DISTILLED,
+    PREVIOUS,
+    make_run,
+    shortened,
+    study,
+    with_deltas,
+    write_run,
+)
+
+from analysis import history
+from common import run_folder
+from common.command_line import UserError
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def assert_same(one: history.Run, other: history.Run, places=1e-12):
+    """Two runs are equal but for the digest of their outputs."""
+    for name in ("history", "memorization"):
+        first, second = getattr(one, name), getattr(other, name)
+        assert first.keys() == second.keys()
+        for curve in first:
+            np.testing.assert_allclose(first[curve], second[curve], rtol=places)
+    for name in ("name", "loss", "network", "seed", "epochs", "settings", "data"):
+        assert getattr(one, name) == getattr(other, name)
+
+
+def test_a_run_from_its_folder():
+    run = make_run(validation=None)
+    read, notes = history.read_run(write_run(run))
+    assert_same(read, run)
+    assert notes == [] and read.frequency["test"] == run.frequency["test"]
+    assert "device" not in read.settings and "data" not in read.settings
+
+
+def test_a_history_file_gives_the_same_runs():
+    runs = study(noises=["pair"], losses=["cross-entropy", DISTILLED])
+    runs[0] = make_run(validation=None, gap=None, frequency=False, memorization=False)
+    history.write_history(Path("h.json"), runs)
+    for run, again in zip(runs, history.read_history(Path("h.json")), strict=True):
+        assert_same(run, again)
+        assert again.frequency == run.frequency and again.measured_from == run.measured_from
+    assert "NaN" not in Path("h.json").read_text()
+
+
+def test_rounding_keeps_what_tells_runs_apart():
+    run = make_run(accuracy=(1 / 3, 200 / 3), validation=(1, 1), gap=(0, 1))
+    run = with_deltas(run, [400.125, 564.0625], [5.125, 20.0625])
+    run.settings["lr"] = 0.0123456
+    history.write_history(Path("h.json"), [run], digits=3)
+    (again,) = history.read_history(Path("h.json"))
+    np.testing.assert_array_equal(again.history["test_accuracy"], [0.333, 66.7])
+    assert again.settings["lr"] == 0.0123456
+    assert again.frequency["test"]["delta"] == [400.125, 564.0625]
+    assert again.frequency["test"]["mass"] == [5.12, 20.1]
+
+
+def spoiled(change) -> str:
+    """history.json of one run, changed."""
+    history.write_history(Path("h.json"), [make_run()])
+    content = json.loads(Path("h.json").read_text())
+    change(content["runs"][0])
+    return json.dumps(content)
+
+
+WRONG = {
+    "no JSON": lambda: "{",
+    "no runs": lambda: "{}",
+    "empty": lambda: '{"runs": []}',
+    "another list": lambda: '{"runs": [1, 2]}',
+    "a curve is missing": lambda: spoiled(lambda run: run["history"].pop("val_accuracy")),
+    "a curve is short": lambda: spoiled(lambda run: run["history"]["test_accuracy"].pop()),
+    "a curve is text": lambda: spoiled(lambda run: run["history"].update(epoch=["a", "b", "c"])),
+    "seed is text": lambda: spoiled(lambda run: run.update(seed="6")),
+    "no noise": lambda: spoiled(lambda run: run["data"].pop("noise")),
+    "settings is a list": lambda: spoiled(lambda run: run.update(settings=[])),
+    "an epoch of a band is missing": lambda: spoiled(
+        lambda run: run["frequency"]["test"].update(outputs={"e_low": [[1, 2, 3]]})
+    ),
+    "a delta too many": lambda: spoiled(
+        lambda run: run["frequency"]["sample"]["delta"].append(1e3)
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_another_file_is_refused(wrong):
+    Path("h.json").write_text(WRONG[wrong]())
+    with pytest.raises(UserError, match=r"h\.json: .*collect_history\.py"):
+        history.read_history(Path("h.json"))
+
+
+def test_a_missing_file_is_refused():
+    with pytest.raises(UserError, match=r"h\.json: no such file"):
+        history.collect([Path("h.json")])
+
+
+def test_every_run_is_collected_once():
+    runs = study(noises=["pair"], seeds=[6])
+    folders = [write_run(run) for run in runs]
+    Path("linked").symlink_to(folders[0])
+    found, notes = history.collect([Path("runs"), folders[0], Path("linked")])
+    assert sorted(run.name for run in found) == sorted(run.name for run in runs) and not notes
+    history.write_history(Path("h.json"), found)
+    again, _ = history.collect([Path("h.json"), Path("runs"), Path("h.json")])
+    assert [run.name for run in again] == [run.name for run in found]
+    # A copy under another name is the same run.
+    shutil.copytree(folders[0], "copy/other")
+    assert len(history.collect([Path("runs"), Path("copy")])[0]) == len(runs)
+
+
+def test_later_epochs_and_measures_made_since_are_added():
+    run = make_run(epochs=3)
+    write_run(run)
+    (whole,), _ = history.collect([Path("runs")])
+    for earlier in (shortened(run, 2), replace(whole, frequency=None, memorization={})):
+        history.write_history(Path("h.json"), [earlier])
+        for sources in (["h.json", "runs"], ["runs", "h.json"]):
+            (found,), _ = history.collect(list(map(Path, sources)))
+            assert found.is_complete and found.frequency and found.memorization
+
+
+def test_what_cannot_be_read_is_named():
+    good, bad, stale = (write_run(make_run(seed=seed)) for seed in (6, 7, 8))
+    (bad / "history.jsonl").write_text("{\n")
+    content = json.loads((stale / run_folder.FREQUENCY).read_text())
+    content["measured_from"] = "other outputs"
+    (stale / run_folder.FREQUENCY).write_text(json.dumps(content))
+    found, notes = history.collect([Path("runs")])
+    assert {run.seed for run in found} == {6, 8} and len(notes) == 2
+    assert "seed7" in notes[0] and "left out" in notes[0] and "other outputs" in notes[1]
+    assert next(run for run in found if run.seed == 8).frequency is None
+    shutil.rmtree(good)
+    shutil.rmtree(stale)
+    with pytest.raises(UserError, match="seed7"):
+        history.collect([Path("runs")])
+
+
+def test_a_damaged_measure_does_not_pass():
+    folder, run = write_run(make_run()), make_run()
+    content = {**run.frequency, "test": {**run.frequency["test"], "delta": [1.0]}}
+    run_folder.write_measure(folder, run_folder.FREQUENCY, content)
+    with pytest.raises(UserError, match="damaged"):
+        history.read_run(folder)
+
+
+def test_unfinished_runs_are_named():
+    runs = [make_run(), make_run(seed=7, epochs=40)]
+    complete, notes = history.complete_runs(runs)
+    assert complete == runs[:1]
+    assert len(notes) == 1 and "seed7: 3 of 40 epochs" in notes[0] and "--resume" in notes[0]
+
+
+def test_runs_by_noise_series_and_seed():
+    runs = study(losses=[PREVIOUS, "label smoothing", DISTILLED, "cross-entropy"])
+    noises = history.by_noise(runs)
+    titles = ["pair flip, 40% wrong", "symmetric, 40% wrong", "human, 40% wrong"]
+    assert list(noises) == titles
+    for noise, series in zip(("pair", "symmetric", "human"), noises.values(), strict=True):
+        assert list(series) == ["cross-entropy", DISTILLED, PREVIOUS, "label smoothing"]
+        for loss, group in series.items():
+            assert list(group) == [6, 7, 8]
+            for seed, run in group.items():
+                assert (run.loss, run.seed, run.data["noise"]) == (loss, seed, noise)
+
+
+def test_settings_that_differ_are_named():
+    runs = [
+        make_run(loss, seed, settings={"lr": lr})
+        for loss in ("cross-entropy", DISTILLED)
+        for seed in (6, 7)
+        for lr in (0.05, 0.02)
+    ]
+    runs.append(make_run(PREVIOUS, 6, settings={"teacher": "previous-epoch", "weight": 0.5}))
+    (series,) = history.by_noise(runs).values()
+    assert list(series) == [
+        "cross-entropy, lr 0.05", "cross-entropy, lr 0.02",
+        f"{DISTILLED}, lr 0.05", f"{DISTILLED}, lr 0.02", f"{PREVIOUS}, lr 0.05",
+    ]  # fmt: skip
+    for title in list(series)[1:]:
+        assert history.baseline_of(series, title) == f"cross-entropy, lr {title[-4:]}"
+
+
+def test_a_setting_that_differs_between_losses_is_no_pair():
+    runs = [make_run(), make_run(DISTILLED, settings={"lr": 0.02})]
+    (series,) = history.by_noise(runs).values()
+    assert list(series) == ["cross-entropy, lr 0.05", f"{DISTILLED}, lr 0.02"]
+    assert history.baseline_of(series, f"{DISTILLED}, lr 0.02") is None
+    # A flag of one loss is no setting of the other.
+    runs = [make_run(), make_run("ELR", settings={"beta": 0.7, "strength": 3.0})]
+    (series,) = history.by_noise(runs).values()
+    assert list(series) == ["cross-entropy", "ELR"]
+    assert history.baseline_of(series, "ELR") == "cross-entropy"
+
+
+def test_settings_of_another_noise_do_not_lengthen_the_names():
+    runs = [make_run(), make_run(noise="human", settings={"lr": 0.02})]
+    assert [list(series) for series in history.by_noise(runs).values()] == [["cross-entropy"]] * 2
+    # But a name means the same setting under all noises, and two data sets of one noise are told.
+    runs.append(make_run(settings={"lr": 0.01}, data={"name": "all-pair40", "train_size": 900}))
+    titles = [list(series) for series in history.by_noise(runs).values()]
+    assert sorted(titles) == [[f"cross-entropy, lr {lr}"] for lr in (0.01, 0.02, 0.05)]
+
+
+def test_networks_are_named_by_their_titles():
+    runs = [make_run(), replace(make_run(settings={"depth": 14}), network="14-layer 2x16d")]
+    (series,) = history.by_noise(runs).values()
+    assert list(series) == ["cross-entropy, small_cnn", "cross-entropy, 14-layer 2x16d"]
+
+
+@pytest.mark.parametrize("flags", [{"momentum": None}, {"momentum": 0, "soft": False}])
+def test_flags_that_are_gone_and_were_off_are_no_difference(flags):
+    runs = [make_run(seed=6, settings=flags), make_run(seed=7)]
+    assert history.differing_settings(runs) == []
+    (series,) = history.by_noise(runs).values()
+    assert list(series) == ["cross-entropy"] and list(series["cross-entropy"]) == [6, 7]
+
+
+def test_data_sets_that_differ_in_more_than_the_seed_are_apart():
+    runs = [make_run(seed=seed) for seed in (6, 7)]
+    runs += [make_run(seed=seed, data={"name": f"all-pair40-seed{seed}", "train_size": 900})
+             for seed in (6, 7)]  # fmt: skip
+    noises = history.by_noise(runs)
+    assert list(noises) == ["pair flip, 40% wrong, main-pair40", "pair flip, 40% wrong, all-pair40"]
+    # A field that an older generate.py did not write tells nothing.
+    runs = [make_run(seed=6, data={"label_sha256": "x"}), make_run(seed=7)]
+    assert len(history.by_noise(runs)) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"settings": {"device": "cuda"}}, "same loss, setting and seed"),
+        ({"loss": DISTILLED, "data": {"digest": "other"}}, "different data sets"),
+        ({"data": {"train_size": 7}}, "two kinds of data sets"),
+    ],
+)
+def test_runs_that_cannot_be_told_apart_are_refused(other, words):
+    other = make_run(**other)
+    other.settings.pop("device", None)
+    with pytest.raises(UserError, match=words):
+        history.by_noise([make_run(), other])
+
+
+def test_seeds_of_one_data_set_and_of_several():
+    one = [make_run(seed=seed, data={"seed": 0, "digest": "x"}) for seed in (0, 1, 2)]
+    (series,) = history.by_noise(one).values()
+    assert list(series["cross-entropy"]) == [0, 1, 2]
+    two = [*one, make_run(seed=3)]
+    (series,) = history.by_noise(two).values()
+    assert list(series["cross-entropy"]) == [0, "0/1", "0/2", 3]
+
+
+def test_the_common_name_of_data_sets():
+    assert history.common_name(["c-pair40-seed1", "c-pair40-seed12"]) == "c-pair40"
+    assert history.common_name(["c-pair40"]) == "c-pair40"
+    assert history.common_name(["seed1", "seed2"]) == "seed1"
+
+
+def test_the_nearest_delta_that_filters():
+    section = {"delta": [*DELTAS, 800.0], "mass": [2, 1.9, 20, None]}
+    assert history.filtering(section) == [100.0, 564.0]
+    # Nearest in the logarithm: 200 is twice 100, and 564 is 2.8 times 200.
+    assert history.nearest([100.0, 564.0], 200) == 100 and history.nearest([100, 564], 240) == 564
+    assert np.isnan(history.nearest([], 400))
+
+
+def test_the_gap_and_a_band():
+    run = make_run(gap=(1, 2, 4))
+    np.testing.assert_array_equal(run.gap, [1, 2, 4])
+    np.testing.assert_allclose(run.band("test", "e_low", 400.0), [0.2, 0.4, 0.6])
+    for wrong in (("test", "nothing", 400.0), ("test", "e_low", 400.0, "one_hot")):
+        with pytest.raises(UserError, match=r"logits: run frequency\.py"):
+            run.band(*wrong)
+    # Older runs have the gap in memorization.json only.
+    measured = {"gap": np.array([5.0, 6.0, 7.0])}
+    np.testing.assert_array_equal(replace(make_run(gap=None), memorization=measured).gap, [5, 6, 7])
+    curves = {k: v for k, v in run.history.items() if "clean_accuracy" not in k}
+    older = replace(run, history=curves, memorization=measured)
+    np.testing.assert_array_equal(older.gap, [5, 6, 7])
+    assert np.isnan(replace(older, memorization={}).gap).all()
+
+
+def test_runs_share_the_deltas_that_all_have():
+    runs = [make_run(seed=6), with_deltas(make_run(seed=7), [400.0, 600.0], [1.0, 30.0])]
+    shared, notes = history.share_deltas([*runs, make_run(noise="human")])
+    assert len(notes) == 2 and "delta 100, 564, 600 not measured" in notes[0]
+    for run in shared[:2]:
+        assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
+    assert history.filtering(shared[2].frequency["test"]) == [400, 564]
+    assert runs[0].frequency["test"]["mass"] == [1.0, 5.0, 20.0]  # as it was
+
+
+def test_logits_and_softmax_are_never_mixed():
+    logits = with_deltas(make_run(seed=7), values="logits")
+    with pytest.raises(UserError, match=r"seed7: frequencies of logits.*frequency\.py"):
+        history.share_deltas([make_run(), logits])
+    (alone, _), _ = history.share_deltas([logits, make_run(seed=8, frequency=False)])
+    assert alone.frequency["values"] == "logits"
+
+
+def test_runs_without_frequencies_are_named():
+    shared, notes = history.share_deltas([make_run(), make_run(seed=7, frequency=False)])
+    assert len(shared) == 2 and len(notes) == 1 and "seed7: frequencies not measured" in notes[0]
+    assert history.share_deltas([make_run(frequency=False)])[1] == []

@@ -1,0 +1,200 @@
+"""measures/kernels.py: Gaussian kernels, eigenvectors, tangent kernels against Jacobians."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import nn
+
+from measures import kernels
+from measures.kernels import (
+    calibrated,
+    eigenvectors,
+    gaussian_kernel,
+    half_octaves,
+    output_vectors,
+    tangent_kernel,
+)
+from models.shake_resnet import shake_resnet
+from models.small_cnn import small_cnn
+
+COUNT, CLASSES = 60, 3
+NETWORKS = {
+    "small_cnn": lambda: small_cnn(CLASSES),
+    "shake_resnet": lambda: shake_resnet(8, 4, CLASSES),
+    "linear without bias": lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, CLASSES, bias=False)),
+    "no linear layer": lambda: nn.Sequential(
+        nn.Conv2d(3, CLASSES, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ),
+}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 4999, 9999])
+def test_half_octaves_hold_every_index_once(count):
+    edges = half_octaves(count)
+    indices = [i for a, b in itertools.pairwise(edges) for i in range(a, b)]
+    assert indices == list(range(1, count + 1))
+    # Each full band ends at about the square root of 2 times its start, up to rounding to integers.
+    for a, b in itertools.pairwise(edges[:-1]):
+        assert abs(b - a * 2**0.5) <= 1.3
+
+
+@pytest.mark.parametrize("delta", [0.5, 20.0])
+def test_gaussian_kernel_against_scipy(delta):
+    images = torch.randn(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    points = images.flatten(1).double().numpy()
+    expected = np.exp(-cdist(points, points, "sqeuclidean") / (2 * delta))
+    np.testing.assert_allclose(gaussian_kernel(images, delta), expected, rtol=1e-10, atol=1e-300)
+
+
+@pytest.mark.parametrize("rank", [COUNT, 7])
+def test_eigenvectors_of_the_centered_kernel(rank):
+    factor = np.random.default_rng(0).normal(size=(COUNT, rank))
+    kernel = factor @ factor.T
+    vectors = eigenvectors(torch.from_numpy(kernel.copy())).numpy()
+    centering = np.eye(COUNT) - 1 / COUNT
+    centered = centering @ kernel @ centering
+    values = np.sum(vectors * (centered @ vectors), axis=0)
+    assert vectors.shape == (COUNT, COUNT - 1)
+    assert np.all(np.diff(values) <= 1e-10 * values[0])
+    np.testing.assert_allclose(centered @ vectors, vectors * values, atol=1e-10 * values[0])
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(COUNT - 1), atol=1e-12)
+    # The constant vector is left out, also where other eigenvalues are 0.
+    np.testing.assert_allclose(vectors.sum(0), 0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(np.nan, "not finite"), (np.inf, "not finite"), (1, "same for all images")]
+)
+def test_kernels_without_eigenvectors_are_refused(value, words):
+    kernel = torch.ones(4, 4, dtype=torch.float64)
+    kernel[1, 2] = value
+    with pytest.raises(ValueError, match=words):
+        eigenvectors(kernel)
+
+
+def network(name):
+    """In float64, with running statistics and affine parameters that are not 0 and 1."""
+    torch.manual_seed(0)
+    model = NETWORKS[name]().double()
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 2)
+            nn.init.normal_(layer.bias)
+    return model
+
+
+def images(count=7):
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+
+
+def batch_norms(model):
+    return [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("block", [500, 4])
+def test_calibrated_statistics_are_those_of_the_images(block, monkeypatch):
+    monkeypatch.setattr(kernels, "BLOCK", block)
+    model, inputs, seen = network("shake_resnet"), images(8), {}
+    before = copy.deepcopy(model.state_dict())
+    found = calibrated(model, inputs)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module.training for module in found.modules())
+    # In eval mode the first layer's inputs do not depend on statistics, so they are known exactly.
+    first = batch_norms(found)[0]
+    first.register_forward_hook(lambda layer, inputs, output: seen.update(x=inputs[0]))
+    found(inputs)
+    batches = seen["x"].detach().tensor_split(len(inputs) // min(block, len(inputs)))
+    mean = torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0)
+    var = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in batches]).mean(0)
+    torch.testing.assert_close(first.running_mean, mean)
+    torch.testing.assert_close(first.running_var, var)
+
+
+def test_a_calibrated_network_normalizes_every_layer_of_the_images():
+    model, inputs, outputs = network("small_cnn"), images(40), []
+    found = calibrated(model, inputs)
+    for layer in batch_norms(found):  # copied: the ReLU after it works in place
+        layer.register_forward_hook(lambda layer, _, y: outputs.append((layer, y.clone())))
+    found(inputs)
+    assert len(outputs) == 3
+    for layer, output in outputs:
+        # To what the variance of a finite batch loses: that over n - 1 values is what is kept.
+        torch.testing.assert_close(output.mean((0, 2, 3)), layer.bias, rtol=0, atol=5e-3)
+        deviation = output.transpose(0, 1).flatten(1).std(1)
+        torch.testing.assert_close(deviation, layer.weight, rtol=5e-3, atol=0)
+
+
+def jacobians(model, inputs):
+    """(n, C, P) by one call of autograd for each image and output."""
+    model = copy.deepcopy(model).eval()
+    parameters = list(model.parameters())
+    rows = []
+    for image in inputs:
+        for output in range(CLASSES):
+            gradients = torch.autograd.grad(model(image[None])[0, output], parameters)
+            rows.append(torch.cat([gradient.flatten() for gradient in gradients]))
+    return torch.stack(rows).view(len(inputs), CLASSES, -1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("small_cnn", marks=pytest.mark.slow), *list(NETWORKS)[1:]]
+)
+def test_tangent_kernel_against_explicit_jacobians(name):
+    model, inputs = network(name), images()
+    before, gradients = copy.deepcopy(model.state_dict()), jacobians(model, inputs)
+    random = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(2))
+    for vectors in (torch.eye(CLASSES), random):
+        contracted = torch.einsum("vc,icp->ivp", vectors.double(), gradients)
+        expected = torch.einsum("ivp,jvp->ij", contracted, contracted)
+        kernel = tangent_kernel(model, inputs, vectors)
+        torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
+        assert torch.equal(kernel, kernel.T)
+    # The network is as before: also its mode and what its layers do in place.
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert model.training
+    assert any(getattr(layer, "inplace", False) for layer in model.modules()) or "bias" in name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [1, 2**23])
+def test_the_memory_that_is_given_changes_nothing(limit, monkeypatch):
+    model, inputs = network("small_cnn"), images(11)
+    expected = tangent_kernel(model, inputs, torch.eye(CLASSES))
+    monkeypatch.setattr(kernels, "BLOCK", 3)
+    monkeypatch.setattr(kernels, "CHUNK", 2)
+    kernel = tangent_kernel(model, inputs, torch.eye(CLASSES), gradient_bytes=limit)
+    torch.testing.assert_close(kernel, expected, rtol=1e-10, atol=0)
+
+
+def test_ten_outputs_have_unit_vectors_and_more_have_signs():
+    vectors, title = output_vectors(10)
+    assert torch.equal(vectors, torch.eye(10)) and title == "10 unit vectors"
+    vectors, title = output_vectors(40)
+    assert title == f"{len(vectors)} sign vectors" and len(vectors) < 40
+    torch.testing.assert_close(vectors.abs(), torch.full_like(vectors, len(vectors) ** -0.5))
+    assert torch.equal(output_vectors(40)[0], vectors)
+
+
+def test_sign_vectors_give_the_identity_on_average():
+    products = [v.T @ v for v in (output_vectors(20, seed)[0] for seed in range(2000))]
+    mean, deviation = torch.stack(products).mean(0), torch.stack(products).std(0)
+    error = 6 * deviation.max() / len(products) ** 0.5
+    assert (mean - torch.eye(20)).abs().max() < error
+
+
+def twice(layer):
+    """A network that calls a layer twice."""
+    return nn.Sequential(nn.Flatten(), layer, layer)
+
+
+# For neither is the kernel an outer product: a layer on more than rows, and one called twice.
+@pytest.mark.parametrize("model", [nn.Linear(8, CLASSES), twice(nn.Linear(192, 192))])
+def test_a_linear_layer_without_an_outer_product_is_refused(model):
+    with pytest.raises(ValueError, match="linear layer"):
+        tangent_kernel(model.double(), images(), torch.eye(CLASSES))

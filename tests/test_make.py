@@ -1,0 +1,196 @@
+"""dataset/make.py: which images are chosen, what is recorded, matched noise, what exists."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import make_dataset, make_image_folder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.command_line import UserError
+from dataset.data_file import read_dataset, read_meta, write_dataset
+from dataset.labels import read_labels
+from dataset.make import (
+    SAMPLE_SIZE,
+    DataSettings,
+    _export,
+    balanced_subset,
+    check_unused,
+    choose_images,
+    exists_already,
+    sample_indices,
+)
+from dataset.make import make_dataset as make
+from dataset.sources import Source, load_folder, load_source
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
+SMALL = DataSettings(dataset="shapes", train_size=60, val_size=20, test_size=20)
+
+
+# --- subsets ---
+
+
+@given(st.integers(0, 60), st.integers(0, 9))
+def test_subsets_are_sorted_balanced_and_of_the_size_asked_for(size, seed):
+    subset = balanced_subset(LABELS, size, 6, seed, "--size")
+    assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
+    counts = np.bincount(LABELS[subset], minlength=6)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_subset_depends_on_the_seed_alone():
+    first, again, other = (
+        balanced_subset(LABELS, 30, 6, seed, "--size").tolist() for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_a_subset_larger_than_a_class_is_refused():
+    expected = r"class 1, which has only 2 of the 5 images; use a smaller --val-size$"
+    with pytest.raises(UserError, match=expected):
+        balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0, "--val-size")
+
+
+def test_the_sample_is_all_training_images_or_a_balanced_subset():
+    few, many = make_dataset(), make_dataset(train=SAMPLE_SIZE + 4, size=1)
+    assert sample_indices(few, None).tolist() == list(range(60))
+    for dataset, size, count in ((few, 20, 20), (many, None, SAMPLE_SIZE), (many, 40, 40)):
+        indices = sample_indices(dataset, size)
+        assert sorted(set(indices.tolist())) == indices.tolist()
+        assert np.bincount(dataset.clean_labels[indices]).tolist() == [count // 4] * 4
+    with pytest.raises(UserError, match=r"^--sample-size 61: .* use a smaller --sample-size$"):
+        sample_indices(few, 61)
+
+
+def test_chosen_images_are_balanced_disjoint_and_sorted():
+    labels = np.arange(90) % 3
+    images = np.zeros((90, 1, 1, 3), np.uint8)
+    source = Source(images, labels, images, labels, ["a", "b", "c"])
+    chosen = choose_images(source, DataSettings(train_size=60, val_size=15, test_size=9))
+    for indices, count in zip(chosen, (45, 15, 9), strict=True):
+        assert sorted(set(indices.tolist())) == indices.tolist()
+        assert np.bincount(labels[indices]).tolist() == [count // 3] * 3
+    assert not set(chosen[0].tolist()) & set(chosen[1].tolist())
+    everything = choose_images(source, DataSettings())
+    assert [len(indices) for indices in everything] == [90, 0, 90]
+
+
+# --- what is recorded ---
+
+
+def test_the_images_can_be_taken_back_to_their_files(workplace):
+    folder = make_image_folder(workplace / "photos", count=20)
+    settings = DataSettings(dataset=str(folder), train_size=20, val_size=6, test_size=10)
+    write_dataset(workplace / "a.npz", make(settings).dataset)
+    dataset, source = read_dataset("a.npz"), load_folder(folder)
+    for split in ("train", "val", "test"):
+        part = "test" if split == "test" else "train"
+        indices, files = (dataset.chosen[f"{split}_{what}"] for what in ("indices", "files"))
+        images = getattr(dataset, f"{split}_images")
+        np.testing.assert_array_equal(images, getattr(source, f"{part}_images")[indices])
+        names = getattr(source, f"{part}_files")
+        assert files.tolist() == [names[k] for k in indices]
+    assert dataset.meta["source_sha256"] and dataset.meta["labels_sha256"] is None
+
+
+def test_settings_make_one_data_set(tmp_path):
+    first, again, other = (make(replace(SMALL, seed=seed)).dataset for seed in (0, 0, 1))
+    assert first.sha256 == again.sha256 != other.sha256
+    assert "train_files" not in first.chosen and len(first.chosen["train_indices"]) == 40
+
+
+def test_copies_are_counted(workplace):
+    folder = make_image_folder(workplace / "photos", count=4)
+    for place in ("train/ant/1.png", "train/bee/2.png", "test/bee/0.png"):
+        (folder / place).write_bytes((folder / "train/ant/0.png").read_bytes())
+    (note,) = make(DataSettings(dataset=str(folder))).notes
+    assert "2 training images are exact copies of another one, 1 test images" in note
+    assert note.startswith("pixels from ")
+
+
+def test_an_export_of_a_part_of_a_source_without_files(workplace):
+    """Of CIFAR; a shapes source has always just the images that are asked for."""
+    settings = replace(SMALL, train_size=200, val_size=0)
+    made = make(settings)
+    half = np.arange(0, 200, 2)
+    chosen = {**made.dataset.chosen, "train_indices": half}
+    labels = made.dataset.train_labels[half]
+    part = replace(made.dataset, chosen=chosen, train_labels=labels)
+    export = _export(part, 200)
+    assert export == {"index_from_0": half.tolist(), "label": labels.tolist()}
+    (workplace / "l.json").write_text(json.dumps(export))
+    noisy, words = read_labels(workplace / "l.json", None, load_source(settings), chosen=half)
+    assert noisy[half].tolist() == labels.tolist() and "by index (index_from_0)" in words
+
+
+# --- matched noise ---
+
+
+def write_hard_images(clean):
+    """human.npy: of each class, the first third of the images is wrong."""
+    noisy = clean.copy()
+    for label in range(10):
+        members = np.flatnonzero(clean == label)
+        noisy[members[: len(members) // 3]] = (label + 1 + label % 3) % 10
+    np.save("human.npy", noisy)
+
+
+def test_the_matched_control_of_a_file(workplace):
+    settings = replace(SMALL, train_size=300, val_size=60, noise="none", rate=0)
+    write_hard_images(make(replace(settings, val_size=0)).dataset.clean_labels)
+    settings = replace(settings, noise="human.npy", rate=None)
+    file, matched, again = (
+        make(replace(settings, matched=matched)).dataset for matched in (False, True, True)
+    )
+    assert matched.meta["noise"] == "human-matched" and matched.sha256 == again.sha256
+    assert matched.meta["transitions"] == file.meta["transitions"]
+    assert matched.meta["rate_found"] == file.meta["rate_found"] > 0
+    assert matched.meta["val_rate_found"] == file.meta["val_rate_found"] > 0
+    np.testing.assert_array_equal(matched.train_images, file.train_images)
+    assert sorted(matched.val_labels) == sorted(file.val_labels)
+    # Which images are wrong is another draw: of two independent thirds a ninth is shared.
+    wrong = [d.train_labels != d.clean_labels for d in (file, matched)]
+    assert np.mean(wrong[0]) == pytest.approx(1 / 3, abs=0.03)
+    assert np.mean(wrong[0] & wrong[1]) == pytest.approx(1 / 9, abs=0.05)
+
+
+# --- what exists ---
+
+
+def test_another_label_file_or_folder_is_another_data_set(workplace):
+    folder = make_image_folder(workplace / "photos", count=30)
+    names = [f"train/{name}/{k}.png" for name in ("ant", "bee") for k in range(30)]
+    for path, wrong in (("a", 10), ("b", 4)):
+        (workplace / path).mkdir()
+        labels = [(k // 30) ^ (k < wrong) for k in range(60)]
+        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+        (workplace / path / "labels.csv").write_text("\n".join(lines))
+    first, second = (
+        DataSettings(dataset=str(folder), noise=f"{path}/labels.csv", rate=None) for path in "ab"
+    )
+    path = workplace / "x.npz"
+    made = make(first).dataset
+    write_dataset(path, made)
+    assert exists_already(path, first)
+    with pytest.raises(UserError, match="exists, made from another label file; remove it, or"):
+        exists_already(path, second)
+    for name in names:
+        (folder / name).write_bytes((folder / "test/ant/0.png").read_bytes())
+    with pytest.raises(UserError, match=r"exists, made from another source \(names, sizes"):
+        exists_already(path, first)
+    for key, kind in (("labels_sha256", "label file"), ("source_sha256", "source")):
+        other = replace(made, meta={**made.meta, key: "0"})
+        with pytest.raises(UserError, match=f"exists, made from another {kind}"):
+            check_unused(path, other)
+
+
+def test_what_older_files_do_not_record_is_not_compared(workplace):
+    made = make(SMALL).dataset
+    old = {k: v for k, v in made.meta.items() if not k.endswith("_sha256") and k != "image_size"}
+    write_dataset(workplace / "a.npz", replace(made, meta=old, chosen={}))
+    assert exists_already(workplace / "a.npz", SMALL) and "train_size" in read_meta("a.npz")
+    check_unused(workplace / "a.npz", made)
+    dataset = read_dataset("a.npz")
+    assert dataset.sha256 == made.sha256 and dataset.chosen == {}
