@@ -42,6 +42,7 @@ import numpy as np
 
 from analysis.history import without_nan
 from common import run_folder
+from dataset.make import sample_indices
 from measures import RunArrays
 
 ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
@@ -139,14 +140,14 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     data: where the data set is, if config.json's path is outdated. Raises UserError.
     """
     config, digest = run_folder.read_config(path), run_folder.outputs_digest(path)
-    if not run_folder.is_complete(path):
+    if len(run_folder.read_history(path)[0]) < config["flags"]["epochs"]:
         raise UserError(f"{path}: is not trained to its last epoch; go on with train.py --resume")
     data = data or Path(config["flags"]["data"])
     dataset, index = read(data), run_folder.read_sample_indices(path)
     labels, test_labels = dataset.train_labels, dataset.test_labels
     if dataset.sha256 != config["data"]["digest"]:
         raise UserError(f"{path} was not trained on {data}; name its data set with --data")
-    if not np.isin(index, np.arange(len(labels))).all():
+    if not np.array_equal(index, sample_indices(dataset, config["flags"]["sample_size"])):
         raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.AGAIN}")
     if min(len(index), len(test_labels)) < 2:
         more = "train with more test images, or a larger --sample-size"
