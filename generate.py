@@ -87,6 +87,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         parser.error(f"--image-size {args.image_size}: use at most {LARGEST}")
     if args.export and args.if_missing:
         parser.error("--export and --if-missing exclude each other; use one")
+    if args.export and args.export.suffix.lower() in (".npy", ".pt", ".pth"):
+        parser.error(f"--export {args.export}: it is written as JSON; name it .json")
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
     args.out = args.out or args.settings.default_path
     _refuse_one_file(parser, args)

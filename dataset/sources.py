@@ -302,7 +302,11 @@ def _to_rgb(image, image_size: int | None) -> np.ndarray:
     from PIL import Image
 
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values, clear = np.asarray(image), image.info.get("transparency")
+        pixels = (values >> 8).astype(np.uint8)
+        if isinstance(clear, int):
+            pixels[values == clear] = 255
+        image = Image.fromarray(pixels)
     elif image.mode[-1] in "Aa" or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

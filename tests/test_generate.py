@@ -148,6 +148,7 @@ def test_asymmetric_noise_says_what_its_rate_means(script, workplace):
         (["--out", "data"], ["data exists and is not this data set"]),
         (["--export", "x.json", "--if-missing"], ["--export", "--if-missing"]),
         (["--export", "x.json", "--val-size", "40"], ["--val-size 40"]),
+        (["--export", "x.npy"], ["--export x.npy", "name it .json"]),
     ],
 )
 def test_wrong_flags_are_refused(refused, workplace, flags, words):
