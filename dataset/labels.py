@@ -20,6 +20,7 @@ from dataset.sources import Source, numeric_names
 
 # The names that label files give to the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
 CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
+IDS = ("id", "image_id")  # where files have numbers, these are the files' own
 BASES = {"index_from_0": 0, "index_from_1": 1}  # indices of some of the images do not show it
 MISSING = -1  # the label of an image that a file leaves out, the image of a row of a test image
 CHANCE = 0.001  # permuted labels that agree as well at least this often are called chance
@@ -227,12 +228,12 @@ def _place(columns: list[Column], source: Source) -> tuple[np.ndarray, str, str 
     for other, (more, _) in others:
         if not np.array_equal(rows, more):
             raise UserError(f"{short(name)} and {short(other)} name other images; remove one")
-    if kind == "index" and name == "" and how:  # pandas' row number, or the files' numbers?
+    if kind == "index" and how and name not in IDS:  # the row's number, or the file's?
         numbers = next(column.integers for column in columns if column.name == name)
         if sorted(numbers) == list(range(len(rows))) and not np.array_equal(rows, numbers):
             raise UserError(
-                "the column without a name may count the images, or be the numbers in the files' "
-                "names; call it index_from_0, or give the files' names"
+                f"{short(name)} may count the images, or be the numbers in the files' names; call "
+                "it index_from_0 or id, or give the files' names"
             )
     tests = int((rows == MISSING).sum())
     left = f", {tests} rows of test images left out" if tests else ""

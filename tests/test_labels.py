@@ -456,6 +456,9 @@ REFUSALS |= {
     "a row number that files have in their names in another order": case(
         csv(INDEX, noise_of(WORDS), header=",n"), "call it index_from_0", "csv", WORDS
     ),
+    "a row number that files have in their names in another order, named index": case(
+        csv(INDEX, noise_of(WORDS), header="index,n"), "call it index_from_0", "csv", WORDS
+    ),
     "an index with a gap": case(
         csv([*INDEX[:-1], 60], NOISY, header="id,n"), "0 to 60, which does not count 60"
     ),
