@@ -252,6 +252,7 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "seed": settings.seed,
         "val_size": settings.val_size,
         "image_size": settings.image_size,
+        "title": settings.title or meta.get("title"),
     }
     train_size, test_size = SIZES.get(settings.dataset, (None, None))
     if settings.dataset not in SOURCES and Path(settings.dataset).is_dir():  # it may be gone

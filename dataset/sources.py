@@ -287,8 +287,8 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
                     raise UserError(f"{path}: a turned TIFF file; save it upright")
                 if image.mode in ("I", "F"):
                     raise UserError(
-                        f"{path}: pixels of 32 bits or floating point have no known range; save "
-                        "it with 8 bits"
+                        f"{path}: pixels of 32 bits or floating point, or a PGM of more than 8 "
+                        "bits, have no known range; save it with 8 bits"
                     )
                 return _to_rgb(ImageOps.exif_transpose(image), image_size)
     except UserError:
