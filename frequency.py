@@ -191,7 +191,8 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     run.write(run_folder.FREQUENCY, content)
     mass = content["test"]["mass"]
     idle = ", ".join(f"{d:g}" for d, m in zip(deltas, mass, strict=True) if m < bands.LEAST_MASS)
-    note = idle and f"; hardly any filter at {idle} (median kernel mass below {bands.LEAST_MASS})"
+    why = f"(median kernel mass below {bands.LEAST_MASS}, as is usual of few images)"
+    note = idle and f"; hardly any filter at {idle} {why}"
     print(f"{path}: written{note}", flush=True)
 
 

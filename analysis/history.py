@@ -94,8 +94,8 @@ class Run:
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
-        Accuracy on the clean labels among the rightly minus among the wrongly labeled images of the
-        train sample. Older runs have it in memorization.json only.
+        Accuracy on the clean labels among the correctly minus among the wrongly labeled images of
+        the train sample. Older runs have it in memorization.json only.
         """
         wrong = self.curve("sample_clean_accuracy_wrong")
         gap = self.curve("sample_clean_accuracy_right") - wrong
