@@ -384,6 +384,8 @@ def test_spectra_that_are_missing_or_do_not_fit_are_said():
     other = make_spectrum([1, 2, 3], edges=[*EDGES[:-1], 201])
     with pytest.raises(UserError, match="samples of different sizes"):
         eigenvectors(by_noise([run, replace(make_run(seed=7), spectrum=other)]), None)
+    with pytest.raises(UserError, match="samples of different sizes"):  # of two losses
+        eigenvectors(by_noise([run, replace(make_run(DISTILLED), spectrum=other)]), None)
     run.spectrum["kernels"][0]["energies"]["clean"] = None
     assert not curves(eigenvectors(by_noise([run]), None).axes[2], RIGHT)
 
