@@ -122,7 +122,12 @@ def generate(args: Namespace) -> None:
 def write(args: Namespace, made: Made) -> None:
     """Write the data set and its export, and print what they are."""
     export = json.dumps(made.export) + "\n"
-    check_unused(args.out, made.dataset, args.settings)
+    try:
+        check_unused(args.out, made.dataset)
+    except UserError:
+        if args.out.is_file():
+            exists_already(args.out, args.settings)  # it names the setting that differs
+        raise
     if args.export:
         check_export(args.export, export)
     write_dataset(args.out, made.dataset)

@@ -136,7 +136,7 @@ def _export(dataset: DataSet, count: int) -> list | dict:
     return {"index_from_0": indices[order].tolist(), "label": labels[order].tolist()}
 
 
-def check_unused(path: Path, dataset: DataSet, settings: DataSettings) -> None:
+def check_unused(path: Path, dataset: DataSet) -> None:
     """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
 
     The same data set may be written again, for example with another title.
@@ -148,7 +148,6 @@ def check_unused(path: Path, dataset: DataSet, settings: DataSettings) -> None:
     except UserError:
         same = False
     if not same:
-        exists_already(path, settings)  # it names the setting that differs, if one does
         raise UserError(f"{path} exists and is not this data set; {OUT}")
     _check_recorded(path, read_meta(path), dataset.meta)
 

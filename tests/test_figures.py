@@ -191,7 +191,7 @@ def test_the_rate_figure_shows_each_stop_against_the_rate():
         for run in study(["pair"], LOSSES[:2]):
             data = {**run.data, "rate_found": share, "rate_requested": share}
             lower = {**run.history, "test_accuracy": run.history["test_accuracy"] - 20 * share}
-            runs.append(replace(run, data=data, history=lower, measured_from=f"{share}"))
+            runs.append(replace(run, data=data, history=lower, measured_from=f"{share} {run.name}"))
     noises = by_noise(runs)
     figure = rate(noises, None)
     stops = (
