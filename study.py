@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 import generate
 import train
-from common.run_folder import read_config, read_history
+from common.run_folder import output_names, read_config, read_history, read_outputs
 from dataset.data_file import file_digest
 from dataset.make import exists_already
 from dataset.noise import NOISES
@@ -113,6 +113,15 @@ class Run:
         with suppress(UserError):
             return read_history(self.settings.folder)[0]
         return []
+
+    def is_whole(self) -> bool:
+        """Whether the run has all its epochs, and their outputs as they were written."""
+        with suppress(UserError):
+            records, _ = read_history(self.settings.folder)
+            for name in output_names(records):
+                read_outputs(self.settings.folder, name)
+            return len(records) >= self.settings.epochs
+        return False
 
     def __str__(self) -> str:
         records = self.records()
@@ -193,7 +202,7 @@ def check_existing(runs: Sequence[Run]) -> None:
         difference = differs(run.settings) if (folder / "config.json").exists() else ""
         if difference:
             raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
-        run.complete = exists[data] and len(run.records()) >= run.settings.epochs
+        run.complete = exists[data] and run.is_whole()
 
 
 def differs(settings: train.RunSettings) -> str:
