@@ -49,7 +49,8 @@ def collect_history(args: Namespace) -> None:
 
     sources = args.run or [args.runs]
     out = args.out or default_path(sources)
-    results, before = out.with_name("results.json"), runs_before(out)
+    before = runs_before(out)  # refuses a path without a name
+    results = out.with_name("results.json")
     runs, notes = history.collect(sources)
     complete, unfinished = history.complete_runs(runs)
     if not complete:

@@ -49,6 +49,7 @@ ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
+ACCURACY_TOLERANCE = 0.05  # points: on another device, tied outputs may give another class
 NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
 
 
@@ -166,7 +167,30 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
         logits=logits,
         training_labels=(dataset.clean_labels, labels),
     )
+    check_accuracies(path, arrays)
     return Run(path, config["flags"], dataset, index, digest, arrays)
+
+
+def check_accuracies(path: Path, arrays: RunArrays) -> None:
+    """Raise UserError unless the outputs have the accuracies of history.jsonl.
+
+    They do not if train_indices.npy names other images, or the same ones in another order.
+    """
+    curves = {
+        "test_accuracy": (arrays.test_logits, arrays.test_labels),
+        "sample_accuracy": (arrays.logits, arrays.noisy),
+        "sample_clean_accuracy": (arrays.logits, arrays.clean),
+    }
+    records, _ = run_folder.read_history(path)
+    for name, (logits, labels) in curves.items():
+        for record, outputs in zip(records, logits, strict=True):
+            found = 100 * np.mean(outputs.argmax(axis=1) == labels)
+            if abs(found - record[name]) > ACCURACY_TOLERANCE:
+                raise UserError(
+                    f"{path}: {name} of epoch {record['epoch']} is {record[name]:g} in "
+                    f"history.jsonl, {found:g} by the outputs and {run_folder.SAMPLE_INDICES}: one "
+                    f"of these files is not this run's; {run_folder.AGAIN}"
+                )
 
 
 def measure_bands(run: Run, args: Namespace, device) -> None:
@@ -191,7 +215,8 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     run.write(run_folder.FREQUENCY, content)
     mass = content["test"]["mass"]
     idle = ", ".join(f"{d:g}" for d, m in zip(deltas, mass, strict=True) if m < bands.LEAST_MASS)
-    note = idle and f"; hardly any filter at {idle} (median kernel mass below {bands.LEAST_MASS})"
+    why = f"(median kernel mass below {bands.LEAST_MASS}, as is usual of few images)"
+    note = idle and f"; hardly any filter at {idle} {why}"
     print(f"{path}: written{note}", flush=True)
 
 

@@ -87,6 +87,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         parser.error(f"--image-size {args.image_size}: use at most {LARGEST}")
     if args.export and args.if_missing:
         parser.error("--export and --if-missing exclude each other; use one")
+    if args.export and args.export.suffix.lower() in (".npy", ".pt", ".pth"):
+        parser.error(f"--export {args.export}: it is written as JSON; name it .json")
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
     args.out = args.out or args.settings.default_path
     _refuse_one_file(parser, args)
@@ -120,7 +122,12 @@ def generate(args: Namespace) -> None:
 def write(args: Namespace, made: Made) -> None:
     """Write the data set and its export, and print what they are."""
     export = json.dumps(made.export) + "\n"
-    check_unused(args.out, made.dataset)
+    try:
+        check_unused(args.out, made.dataset)
+    except UserError:
+        if args.out.is_file():
+            exists_already(args.out, args.settings)  # it names the setting that differs
+        raise
     if args.export:
         check_export(args.export, export)
     write_dataset(args.out, made.dataset)
@@ -128,7 +135,9 @@ def write(args: Namespace, made: Made) -> None:
     if args.export:
         write_text(args.export, export)
         say(f"written: {args.export}")
-    say(f"next: python train.py --dis=0 --data {shlex.quote(str(args.out))}")
+    command = f"python train.py --dis=0 --data {shlex.quote(str(args.out))}"
+    small = "--model small_cnn --epochs 20 --batch-size 64 --lr 0.02 --ema-decay 0.97"
+    say(f"next, on a GPU:  {command}", f"next, on a CPU:  {command} {small}")
 
 
 def say(*lines: str) -> None:

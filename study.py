@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 import generate
 import train
-from common.run_folder import read_config, read_history
+from common.run_folder import output_names, read_config, read_history, read_outputs
 from dataset.data_file import file_digest
 from dataset.make import exists_already
 from dataset.noise import NOISES
@@ -113,6 +113,15 @@ class Run:
         with suppress(UserError):
             return read_history(self.settings.folder)[0]
         return []
+
+    def is_whole(self) -> bool:
+        """Whether the run has all its epochs, and their outputs as they were written."""
+        with suppress(UserError):
+            records, _ = read_history(self.settings.folder)
+            for name in output_names(records):
+                read_outputs(self.settings.folder, name)
+            return len(records) >= self.settings.epochs
+        return False
 
     def __str__(self) -> str:
         records = self.records()
@@ -193,7 +202,7 @@ def check_existing(runs: Sequence[Run]) -> None:
         difference = differs(run.settings) if (folder / "config.json").exists() else ""
         if difference:
             raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
-        run.complete = exists[data] and len(run.records()) >= run.settings.epochs
+        run.complete = exists[data] and run.is_whole()
 
 
 def differs(settings: train.RunSettings) -> str:
@@ -239,16 +248,16 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
     began, epochs_before = time.monotonic(), epochs_done(runs)
     left = [run for run in runs if not run.complete]
     jobs, errors = [], []
-    bar = tqdm(initial=epochs_before, file=sys.stdout, leave=False, disable=None)
+    bar = tqdm(bar_format="{desc}", file=sys.stdout, leave=False, disable=None)
     with bar, ThreadPoolExecutor(len(slots)) as pool:
         try:
             while left:
                 jobs = [pool.submit(train_one, run, free) for run in left]
                 while wait(jobs, HEARTBEAT if bar.disable else 1).not_done:
                     line = progress(runs, epochs_before, time.monotonic() - began)
-                    tqdm.write(line) if bar.disable else bar.display(
-                        line[: shutil.get_terminal_size().columns - 1]
-                    )
+                    if bar.disable:
+                        tqdm.write(line)
+                    bar.set_description_str(line[: shutil.get_terminal_size().columns - 1])
                 errors += [job.result() for job in jobs if job.result()]
                 left = [run for run in left if run.elsewhere]
                 time.sleep(HEARTBEAT if left else 0)
@@ -312,9 +321,10 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
     if run.elsewhere:
         tqdm.write(f"waiting: another process is training {run.name}")
         return ""
-    how = "failed" if status > 0 else "stopped"  # by `stop`
-    last = re.sub(r"--run\b", "--name", last)
-    line = printable(f"{how}: {run.settings.folder}: {last}")
+    line = f"stopped: {run.settings.folder}"  # by `stop`
+    if status > 0:
+        last = re.sub(r"--run\b", "--name", last)
+        line = printable(f"failed: {run.settings.folder}: {last}")
     tqdm.write(line)
     return line
 

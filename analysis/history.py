@@ -94,8 +94,8 @@ class Run:
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
-        Accuracy on the clean labels among the rightly minus among the wrongly labeled images of the
-        train sample. Older runs have it in memorization.json only.
+        Accuracy on the clean labels among the correctly minus among the wrongly labeled images of
+        the train sample. Older runs have it in memorization.json only.
         """
         wrong = self.curve("sample_clean_accuracy_wrong")
         gap = self.curve("sample_clean_accuracy_right") - wrong
@@ -381,6 +381,7 @@ def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
     one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
     digests: dict[int | str, Run] = {}
+    outputs: dict[str, Run] = {}
     for run in sorted(runs, key=_order):
         key = run.seed if one_data_set else run.key
         place = series.setdefault(series_title(run, differing), {})
@@ -388,6 +389,10 @@ def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
         if other is not run:
             same = f"{other.name} and {run.name} have the same loss, setting and seed"
             raise UserError(f"{same}; name one of them only")
+        other = outputs.setdefault(run.measured_from, run)
+        if other is not run:
+            same = f"{other.name} and {run.name} have the same outputs"
+            raise UserError(f"{same}; train one of them again under another --run")
         other = digests.setdefault(key, run)
         if other.data["digest"] != run.data["digest"]:
             same = f"{other.name} and {run.name} have the same seed, but different data sets"

@@ -170,7 +170,7 @@ QUANTITIES = [
     *(
         Quantity(f"{key}_{stop}", f"{title}, {where}", "ratio", minus(f"test_{curve}", stop))
         for key, curve, title in (
-            ("delta", "energy_share", f"Delta({RATIO_DELTA})"),
+            ("delta", "energy_share", "Delta"),
             ("e_low", "e_low", "e_low"),
             ("e_high", "e_high", "e_high"),
         )

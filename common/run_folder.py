@@ -113,7 +113,9 @@ def read_config(run: Path) -> dict:
     except (KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(f"{run}/config.json: not as train.py writes it; remove the folder")
+        raise UserError(
+            f"{run}/config.json: not as train.py writes it; move it away, then --resume"
+        )
     return config
 
 

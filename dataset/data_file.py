@@ -45,7 +45,7 @@ ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *l
 CHOSEN = tuple(
     f"{split}_{what}" for what in ("indices", "files") for split in ("train", "val", "test")
 )
-REMEDY = "make it with generate.py"
+REMEDY = "remove it, and make it again with generate.py"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,9 @@ def _read_members(
 ) -> dict[str, np.ndarray]:
     """The arrays `names` of a file, and those of `optional` that it has."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; {REMEDY}, or name another with --data")
+        raise UserError(
+            f"{path}: no such file; make it with generate.py, or name another with --data"
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             if not fits_memory(sum(member.file_size for member in file.zip.infolist())):

@@ -20,6 +20,7 @@ from dataset.sources import Source, numeric_names
 
 # The names that label files give to the clean labels: CIFAR-10N, CIFAR-100N, HOC and others.
 CLEAN_NAMES = ("clean_label", "clean_labels", "clean_label_train", "true_label", "true_labels")
+IDS = ("id", "image_id")  # where files have numbers, these are the files' own
 BASES = {"index_from_0": 0, "index_from_1": 1}  # indices of some of the images do not show it
 MISSING = -1  # the label of an image that a file leaves out, the image of a row of a test image
 CHANCE = 0.001  # permuted labels that agree as well at least this often are called chance
@@ -43,7 +44,7 @@ def read_labels(
         rows, how, by = _place(columns, source)
         column = _choose(columns, rows, source, name)
         noisy = _at_images(column, rows, source)
-        _check_cells(column, source)
+        _check_cells(column, rows, source)
         _check_complete(noisy, source, chosen)
         if not any_labels:
             _check_plausible(noisy, source, name)
@@ -99,6 +100,12 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
         _check_clean("label", labels["label"], clean, f"; if it is noise, {way}")
     if len(noisy) > 1:
         raise UserError(f"it holds {len(noisy)} lists of labels; {offer}")
+    if not noisy and not fitting and len(labels) > 1:  # no guess which of them, on any demand
+        raise UserError(
+            f"{_odd(next(iter(labels.values())), clean)}, and so in each of its {len(labels)} "
+            "lists; save one-hot labels as class numbers, or use --labels with one of "
+            f"{_list([*labels])}"
+        )
     # What is not noisy is refused later, with its reason.
     found = noisy or fitting or [*labels] or [*others]
     if not found:
@@ -146,18 +153,21 @@ def _odd(labels: np.ndarray, clean: np.ndarray) -> str:
 # --- whether the labels can be right ---
 
 
-def _check_cells(column: Column, source: Source) -> None:
-    """Refuse a column unless all its cells are labels, in one way only."""
+def _check_cells(column: Column, rows: np.ndarray, source: Source) -> None:
+    """Refuse a column unless all its cells are labels, in one way only; not of test images."""
+    used = np.flatnonzero(rows != MISSING).tolist()
     classes, numbers = len(source.class_names), numeric_names(source.class_names)
-    if None in column.classes:
+    wrong = next((row for row in used if column.classes[row] is None), None)
+    if wrong is not None:
         found = [value for value in column.integers if value is not None]
         span = f" (from {min(found)} to {max(found)})"[:60] if len(found) > 1 else ""
         raise column.error(
-            column.classes.index(None),
+            wrong,
             f"which is no label{span}; a label is an integer of 0..{classes - 1} or a class name",
         )
-    both = numbers and all(k in numbers and 0 <= k < classes for k in column.integers)
-    if both and any(numbers[k] != k for k in column.integers):
+    integers = [column.integers[row] for row in used]
+    both = numbers and all(k in numbers and 0 <= k < classes for k in integers)
+    if both and any(numbers[k] != k for k in integers):
         raise UserError(
             f"{short(column.name)} may hold class names or class numbers from 0, since the "
             "classes are named by numbers; rename the class folders, as in class1"
@@ -218,6 +228,13 @@ def _place(columns: list[Column], source: Source) -> tuple[np.ndarray, str, str 
     for other, (more, _) in others:
         if not np.array_equal(rows, more):
             raise UserError(f"{short(name)} and {short(other)} name other images; remove one")
+    if kind == "index" and how and name not in IDS:  # the row's number, or the file's?
+        numbers = next(column.integers for column in columns if column.name == name)
+        if sorted(numbers) == list(range(len(rows))) and not np.array_equal(rows, numbers):
+            raise UserError(
+                f"{short(name)} may count the images, or be the numbers in the files' names; call "
+                "it index_from_0 or id, or give the files' names"
+            )
     tests = int((rows == MISSING).sum())
     left = f", {tests} rows of test images left out" if tests else ""
     return rows, f"placed by {kind} ({short(name)}{how}{left})", name
@@ -258,17 +275,25 @@ def _refuse_doubles(column: Column, rows: list[int]) -> None:
 
 
 def _by_file(column: Column, source: Source) -> np.ndarray:
-    """The images of a column of file names: relative paths, or unique ends of them."""
+    """The images of a column of file names: relative paths, or unique ends of them.
+
+    A file .../test/<class>/<file> is no training image, also if test/ lacks it.
+    """
     for row, cell in enumerate(column.cells):
         if not isinstance(cell, str) or not cell:
             raise column.error(row, "which is no file name")
+    folders = {f"test/{unicodedata.normalize('NFC', name)}" for name in source.class_names}
+    tests = [_end(name, 3, "file").rpartition("/")[0] in folders for name in column.cells]
     missed = [None] * len(column.cells)
     for parts, form, train, test in _namings(source, len(column.cells)):
         image = {_end(name, parts, form): k for k, name in enumerate(train)}
         if not train or len(image) < len(train):
             continue
         image = {**{_end(name, parts, form): MISSING for name in test}, **image}
-        rows = [image.get(_end(name, parts, form)) for name in column.cells]
+        rows = [
+            MISSING if of_test else image.get(_end(name, parts, form))
+            for name, of_test in zip(column.cells, tests, strict=True)
+        ]
         if None not in rows:
             _refuse_doubles(column, rows)
             return np.array(rows)

@@ -10,7 +10,15 @@ from common.command_line import UserError
 from dataset.data_file import DataSet, file_digest, read_meta
 from dataset.labels import read_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import SIZES, SOURCES, Source, load_source, source_digest, source_name
+from dataset.sources import (
+    SIZES,
+    SOURCES,
+    Source,
+    list_files,
+    load_source,
+    source_digest,
+    source_name,
+)
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 OUT = "remove it, or name another file with --out"
@@ -244,9 +252,14 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "seed": settings.seed,
         "val_size": settings.val_size,
         "image_size": settings.image_size,
+        "title": settings.title or meta.get("title"),
     }
-    # A folder's images are not counted: it may be gone by now.
     train_size, test_size = SIZES.get(settings.dataset, (None, None))
+    if settings.dataset not in SOURCES and Path(settings.dataset).is_dir():  # it may be gone
+        train_size, test_size = (
+            sum(map(len, classes.values()))
+            for classes in list_files(Path(settings.dataset)).values()
+        )
     if train_size := settings.train_size or train_size:
         wanted["train_size"] = train_size - settings.val_size
     if test_size := settings.test_size or test_size:

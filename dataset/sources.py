@@ -287,8 +287,8 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
                     raise UserError(f"{path}: a turned TIFF file; save it upright")
                 if image.mode in ("I", "F"):
                     raise UserError(
-                        f"{path}: pixels of 32 bits or floating point have no known range; save "
-                        "it with 8 bits"
+                        f"{path}: pixels of 32 bits or floating point, or a PGM of more than 8 "
+                        "bits, have no known range; save it with 8 bits"
                     )
                 return _to_rgb(ImageOps.exif_transpose(image), image_size)
     except UserError:
@@ -302,7 +302,11 @@ def _to_rgb(image, image_size: int | None) -> np.ndarray:
     from PIL import Image
 
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values, clear = np.asarray(image), image.info.get("transparency")
+        pixels = (values >> 8).astype(np.uint8)
+        if isinstance(clear, int):
+            pixels[values == clear] = 255
+        image = Image.fromarray(pixels)
     elif image.mode[-1] in "Aa" or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -193,7 +193,7 @@ def finish(
     lacking = sum(not run.is_complete for run in runs)
     unfinished = f"UNFINISHED: {lacking} of {len(runs)} runs lack their last epochs"
     last = caption(noises, "line: mean; band: lowest to highest" if handles else "mean")
-    text = ". ".join([*[unfinished] * (lacking > 0), *sentences, last]) + "."
+    text = ". ".join([*[unfinished] * (lacking > 0), *sentences, f"Data: {last}"]) + "."
     width = figure.get_figwidth()
     text = wrapped(figure, text, width - 0.4, CAPTION_SIZE)
     figure.suptitle(text, fontsize=CAPTION_SIZE, x=0.2 / width, ha="left")

@@ -97,6 +97,20 @@ def run_kernels(run: Run) -> dict[tuple, dict]:
     return {(entry["kernel"], entry["delta"]): entry for entry in entries}
 
 
+def equal_bands(series: Series, kernel: tuple) -> list[dict]:
+    """The entries of a kernel of all runs.
+
+    Raises UserError if samples of different sizes, which have different bands, would be averaged.
+    """
+    entries = [run_kernels(run)[kernel] for run in all_runs({"": series})]
+    if any(entry["edges"] != entries[0]["edges"] for entry in entries):
+        raise UserError(
+            f"{', '.join(series)}: spectrum.json of samples of different sizes: name the runs of "
+            "one --sample-size"
+        )
+    return entries
+
+
 def band_middles(edges: np.ndarray) -> np.ndarray:
     """Geometric middle of each band of indices, (bands,)."""
     edges = np.asarray(edges, float)
@@ -104,15 +118,9 @@ def band_middles(edges: np.ndarray) -> np.ndarray:
 
 
 def draw_coefficients(axes: Axes, series: Series, kernel: tuple, part: str, styles: dict) -> None:
-    """A line per series at its last epoch, and cross-entropy at earlier ones, from light to dark.
-
-    Raises UserError if samples of different sizes, which have different bands, would be averaged.
-    """
+    """A line per series at its last epoch; cross-entropy at earlier ones, from light to dark."""
     for title, runs in reversed(series.items()):
-        entries = [run_kernels(run)[kernel] for run in runs.values()]
-        if any(entry["edges"] != entries[0]["edges"] for entry in entries):
-            raise UserError(f"{title}: spectrum.json of samples of different sizes: name the runs "
-                            "of one --sample-size")  # fmt: skip
+        entries = equal_bands({title: runs}, kernel)
         middles = band_middles(entries[0]["edges"])
         shown = middles >= FIRST_INDEX
         curves = [np.array(entry["softmax"][part], float)[:, shown] for entry in entries]
@@ -128,7 +136,7 @@ def draw_coefficients(axes: Axes, series: Series, kernel: tuple, part: str, styl
 
 def draw_energies(axes: Axes, series: Series, kernel: tuple) -> None:
     """Cumulative energy of the parts at the end of each band, mean over all runs of a row."""
-    entries = [run_kernels(run)[kernel] for run in all_runs({"": series})]
+    entries = equal_bands(series, kernel)
     ends = np.array(entries[0]["edges"][1:], float) - 1
     for part, (_, color) in PARTS.items():
         energies = [entry["energies"][part] for entry in entries]

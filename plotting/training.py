@@ -15,7 +15,7 @@ from plotting.layout import curve
 from plotting.style import LEVEL, TITLE_SIZE, series_styles
 
 GAP = (
-    "Memorization gap: accuracy on the clean labels among the rightly labeled minus among the "
+    "Memorization gap: accuracy on the clean labels among the correctly labeled minus among the "
     "wrongly labeled training images"
 )
 FRONTIER_POINTS = 201  # of a mean curve
@@ -42,7 +42,8 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
         row[0].set_ylabel("test accuracy (%)")
     sentences = [
         "Each curve follows training: to the right, more of the wrong labels are memorized; the "
-        "mean over seeds is taken at equal gap, and the first epochs may lie below the panel",
+        "mean over seeds is taken where each run first reaches a gap, so that epochs that fall "
+        "back are not on the line; the first epochs may lie below the panel",
         GAP,
     ]
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)
@@ -64,7 +65,7 @@ def mark_stops(axes: Axes, runs: list[Run], style: dict, x: Callable) -> None:
 
     x: a curve of the run.
     """
-    for stop, face, size in (("last", "white", 9.5), ("early", style["color"], 7)):
+    for stop, face, size in (("last", "white", 11), ("early", style["color"], 6)):
         points = [
             [at_stop(run, values, stop) for values in (x(run), run.history["test_accuracy"])]
             for run in runs
@@ -134,7 +135,7 @@ def loss(noises: Noises, delta: float | None) -> Figure:
         "cross-entropy, test labels (nats)": curve("test_cross_entropy"),
     }
     figure, _ = layout.curve_grid(noises, columns)
-    sentence = "Training: the mean over the steps of an epoch, whatever loss is minimized"
+    sentence = "Training: of the network itself, mean over the steps, whatever loss is minimized"
     return layout.finish(figure, noises, [sentence], layout.series_handles(noises))
 
 
@@ -157,7 +158,7 @@ def memorization(noises: Noises, delta: float | None) -> Figure:
     sentences = [
         "Memorized: predicted as labeled, among the wrongly labeled training images",
         GAP,
-        "AUC: the chance that a wrongly labeled image has a higher loss than a rightly labeled "
+        "AUC: the chance that a wrongly labeled image has a higher loss than a correctly labeled "
         "one; 0.5 is a guess",
     ]
     return layout.finish(figure, noises, sentences + left_out, layout.series_handles(noises))

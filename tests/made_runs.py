@@ -128,7 +128,12 @@ def shortened(run: Run, epochs: int) -> Run:
     """The run as it was after fewer epochs, not measured."""
     history = {name: curve[:epochs] for name, curve in run.history.items()}
     return replace(
-        run, history=history, memorization={}, frequency=None, spectrum=None, measured_from="early"
+        run,
+        history=history,
+        memorization={},
+        frequency=None,
+        spectrum=None,
+        measured_from=f"early {run.name}",
     )
 
 

@@ -144,6 +144,7 @@ REFUSED = [
     (["nowhere.json"], "nowhere.json: no"),
     (["plain.json"], "plain.json exists and is no history.json"),
     (["runs", "--out", "data/b.npz"], "--out data/b.npz"),
+    (["runs", "--out", ""], "--out .: not a name"),
     (["runs", "--out", "plain.json"], "plain.json exists and is no history.json"),
     (["runs", "--out", "runs/results.json"], "use history.json"),
     (["runs", "--out", "runs/config.json"], "use history.json"),

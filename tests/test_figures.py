@@ -191,7 +191,7 @@ def test_the_rate_figure_shows_each_stop_against_the_rate():
         for run in study(["pair"], LOSSES[:2]):
             data = {**run.data, "rate_found": share, "rate_requested": share}
             lower = {**run.history, "test_accuracy": run.history["test_accuracy"] - 20 * share}
-            runs.append(replace(run, data=data, history=lower, measured_from=f"{share}"))
+            runs.append(replace(run, data=data, history=lower, measured_from=f"{share} {run.name}"))
     noises = by_noise(runs)
     figure = rate(noises, None)
     stops = (
@@ -384,6 +384,8 @@ def test_spectra_that_are_missing_or_do_not_fit_are_said():
     other = make_spectrum([1, 2, 3], edges=[*EDGES[:-1], 201])
     with pytest.raises(UserError, match="samples of different sizes"):
         eigenvectors(by_noise([run, replace(make_run(seed=7), spectrum=other)]), None)
+    with pytest.raises(UserError, match="samples of different sizes"):  # of two losses
+        eigenvectors(by_noise([run, replace(make_run(DISTILLED), spectrum=other)]), None)
     run.spectrum["kernels"][0]["energies"]["clean"] = None
     assert not curves(eigenvectors(by_noise([run]), None).axes[2], RIGHT)
 

@@ -230,6 +230,12 @@ def shorten(run):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
 
 
+def edit_accuracy(run):
+    first, *others = (run / "history.jsonl").read_text().splitlines()
+    first = json.dumps(json.loads(first) | {"test_accuracy": 99})
+    (run / "history.jsonl").write_text("\n".join([first, *others, ""]))
+
+
 def one_test_image(run):
     dataset = read_dataset("data/small.npz")
     few = {name: getattr(dataset, name)[:1] for name in ("test_images", "test_labels")}
@@ -247,6 +253,8 @@ DAMAGES = {
     "no logits": (lambda run: (run / "logits.npy").unlink(), "logits.npy"),
     "no sample": (lambda run: (run / "train_indices.npy").unlink(), "train_indices.npy"),
     "another sample": (rewrite("train_indices.npy", lambda x: x + 100), "train_indices.npy"),
+    "a rolled sample": (rewrite("train_indices.npy", lambda x: np.roll(x, 1)), "train_indices.npy"),
+    "edited accuracy": (edit_accuracy, "test_accuracy of epoch 1 is 99 in history.jsonl"),
     "one image": (one_test_image, "two images"),
     "bad config": (lambda run: (run / "config.json").write_text("{"), "config.json"),
     "unfinished": (shorten, "go on with train.py --resume"),
@@ -294,6 +302,17 @@ def test_a_moved_or_changed_data_set_is_named(runs, script):
     write_dataset(Path("elsewhere.npz"), make_learnable_dataset(seed=1))
     status, _, err = script("frequency", PLAIN, "--data", "elsewhere.npz")
     assert status == 2 and "was not trained on elsewhere.npz" in err
+
+
+def test_the_checkpoint_of_another_run_is_named(runs, script):
+    shutil.copy(EMA / "checkpoint.pt", PLAIN)
+    for words in (("frequency", PLAIN, "--eigenvectors", "--kernels", "ntk-final"),
+                  ("train", "--evaluate", PLAIN)):  # fmt: skip
+        status, _, err = script(*words)
+        assert status == 2 and "checkpoint.pt: is of another run, by ema_decay" in err
+    (PLAIN / "checkpoint.pt").unlink()
+    assert "does not exist; start it again with --overwrite" in script(*words)[2]
+    assert not (PLAIN / "spectrum.json").exists()
 
 
 def test_a_run_that_is_trained_meanwhile_is_left_out(runs, script, monkeypatch):

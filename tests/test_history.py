@@ -317,3 +317,10 @@ def test_runs_without_frequencies_are_named():
     shared, notes = history.share_deltas([make_run(), make_run(seed=7, frequency=False)])
     assert len(shared) == 2 and len(notes) == 1 and "seed7: frequencies not measured" in notes[0]
     assert history.share_deltas([make_run(frequency=False)])[1] == []
+
+
+def test_one_run_does_not_count_as_two_seeds():
+    run = make_run(seed=6)
+    copy = replace(run, name="main-pair40-seed7/copy", seed=7, data={**run.data, "seed": 7})
+    with pytest.raises(UserError, match="have the same outputs; train one of them again"):
+        history.by_noise([run, copy])

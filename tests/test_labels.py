@@ -48,6 +48,7 @@ FOLDER = make_folder()  # 12 files of each class, 0.png to 11.png: 10.png stands
 UNIQUE = make_folder(name="{:03}.jpg", unique=True)  # 6 of each, one number for each file
 OFFICIAL = make_source(train_files=[f"{CLASSES[k]}_s_{i:06}.png" for i, k in enumerate(CLEAN)])
 WORDS = make_folder(name="img_{}.jpg", unique=True)  # img_10 stands before img_6
+NAMED_TEST = make_folder(classes=["cat", "dog", "test"])
 NUMBERED = make_folder(classes=[str(k) for k in (3, 7, 11)])
 
 
@@ -246,6 +247,18 @@ LAYOUTS = {
         csv([*PATHS, "test/cat/t1.png", "test/dog/0.png"], [*NOISY_FOLDER, 3, 5]),
         *("2 rows of test images left out", "csv", FOLDER),
     ),
+    "rows of test images without labels": case(
+        csv([*PATHS, "test/cat/t1.png", "test/dog/0.png"], [*NOISY_FOLDER, "", -1]),
+        *("2 rows of test images left out", "csv", FOLDER),
+    ),
+    "rows of test images that the folder lacks": case(
+        csv([*PATHS, "test/cat/1.png", "a\\test\\dog\\5.png"], [*NOISY_FOLDER, 3, 5]),
+        *("2 rows of test images left out", "csv", FOLDER),
+    ),
+    "a class called test": case(
+        csv(names_of(NAMED_TEST, 2), noise_of(NAMED_TEST), order=range(35, -1, -1)),
+        *("by file name", "csv", NAMED_TEST),
+    ),
     "Noisy Imagenette": case(
         csv(
             *(PATHS, *([CLASSES[k] for k in y] for y in (FOLDER.train_labels, NOISY_FOLDER))),
@@ -411,6 +424,10 @@ REFUSALS |= {
         csv([*PATHS[:-1], PATHS[0]], NOISY_FOLDER),
         *("line 120, has 'train/airplane/0.png', for the second time", "csv", FOLDER),
     ),
+    "labels of the test images alone": case(
+        csv([name.replace("train/", "test/") for name in PATHS], NOISY_FOLDER),
+        *("no label for 120 training images", "csv", FOLDER),
+    ),
     "a name twice in JSON": case(b'{"a": 1, "b": 2, "a": 3}', "'a' is given twice", "json"),
     "names that are not unique": case(
         csv(names_of(FOLDER, 1), NOISY_FOLDER), "no training image has", "csv", FOLDER
@@ -435,6 +452,12 @@ REFUSALS |= {
     ),
     "ids given twice, half of them": case(
         csv(np.repeat(INDEX[:30], 2), NOISY, header="k,n"), "k, line 3, has '0', for the second"
+    ),
+    "a row number that files have in their names in another order": case(
+        csv(INDEX, noise_of(WORDS), header=",n"), "call it index_from_0", "csv", WORDS
+    ),
+    "a row number that files have in their names in another order, named index": case(
+        csv(INDEX, noise_of(WORDS), header="index,n"), "call it index_from_0", "csv", WORDS
     ),
     "an index with a gap": case(
         csv([*INDEX[:-1], 60], NOISY, header="id,n"), "0 to 60, which does not count 60"
@@ -496,6 +519,11 @@ def test_a_refusal(tmp_path, monkeypatch, wrong):
 def test_what_looks_like_no_noise_is_taken_on_demand(tmp_path, wrong):
     noisy, _ = read(tmp_path, *REFUSALS[wrong], any_labels=True)
     np.testing.assert_array_equal(noisy, np.load(tmp_path / "a.npy"))
+
+
+def test_of_one_hot_labels_no_column_is_taken_on_demand(tmp_path):
+    with pytest.raises(UserError, match=r"in each of its 10 lists.*--labels with one of 0, 1"):
+        read(tmp_path, *REFUSALS["one-hot"], any_labels=True)
 
 
 @pytest.mark.parametrize(("images", "wrong"), [(100, 30), (40, 8)])

@@ -186,6 +186,21 @@ def test_another_label_file_or_folder_is_another_data_set(workplace):
             check_unused(path, other)
 
 
+@pytest.mark.parametrize("size", ["train_size", "test_size"])
+def test_a_part_of_a_folder_is_not_the_whole(workplace, size):
+    folder = make_image_folder(workplace / "photos", count=10)
+    whole = DataSettings(dataset=str(folder), val_size=2)
+    part, path = replace(whole, **{size: 4}), workplace / "part.npz"
+    write_dataset(path, make(part).dataset)
+    assert exists_already(path, part)
+    with pytest.raises(UserError, match=f"exists with {size} = "):
+        exists_already(path, whole)
+    write_dataset(workplace / "whole.npz", make(whole).dataset)
+    assert exists_already(workplace / "whole.npz", whole)
+    folder.rename(workplace / "moved")
+    assert exists_already(path, part) and exists_already(workplace / "whole.npz", whole)
+
+
 def test_what_older_files_do_not_record_is_not_compared(workplace):
     made = make(SMALL).dataset
     old = {k: v for k, v in made.meta.items() if not k.endswith("_sha256") and k != "image_size"}

@@ -32,7 +32,7 @@ def orders(tmp_path_factory):
         patch.chdir(first)
         sizes = ["--train-size=60", "--val-size=20", "--test-size=40"]
         out = run("generate", "--dataset=shapes", *sizes).stdout
-        assert "next: python train.py --dis=0 --data data/shapes-pair40.npz" in out
+        assert "python train.py --dis=0 --data data/shapes-pair40.npz" in out
         for dis in (0, 1):
             run("train", f"--dis={dis}", "--data=data/shapes-pair40.npz", *SMALL)
         shutil.copytree(first, second)

@@ -39,7 +39,7 @@ def test_all_figures_are_drawn_and_the_first_line_says_which_to_open(script):
     runs = study(["pair"], spectrum=True)
     for run in study(["pair"], spectrum=True):
         data = {**run.data, "rate_found": 0.2, "rate_requested": 0.2}
-        runs.append(replace(run, data=data, measured_from="other"))
+        runs.append(replace(run, data=data, measured_from=f"other {run.name}"))
     for run in runs:
         run.data.setdefault("rate_requested", 0.4)
     status, out, err = script("plot", history(runs), "--out", "here")

@@ -187,6 +187,24 @@ def test_resuming_a_complete_run_changes_nothing(study, script, resume):
     assert folder_bytes(RUN) == before
 
 
+@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+def test_a_run_that_lost_its_config_or_sample_is_kept_and_gets_them_back(
+    study, script, refused, resume
+):
+    sample = (RUN / "train_indices.npy").read_bytes()
+    flags = run_folder.read_config(RUN)["flags"]
+    (RUN / "train_indices.npy").unlink()
+    (RUN / "config.json").unlink()
+    before = folder_bytes(RUN)
+    assert f"{RUN} exists; use --resume" in refused("train", *COMPLETE)
+    assert folder_bytes(RUN) == before
+    assert script("train", *COMPLETE, resume)[0] == 0
+    assert run_folder.read_config(RUN)["flags"] == flags | {"resume": resume[9:] or True}
+    after = folder_bytes(RUN)
+    assert after.pop("train_indices.npy") == sample and after.pop("config.json")
+    assert after | {"lock": b""} == before | {"lock": b""}
+
+
 def flip(path):
     raw = bytearray(path.read_bytes())
     raw[200] ^= 1

@@ -80,6 +80,11 @@ KINDS = {
         "x.png",
         np.where(RAMP[..., None] > 100, COLORS, 255),
     ),
+    "gray of 16 bits with a transparent value": (
+        (image(np.where(RAMP > 100, RAMP * 257.0, 7).astype(np.uint16)), {"transparency": 7}),
+        "x.png",
+        gray(np.where(RAMP > 100, RAMP, 255)),
+    ),
     "WEBP with alpha": ((with_alpha(RGB), {"lossless": True}), "x.webp", ON_WHITE),
     "turned by EXIF": (turned(), "x.png", RGB),
     "CMYK": (image(RGB, "CMYK"), "x.tif", RGB),

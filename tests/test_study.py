@@ -12,12 +12,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import start_python
 
 import study
 from common.command_line import UserError
-from common.run_folder import append_history, write_config
+from common.run_folder import (
+    SAMPLE_LOGITS,
+    TEST_LOGITS,
+    append_history,
+    append_outputs,
+    write_config,
+)
+from common.run_folder import digest as digest_of
 from dataset.data_file import file_digest
 
 SIZES = "--train-size 16 --test-size 8"
@@ -127,13 +135,18 @@ def test_a_wrong_flag_is_one_line_before_anything_starts(place, refused, flags, 
 
 
 def write_run(run: study.Run, epochs: int, **flags) -> None:
-    """The run's folder as train.py leaves it, without outputs."""
+    """The run's folder as train.py leaves it, with outputs of zeros."""
     digest = file_digest(run.settings.data) if run.settings.data.exists() else "d"
     config = {"loss": "a", "network": "b", "data": {"digest": digest, "name": "c"}}
     run.settings.folder.mkdir(parents=True)
     write_config(run.settings.folder, {**config, "flags": {**run.settings.flags(), **flags}})
+    outputs = np.zeros((3, 4), np.float32)
     for epoch in range(1, epochs + 1):
-        append_history(run.settings.folder, {"epoch": epoch, "test_accuracy": 10.0 * epoch})
+        for name in (TEST_LOGITS, SAMPLE_LOGITS):
+            append_outputs(run.settings.folder / name, outputs, epoch)
+        record = {"epoch": epoch, "test_accuracy": 10.0 * epoch}
+        digests = dict.fromkeys((TEST_LOGITS, SAMPLE_LOGITS), digest_of(outputs))
+        append_history(run.settings.folder, {**record, "sha256": digests})
 
 
 def test_complete_runs_are_found_by_their_content(place, script):
@@ -147,6 +160,9 @@ def test_complete_runs_are_found_by_their_content(place, script):
     write_run(part, 1)
     study.check_existing([whole, part, none])
     assert [run.complete for run in (whole, part, none)] == [True, False, False]
+    (whole.settings.folder / TEST_LOGITS).write_bytes(b"damaged")
+    study.check_existing([whole])
+    assert not whole.complete  # train.py then says what is wrong
     assert str(part) == "1/2 test 10.0% pair40/self-distillation-seed0"
     assert str(none) == "pair40/cross-entropy-lr1-seed0"
 

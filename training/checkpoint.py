@@ -62,7 +62,7 @@ def read(run: Path) -> dict:
     """
     path = run / CHECKPOINT
     if not path.is_file():
-        raise UserError(f"{path} does not exist; start the run without --resume")
+        raise UserError(f"{path} does not exist; {REMEDY}")
     try:
         # torch.load checks no checksum: a flipped bit would become a weight.
         with zipfile.ZipFile(path) as file:

@@ -71,14 +71,18 @@ def train(settings: RunSettings) -> Path:
         resume = decide_resume(run, settings)
         done = checkpoint.load(run, trained, fixed, device) if resume else 0
         complete = done == settings.epochs and is_complete(run, done)
+        config = run_config(settings, dataset, device_name)
+        if complete and distributed.is_main():
+            restore_files(run, config, sample)
         if complete and settings.resume == "auto":
             return run
         distributed.barrier()  # all ranks have read before rank 0 writes
         if distributed.is_main():
             if done:
                 run_folder.truncate_run(run, done)
+                restore_files(run, config, sample)
             else:
-                start_run(run, run_config(settings, dataset, device_name), sample, trained, fixed)
+                start_run(run, config, sample, trained, fixed)
             print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
             if settings.amp and device.type == "cpu":
                 print(compare_precisions(settings, dataset), flush=True)
@@ -153,7 +157,7 @@ def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None
 
 def decide_resume(run: Path, settings: RunSettings) -> bool:
     """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
-    exists = (run / "config.json").exists()
+    exists = any((run / name).exists() for name in ("config.json", "history.jsonl"))
     if settings.resume == "auto" and not exists:
         return False
     if exists and not (settings.resume or settings.overwrite):
@@ -183,6 +187,14 @@ def start_run(run: Path, config: dict, sample: np.ndarray, trained: Trained, fix
     run_folder.remove_files(run, others)
     run_folder.write_sample_indices(run, sample)
     run_folder.write_config(run, config)
+
+
+def restore_files(run: Path, config: dict, sample: np.ndarray) -> None:
+    """Write again what --resume goes on without, where it is missing; else readers need it."""
+    if not (run / run_folder.SAMPLE_INDICES).exists():
+        run_folder.write_sample_indices(run, sample)
+    if not (run / "config.json").exists():
+        run_folder.write_config(run, config)
 
 
 def run_config(settings: RunSettings, dataset: DataSet, device_name: str) -> dict:
@@ -320,6 +332,13 @@ def load_network(
     content = checkpoint.read(run)
     if content["settings"].get("data_sha256") != dataset.sha256:
         raise UserError(f"{run}: was not trained on this data set; name its data set with --data")
+    started, fixed = content["settings"], settings.fixed
+    others = [name for name in fixed if started.get(name) != fixed[name]]
+    if others:
+        raise UserError(
+            f"{run}/{run_folder.CHECKPOINT}: is of another run, by {', '.join(others)} in "
+            f"config.json; {run_folder.AGAIN}"
+        )
     checkpoint.load_evaluated(run, model, content)
     return model, content["epoch"]
 
