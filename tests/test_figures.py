@@ -83,6 +83,7 @@ def measured(run, name):
     return {**run.history, **run.memorization}[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "names"),
     [
@@ -153,6 +154,7 @@ def test_the_frontier_is_the_mean_at_equal_gap(noises):
             assert all(bottom < y < top for _, y in found.values())
 
 
+@pytest.mark.slow
 def test_without_held_out_images_there_is_no_early_mark():
     figure = frontier(by_noise(study(["pair"], validation=None)), None)
     assert set(marks(figure.axes[0], "cross-entropy")) == {"last"}
@@ -160,12 +162,14 @@ def test_without_held_out_images_there_is_no_early_mark():
     assert labels[-1] == "open: last epoch" and not any("filled" in label for label in labels)
 
 
+@pytest.mark.slow
 def test_one_epoch_and_one_run_are_drawn():
     run = make_run(accuracy=[30], validation=[20], gap=[5])
     for make in (frontier, accuracy, loss, memorization):
         assert any(line.get_marker() == "o" for line in make(by_noise([run]), None).axes[0].lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [frontier, memorization, order, eigenvectors])
 def test_without_wrong_labels_there_is_nothing_to_memorize(make):
     with pytest.raises(UserError, match="no label of this data set is wrong"):
@@ -212,6 +216,7 @@ def test_the_rate_figure_shows_each_stop_against_the_rate():
     assert "Left out, of one rate only: symmetric, 40% wrong" in text_of(figure)
 
 
+@pytest.mark.slow
 def test_levels_and_milestones_are_marked(noises):
     panel = frequency(noises, None).axes[0]
     gaps = np.mean([run.gap for run in members(noises[PAIR], "cross-entropy")], axis=0)
@@ -280,6 +285,7 @@ def test_excess_maps_are_means_and_differences(noises):
     assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["400", "564"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [order, excess])
 def test_a_loss_that_one_noise_lacks_has_no_panel_there(make):
     runs = study(["pair"], LOSSES[:2]) + study(["symmetric"], LOSSES[:1])
@@ -288,6 +294,7 @@ def test_a_loss_that_one_noise_lacks_has_no_panel_there(make):
     assert [panel.get_title().split("\n")[0] for panel in axes] == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", BY_BAND)
 def test_the_longest_run_sets_the_axis_of_all_noises(make):
     runs = study(["pair"], length=10) + study(["symmetric"], length=4)
@@ -295,6 +302,7 @@ def test_the_longest_run_sets_the_axis_of_all_noises(make):
     assert all(panel.get_xlim()[1] >= 10 for panel in panels)
 
 
+@pytest.mark.slow
 def test_the_delta_is_the_wanted_one_or_filters_in_every_run():
     noises = by_noise([make_run(), with_deltas(make_run(seed=7), masses=[1.0, 1.9, 2.0])])
     assert frequency(noises, None).axes[0].get_title() == "Δ(564) by energies"
@@ -326,6 +334,7 @@ def test_a_delta_that_cannot_be_shown_is_refused(make, delta):
         make(by_noise([make_run()]), delta)
 
 
+@pytest.mark.slow
 def test_logits_are_drawn_and_named_but_have_no_errors():
     noises = by_noise([with_deltas(make_run(), values="logits")])
     assert "low-frequency part of the logits on" in text_of(frequency(noises, None))
@@ -339,6 +348,7 @@ def test_memorization_names_the_command_that_is_missing():
         memorization(by_noise(runs), None)
 
 
+@pytest.mark.slow
 def test_eigenvectors_are_means_at_the_last_epoch_and_of_cross_entropy_earlier(noises):
     figure = eigenvectors(noises, None)
     middles = [np.sqrt(a * (b - 1)) for a, b in itertools.pairwise(EDGES)]
@@ -362,6 +372,7 @@ def test_eigenvectors_are_means_at_the_last_epoch_and_of_cross_entropy_earlier(n
         assert x[-1] == EDGES[-1] - 1
 
 
+@pytest.mark.slow
 def test_each_kernel_has_a_row_with_its_seeds():
     runs = study(["pair"], spectrum=True)
     for run in runs:
@@ -375,6 +386,7 @@ def test_each_kernel_has_a_row_with_its_seeds():
     assert "δ = 100, 3 seeds" in eigenvectors(by_noise(runs), 120.0).axes[0].get_ylabel()
 
 
+@pytest.mark.slow
 def test_spectra_that_are_missing_or_do_not_fit_are_said():
     run = make_run(spectrum=True)
     text = text_of(eigenvectors(by_noise([run, make_run(seed=7)]), None))
@@ -464,6 +476,7 @@ def test_no_text_is_cut_or_covered(case, name):
         assert_readable(plot.figures()[name](noises, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "ticks"), [(1, [1]), (4, [1, 2, 3, 4])])
 def test_epochs_are_whole(epochs, ticks):
     axes = accuracy(by_noise(study(["pair"], length=epochs)), None).axes[0]
@@ -471,6 +484,7 @@ def test_epochs_are_whole(epochs, ticks):
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
 
 
+@pytest.mark.slow
 def test_neither_titles_nor_the_users_matplotlibrc_change_a_figure(tmp_path):
     noises = by_noise([make_run(data={"title": r"cost $x_$ { \frac a_b^c % d"})])
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):

@@ -53,6 +53,7 @@ def test_all_figures_are_drawn_and_the_first_line_says_which_to_open(script):
     ) == 10
 
 
+@pytest.mark.slow
 def test_without_measures_the_other_figures_are_drawn(script):
     runs = study(["pair"], frequency=False, memorization=False)
     status, out, err = script("plot", history(runs))
@@ -65,6 +66,7 @@ def test_without_measures_the_other_figures_are_drawn(script):
     assert lines[2].endswith("run frequency.py --eigenvectors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["--runs", "runs/a"], ["runs/a"], ["runs/a", "b.json"]])
 def test_sources_are_runs_folders_and_files(script, only, flags):
     only("accuracy")
@@ -83,6 +85,7 @@ def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
     assert err.count("\n") == 1 and "cross-entropy-seed7: 3 of 40 epochs, left out" in err
 
 
+@pytest.mark.slow
 def test_where_no_run_is_finished_all_are_drawn_and_it_is_said(script, only):
     only("accuracy")
     status, out, err = script("plot", history([shortened(run, 2) for run in study(["pair"])]))
@@ -162,6 +165,7 @@ def test_a_file_that_is_no_figure_of_ours_stays(refused, only):
     assert Path("out/accuracy.png").read_text() == "mine" and len(list(Path("out").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_characters_that_cannot_be_drawn_are_said_once(script, only):
     only("accuracy", "loss")
     status, _, err = script("plot", history([make_run(data={"title": "\U00013000"})]))
