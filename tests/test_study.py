@@ -326,7 +326,7 @@ def epochs() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
-    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 20"]
+    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 10"]
     process = start(*flags)
     while not epochs():
         assert process.poll() is None
@@ -340,7 +340,7 @@ def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
     assert epochs() == done  # nothing trains any more
     both = [start(*flags, "--jobs", "1") for _ in range(2)]
     outs = [finish(process) for process in both]
-    assert epochs() == dict.fromkeys(RUNS[:2], 20)
+    assert epochs() == dict.fromkeys(RUNS[:2], 10)
     assert all(out.startswith("0 of 2 runs complete; 1 at a time") for out in outs)
     names = {path.name for path in Path("figures/shapes").iterdir()}
     assert {"history.json", "results.json", "accuracy.png"} <= names
