@@ -18,7 +18,8 @@ the same number of threads.
 import os
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -168,10 +169,23 @@ def train(settings: RunSettings) -> None:
             data = settings.data if settings.data != DEFAULT.data else None
             line = training_run.evaluate_run(settings.evaluate, data, settings.device)
         else:
-            line = f"done: {training_run.train(settings)}"
+            with explained_compiler():
+                line = f"done: {training_run.train(settings)}"
     if distributed.is_main():
         print(line)
     distributed.destroy()
+
+
+@contextmanager
+def explained_compiler() -> Iterator[None]:
+    """A block in which UserError names the remedy when --compile fails, as without a compiler."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"--compile: {reason}; install a C++ compiler, or leave it out") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

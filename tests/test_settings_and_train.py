@@ -20,6 +20,7 @@ from dataset.data_file import read_dataset, write_dataset
 from losses import LOSSES, CrossEntropy
 from models.small_cnn import small_cnn
 from training import checkpoint
+from training import run as training_run
 from training.epoch import evaluate, learning_rate
 from training.run import load_network
 from training.settings import FREE_ON_RESUME, RunSettings
@@ -346,6 +347,17 @@ def test_loss_that_is_not_finite_stops_the_run(workplace, script, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_compiler_that_is_missing_is_said_in_one_line(workplace, refused, monkeypatch):
+    missing = type("Missing", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail(*_):
+        raise missing("No working C++ compiler\nand twenty more lines")
+
+    monkeypatch.setattr(training_run, "train", fail)
+    line = refused("train", *SMALL_RUN, "--compile")
+    assert "--compile: No working C++ compiler" in line and "leave it out" in line
+
+
 @pytest.mark.skipif(not shutil.which("c++"), reason="--compile needs a C++ compiler on a CPU")
 def test_compiled_steps_are_the_plain_ones(workplace, script):
     write_dataset(Path("data/small.npz"), make_dataset(train=40, test=16))
