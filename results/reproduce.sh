@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes every run of results/PLAN.md, in the plan's order:
+# Makes every run of results/PLAN.md, in the plan's order, then every committed number and figure:
 #
 #   CIFAR=folder HUMAN=CIFAR-10_human.pt bash results/reproduce.sh
 #
 # CIFAR holds cifar-10-batches-py/ (generate.py downloads it if it is missing), HUMAN is the label
 # file of CIFAR-10N. Each command skips what is complete and goes on with what was interrupted.
-# Further words are flags for every study.py, such as --list.
+# Further words are flags for every study.py: --list only prints the training commands.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
@@ -48,3 +48,11 @@ $PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
   --seeds 6 7 8 --loss generalized-cross-entropy early-learning-regularization \
   "self-distillation --teacher uniform --weight 0.1" \
   --generate "$MAIN_DATA" --train "$SMALL --ema-decay 0.99 --epochs 40" "$@"
+
+case " $* " in *" --list "*) exit ;; esac
+
+# A history.json for each study, the tables of the pages, and the figures.
+for study in main all shake; do
+  $PYTHON collect_history.py runs/$study-* --digits 4 --out results/$study/history.json
+  $PYTHON plot.py results/$study/history.json --out results/$study
+done
