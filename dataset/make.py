@@ -21,7 +21,7 @@ from dataset.sources import (
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 OUT = "remove it, or name another file with --out"
-SHOWN_CLASSES = 20  # with more, a table of class pairs does not fit a terminal
+SHOWN_CLASSES = 20  # a table of more class pairs does not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -266,6 +266,7 @@ def describe(made: Made) -> list[str]:
     )
     different = set(train)
     resized = ", cropped and resized" if meta["image_size"] else ""
+    few_classes = dataset.num_classes <= SHOWN_CLASSES
     return [
         f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
         f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
@@ -275,23 +276,14 @@ def describe(made: Made) -> list[str]:
         *made.read,
         f"noise {meta['noise']}: {count - np.trace(counts)} of {count} training labels "
         f"are wrong, noise rate {meta['rate_found']:.6g}",
-        *describe_transitions(counts, dataset.class_names),
+        *(_transition_table(counts, dataset.class_names) if few_classes else []),
     ]
 
 
-def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str]:
-    """Lines of a table of counts (C, C), clean class by noisy label, or of its largest errors."""
-    classes = len(class_names)
-    if classes <= SHOWN_CLASSES:
-        lines = ["clean class (row) against noisy label (column):"]
-        lines.append(" " * 21 + "".join(f"{label:6}" for label in range(classes)))
-        for label, name in enumerate(class_names):
-            lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
-        return lines
-    wrong = counts * (1 - np.eye(classes, dtype=int))
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:10]
-    return [f"the most frequent of {np.count_nonzero(wrong)} class pairs that are confused:"] + [
-        f"{wrong[k, j]:6} {class_names[k]} -> {class_names[j]}"
-        for k, j in zip(*np.unravel_index(largest, wrong.shape), strict=True)
-        if wrong[k, j]
-    ]
+def _transition_table(counts: np.ndarray, class_names: list[str]) -> list[str]:
+    """Lines of a table of counts (C, C), clean class by noisy label."""
+    lines = ["clean class (row) against noisy label (column):"]
+    lines.append(" " * 21 + "".join(f"{label:6}" for label in range(len(class_names))))
+    for label, name in enumerate(class_names):
+        lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
+    return lines

@@ -352,7 +352,8 @@ def test_cifar_without_torchvision_says_why(monkeypatch, module):
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
     with pytest.raises(UserError, match=r"--dataset cifar10 needs torchvision.*pair"):
         load_source(DataSettings(dataset="cifar10"))
-    assert len(load_source(DataSettings(dataset="shapes", train_size=20)).train_labels) == 20
+    settings = DataSettings(dataset="shapes", train_size=20, test_size=10)
+    assert len(load_source(settings).train_labels) == 20
 
 
 # --- drawn shapes ---
