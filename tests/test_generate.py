@@ -162,28 +162,23 @@ def test_if_missing_makes_a_file_once(script, workplace):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--noise", "symmetric"], "noise = pair, not symmetric"),
-        (["--rate", "0.2"], "rate_asked = 0.4, not 0.2"),
-        (["--seed", "1"], "seed = 0, not 1"),
-        (["--val-size", "20"], "val_size = 10, not 20"),
-        (["--train-size", "50"], "train_size = 30, not 40"),
-        (["--test-size", "10"], "test_size = 20, not 10"),
-        (["--dataset", "cifar10"], "source = shapes, not cifar10"),
+        ([*FEW, "--noise", "symmetric"], "noise = pair, not symmetric"),
+        ([*FEW, "--rate", "0.2"], "rate_asked = 0.4, not 0.2"),
+        ([*FEW, "--seed", "1"], "seed = 0, not 1"),
+        ([*FEW, "--val-size", "20"], "val_size = 10, not 20"),
+        ([*FEW, "--train-size", "50"], "train_size = 30, not 40"),
+        ([*FEW, "--test-size", "10"], "test_size = 20, not 10"),
+        ([*FEW, "--dataset", "cifar10"], "source = shapes, not cifar10"),
+        ([*SHAPES, "--val-size", "10"], "train_size = 30, not 1990"),
+        ([*SHAPES, "--val-size", "10", "--train-size", "40"], "test_size = 20, not 1000"),
     ],
 )
 def test_if_missing_refuses_another_data_set(script, refused, workplace, flags, words):
     assert script("generate", *FEW, "--out", "a.npz")[0] == 0
     before = (workplace / "a.npz").read_bytes()
-    message = refused("generate", *FEW, *flags, "--out", "a.npz", "--if-missing")
+    message = refused("generate", *flags, "--out", "a.npz", "--if-missing")
     assert f"a.npz exists with {words}" in message and "--out" in message
     assert (workplace / "a.npz").read_bytes() == before
-
-
-def test_if_missing_takes_no_subset_for_the_whole(script, refused, workplace):
-    assert script("generate", *TINY, "--out", "a.npz")[0] == 0
-    flags = ["--out", "a.npz", "--if-missing"]
-    assert "train_size = 20, not 2000" in refused("generate", *SHAPES, *flags)
-    assert "test_size = 10, not 1000" in refused("generate", *TINY[:4], *flags)
 
 
 # --- --export ---
