@@ -119,12 +119,6 @@ def pt(words, content, zipped=True, **options) -> tuple:
     return raw(words, buffer.getvalue(), "pt", **options)
 
 
-def txt(words, labels) -> tuple:
-    buffer = io.BytesIO()
-    np.savetxt(buffer, labels)
-    return raw(words, buffer.getvalue(), "txt")
-
-
 OLD_PT = pt("", LOOSE, zipped=False)[0]
 POSITION = "placed by position"
 LAYOUTS = {
@@ -141,7 +135,7 @@ LAYOUTS = {
     "CIFAR-10N, numpy 1": raw(
         "", OLD_PT.replace(b"numpy._core.", b"numpy.core."), "pt", labels="worse_label"
     ),
-    "np.savetxt": txt(POSITION, NOISY),
+    "np.savetxt": csv(POSITION, [f"{k:.18e}" for k in NOISY]),
     # which column
     "a column without a name": csv(POSITION, NOISY),
     "a column": csv(POSITION, NOISY, header="noisy"),

@@ -266,23 +266,22 @@ def test_what_memory_cannot_hold_is_refused(refused, workplace, monkeypatch, fla
 
 
 def make_cifar(name) -> dict:
-    """The content of a small archive laid out like CIFAR's: batches and class names."""
-    random, classes = np.random.default_rng(0), 10 if name == "cifar10" else 100
-    names = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]
-    names, kind = (names, "labels") if classes == 10 else (["train", "test"], "fine_labels")
+    """The content of a small archive laid out like CIFAR's: training batches, test, class names."""
+    if name == "cifar10":
+        batches, classes = [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"], 10
+        labels, meta, titles = "labels", "batches.meta", "label_names"
+    else:
+        batches, classes = ["train", "test"], 100
+        labels, meta, titles = "fine_labels", "meta", "fine_label_names"
     content = {
         batch: {
-            "data": random.integers(0, 256, (2 * classes, 3072), np.uint8),
-            "filenames": [f"{name}_{random.integers(10**9)}.png" for _ in range(2 * classes)],
-            kind: [*range(classes)] * 2,
-            "coarse_labels": [0] * 2 * classes,
+            "data": np.random.default_rng(k).integers(0, 256, (2 * classes, 3072), np.uint8),
+            "filenames": [f"{batch}_{image}.png" for image in range(2 * classes)],
+            labels: [*range(classes)] * 2,
         }
-        for batch in names
+        for k, batch in enumerate(batches)
     }
-    titles = [f"class {k}" for k in range(classes)]
-    meta = {"labels": "batches.meta", "fine_labels": "meta"}[kind]
-    content[meta] = {{"labels": "label_names", "fine_labels": "fine_label_names"}[kind]: titles}
-    return content
+    return content | {meta: {titles: [f"class {k}" for k in range(classes)]}}
 
 
 @pytest.fixture(params=["cifar10", "cifar100"])
