@@ -85,15 +85,16 @@ def _role(cells: list, numbers: list, classes: list, num_classes: int) -> str:
     if any(isinstance(cell, (list, dict)) for cell in cells):
         return "other"
     count, different = len(cells), len(set(cells))
-    too_many = different == count or different > 2 * num_classes  # to be labels
-    if too_many and 2 * sum(isinstance(value, int) for value in numbers) > count > num_classes:
+    integers = sum(isinstance(value, int) for value in numbers)
+    if (different == count or different > 2 * num_classes) and 2 * integers > count > num_classes:
         return "index"
     empty = sum(str(cell).strip().lower() in EMPTY for cell in cells)
     if 2 * (count - classes.count(None)) > count - empty:
         return "labels"
     texts = [c for c, k in zip(cells, numbers, strict=True) if isinstance(c, str) and k is None]
     images = sum(text.lower().endswith(SUFFIXES) for text in texts)
-    return "files" if 2 * images > count or (too_many and 2 * len(texts) > count) else "other"
+    names = 2 * len(texts) > count and different > min(count / 2, 2 * num_classes)
+    return "files" if names or 2 * images > count else "other"
 
 
 def _number(cell) -> int | float | None:

@@ -77,8 +77,7 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
                 "are noise, rename the column"
             )
     if name is None:
-        if not noisy:
-            _refuse_unread(found.values())
+        _refuse_unread(found.values(), noisy)
         names = noisy or differing or [n for n in labels if n not in stated]
         if len(names) > 1:
             raise UserError(f"it holds several labels; use --labels with one of {_list(names)}")
@@ -93,10 +92,12 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
     return found[name]
 
 
-def _refuse_unread(columns: Iterable[Column]) -> None:
-    """Refuse to leave out a column that may be meant to be the noise, but whose cells are none."""
-    for column in columns:
-        if column.role == "other" and None in column.classes:
+def _refuse_unread(columns: Iterable[Column], noisy: list[str]) -> None:
+    """Refuse to leave out a column that was meant to be labels, but whose cells are none."""
+    for column in [c for c in columns if c.role == "other" and None in c.classes]:
+        meant = re.search("label|nois|annotat", column.name, re.IGNORECASE)
+        flags = {str(cell).lower() for cell in column.cells} <= {"true", "false"}
+        if not noisy or (meant and not flags):
             raise column.error(
                 column.classes.index(None),
                 "which is no label; use class numbers or names, or name another column with "

@@ -79,6 +79,7 @@ IN_BLANK = [BLANK[k] for k in noise_of(FOLDER_BLANK)]
 IN_NUMBERED = [NUMBERED.class_names[k] for k in noise_of(NUMBERED)]
 TWO_CLASSES = make_source(np.arange(20) % 2, ["a", "b"])
 FOUR_WRONG = np.where(np.arange(20) < 4, 1, 0) ^ TWO_CLASSES.train_labels
+TWENTY = make_source(CLEAN[:20])
 HUNDRED = make_source(np.arange(200) % 100, map(str, range(100)))
 ESCAPES = "\x1b]0;title\x07\x1b[31m"
 
@@ -271,6 +272,9 @@ REFUSALS = {
     "another spelling": csv(
         "n, line 2, has '", CLEAN, [name.upper() for name in NAMES], header="label,n"
     ),
+    "another spelling beside label": csv(
+        "noisy_label, line 2, has '", OTHER, [n.upper() for n in NAMES], header="label,noisy_label"
+    ),
     "classes from 1": js("(from 1 to 10)", NOISY + 1),
     "infinite": raw("which is no label", b"[" + b"1e999," * 59 + b"1]", "json"),
     "booleans": js("has 'True', which is no label", [True] * COUNT),
@@ -331,6 +335,9 @@ REFUSALS = {
     "a name twice in JSON": raw("'a' is given twice", b'{"a": 1, "b": 2, "a": 3}', "json"),
     "names that are not unique": csv(NO_IMAGE, last_parts(FOLDER, 1), IN_FOLDER, source=FOLDER),
     "an empty name": csv("line 18, is empty", with_gap(PATHS), IN_FOLDER, source=FOLDER),
+    "a name given twice in a small set": csv(
+        NO_IMAGE, [f"n{k % 17}" for k in range(20)], CLEAN[:20], source=TWENTY
+    ),
     "names of another data set": js(NO_IMAGE, {f"p{k}": k % 10 for k in range(60)}),
     "two columns of names": csv("name other images", PATHS, PATHS[::-1], IN_FOLDER, source=FOLDER),
     "confident learning of other classes": js(
