@@ -115,8 +115,12 @@ def generate(args: Namespace) -> None:
         made = made or make_dataset(args.settings)
         export = json.dumps(made.export) + "\n"
         check_unused(args.out, args.settings, made.dataset)
-        if args.export:
-            check_export(args.export, export)
+        if args.export and args.export.exists():
+            same = args.export.is_file() and args.export.read_bytes() == export.encode()
+            if not same:
+                raise UserError(
+                    f"--export {args.export} exists with other content; remove it, or name another"
+                )
         write_dataset(args.out, made.dataset)
         say(*describe(made), f"written: {args.out}")
         if args.export:
@@ -129,12 +133,6 @@ def generate(args: Namespace) -> None:
 
 def say(*lines: str) -> None:
     print("\n".join(map(printable, lines)))
-
-
-def check_export(path: Path, text: str) -> None:
-    """Raise UserError if writing `text` to `path` would lose what is there."""
-    if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
-        raise UserError(f"--export {path} exists with other content; remove it, or name another")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,14 +10,7 @@ from common.command_line import UserError
 from dataset.data_file import DataSet, file_digest, read_meta
 from dataset.labels import read_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import (
-    SOURCES,
-    Source,
-    load_source,
-    source_digest,
-    source_name,
-    source_sizes,
-)
+from dataset.sources import Source, load_source, source_digest, source_name, source_sizes
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 OUT = "remove it, or name another file with --out"
@@ -28,7 +21,7 @@ SHOWN_CLASSES = 20  # a table of more class pairs does not fit a terminal
 class DataSettings:
     """What a data set is made of: generate.py's flags, with their defaults."""
 
-    dataset: str = "cifar10"  # a name of SOURCES, or a folder
+    dataset: str = "cifar10"  # a name of sources.SOURCES, or a folder
     noise: str = "pair"  # a name of NOISES, or a file of labels
     labels: str | None = None  # which labels of the file
     matched: bool = False  # only the file's class transitions, independent of the image
@@ -87,7 +80,7 @@ def make_dataset(settings: DataSettings) -> Made:
         **recorded,
     }
     chosen = {"train_indices": train, "val_indices": val, "test_indices": test}
-    if settings.dataset not in SOURCES:
+    if source.is_folder:
         files = {"train": source.train_files, "val": source.train_files, "test": source.test_files}
         for split, names in files.items():
             chosen[f"{split}_files"] = np.array(names, np.str_)[chosen[f"{split}_indices"]]

@@ -176,10 +176,7 @@ BAD = {
         move("train/ant/0.png", "train/0.png"),
         ["train/0.png: an image outside a class folder"],
     ),
-    "one name twice": (
-        make_folders("train/\u00e9", "train/e\u0301"),
-        ["two folders of one name"],
-    ),
+    "one name twice": (make_folders("train/\u00e9", "train/e\u0301"), ["two folders of one name"]),
 }
 
 
