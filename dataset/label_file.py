@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -187,10 +188,9 @@ def _read_text(text: str, source: Source) -> tuple[dict[str, list], int | None]:
 
 
 def _no_doubles(pairs: list) -> dict:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for k, name in enumerate(names) if name in names[:k])
-        raise ValueError(f"'{short(twice)}' is given twice")
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"'{short(name)}' is given twice")
     return dict(pairs)
 
 

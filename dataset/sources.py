@@ -8,7 +8,7 @@ import pickle
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -113,11 +113,7 @@ def _check_memory(count: int, side: int) -> None:
 
 
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}
-SOURCES: dict[str, Callable[..., Source]] = {
-    "cifar10": load_cifar,
-    "cifar100": load_cifar,
-    "shapes": load_shapes,
-}
+SOURCES = {"cifar10": load_cifar, "cifar100": load_cifar, "shapes": load_shapes}
 
 
 def load_source(settings) -> Source:
