@@ -38,7 +38,7 @@ if __name__ == "__main__":
 
 from common.files import making, write_text
 from dataset.data_file import write_dataset
-from dataset.make import DataSettings, Made, check_unused, describe, exists_already, make_dataset
+from dataset.make import DataSettings, check_unused, describe, exists_already, make_dataset
 from dataset.noise import NOISES
 from dataset.sources import LARGEST, SOURCES
 
@@ -58,16 +58,20 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--train-size", type=integer(1), help="number of images to choose; by default all")
     add("--val-size", type=integer(0), default=0, help="how many of these images to hold out")
     add("--test-size", type=integer(1), help="number of test images; by default all")
-    add("--image-size", type=integer(1), help="crop a folder's images to squares of this size")
+    square = "crop a folder's images to squares of this size"
+    add("--image-size", type=integer(1, LARGEST), help=square)
     add("--data-dir", default="data", help="folder of CIFAR's archives")
     add("--title", help="name of the images in figures; by default the data set's name")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
+    add = parser.add_mutually_exclusive_group().add_argument
     add("--export", type=Path, help="also write the noisy labels as JSON, with the files' names")
     missing = "do nothing if the file exists with the same settings"
     add("--if-missing", action="store_true", help=missing)
     args = parser.parse_args(argv)
-    if args.noise == "none" and args.rate:
-        parser.error("--noise none changes no label; leave --rate out")
+    if args.noise == "none":
+        if args.rate:
+            parser.error("--noise none changes no label; leave --rate out")
+        args.rate = 0.0
     if args.noise in NOISES:
         for flag in ("labels", "matched", "accept_chance_labels"):
             if getattr(args, flag):
@@ -79,14 +83,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         parser.error(f"--noise {args.noise}: neither {models} nor a file")
     elif args.rate is not None:
         parser.error("--rate belongs to a noise model; leave it out: a file has its own rate")
-    if args.noise == "none":
-        args.rate = 0.0
     if args.image_size and args.dataset in SOURCES:
         parser.error("--image-size belongs to a folder of images; leave it out")
-    if args.image_size and args.image_size > LARGEST:
-        parser.error(f"--image-size {args.image_size}: use at most {LARGEST}")
-    if args.export and args.if_missing:
-        parser.error("--export and --if-missing exclude each other; use one")
     if args.export and args.export.suffix.lower() in (".npy", ".pt", ".pth"):
         parser.error(f"--export {args.export}: it is written as JSON; name it .json")
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
@@ -107,34 +105,27 @@ def _refuse_one_file(parser: Parser, args: Namespace) -> None:
 
 
 def generate(args: Namespace) -> None:
-    """Make the data set that the flags describe, with --if-missing only if no process has."""
-    if args.if_missing and exists_already(args.out, args.settings):
-        say(f"exists: {args.out}")
-        return
+    """Make and write the data set that the flags describe, and its export; print what they are."""
+    # With --if-missing only if no other process has made it, which this one may have to wait for.
     made = None if args.if_missing else make_dataset(args.settings)
     with making(args.out):
-        if args.if_missing and exists_already(args.out, args.settings):  # it may be by now
+        if args.if_missing and exists_already(args.out, args.settings):
             say(f"exists: {args.out}")
-        else:
-            write(args, made or make_dataset(args.settings))
-
-
-def write(args: Namespace, made: Made) -> None:
-    """Write the data set and its export, and print what they are."""
-    export = json.dumps(made.export) + "\n"
-    try:
-        check_unused(args.out, made.dataset)
-    except UserError:
-        if args.out.is_file():
-            exists_already(args.out, args.settings)  # it names the setting that differs
-        raise
-    if args.export:
-        check_export(args.export, export)
-    write_dataset(args.out, made.dataset)
-    say(*describe(made), f"written: {args.out}")
-    if args.export:
-        write_text(args.export, export)
-        say(f"written: {args.export}")
+            return
+        made = made or make_dataset(args.settings)
+        export = json.dumps(made.export) + "\n"
+        check_unused(args.out, args.settings, made.dataset)
+        if args.export and args.export.exists():
+            same = args.export.is_file() and args.export.read_bytes() == export.encode()
+            if not same:
+                raise UserError(
+                    f"--export {args.export} exists with other content; remove it, or name another"
+                )
+        write_dataset(args.out, made.dataset)
+        say(*describe(made), f"written: {args.out}")
+        if args.export:
+            write_text(args.export, export)
+            say(f"written: {args.export}")
     command = f"python train.py --dis=0 --data {shlex.quote(str(args.out))}"
     small = "--model small_cnn --epochs 20 --batch-size 64 --lr 0.02 --ema-decay 0.97"
     say(f"next, on a GPU:  {command}", f"next, on a CPU:  {command} {small}")
@@ -142,12 +133,6 @@ def write(args: Namespace, made: Made) -> None:
 
 def say(*lines: str) -> None:
     print("\n".join(map(printable, lines)))
-
-
-def check_export(path: Path, text: str) -> None:
-    """Raise UserError if writing `text` to `path` would lose what is there."""
-    if path.exists() and not (path.is_file() and path.read_bytes() == text.encode()):
-        raise UserError(f"--export {path} exists with other content; remove it, or name another")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -69,7 +69,7 @@ class DataSet:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images, in pixels."""
+        """Height and width, in pixels."""
         return self.train_images.shape[1:3]
 
     @cached_property
@@ -124,7 +124,7 @@ def file_digest(path: Path) -> str:
 
 def read_dataset(path: Path) -> DataSet:
     """Read and check a data-set file. Raises UserError that names the file and the remedy."""
-    content = _read_members(path, (*ARRAYS, "class_names", "meta"), CHOSEN)
+    content = _read_members(path, (*ARRAYS, *CHOSEN, "class_names", "meta"))
     chosen = {name: content.pop(name) for name in CHOSEN if name in content}
     meta = _parse_meta(path, content.pop("meta"))
     try:
@@ -144,10 +144,8 @@ def fits_memory(size: float) -> bool:
         return True
 
 
-def _read_members(
-    path: Path, names: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> dict[str, np.ndarray]:
-    """The arrays `names` of a file, and those of `optional` that it has."""
+def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The arrays `names` of a file; those of CHOSEN only if it has them."""
     if not Path(path).is_file():
         raise UserError(
             f"{path}: no such file; make it with generate.py, or name another with --data"
@@ -156,7 +154,7 @@ def _read_members(
         with np.load(path, allow_pickle=False) as file:
             if not fits_memory(sum(member.file_size for member in file.zip.infolist())):
                 raise ValueError("its content is larger than the memory of this machine")
-            return {name: file[name] for name in (*names, *(n for n in optional if n in file))}
+            return {name: file[name] for name in names if name in file or name not in CHOSEN}
     except Exception as error:  # a damaged file can make numpy fail in any way
         reason = error
         if not zipfile.is_zipfile(path):

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import unicodedata
-import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,8 +16,7 @@ from dataset.sources import SUFFIXES, Source, numeric_names
 
 EMPTY = ("", "none", "nan", "null", "na")
 ONLY = "its list"  # the name of a column that has none
-# No label file of another project comes near this size; a larger file would only fill the memory.
-BYTES_PER_IMAGE, BYTES_BESIDES = 1000, 2**20
+BYTES_PER_IMAGE, BYTES_BESIDES = 1000, 2**20  # a larger file only fills the memory
 
 
 @dataclass
@@ -46,11 +45,7 @@ def read_columns(path: Path, source: Source) -> list[Column]:
     """
     first_line, images = None, len(source.train_labels)
     try:
-        size = path.stat().st_size
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                size = sum(member.file_size for member in file.infolist())
-        if size > BYTES_BESIDES + BYTES_PER_IMAGE * images:
+        if (size := path.stat().st_size) > BYTES_BESIDES + BYTES_PER_IMAGE * images:
             raise ValueError(f"{size} bytes are too many for {images} labels")
         if path.suffix.lower() in (".npy", ".pt", ".pth"):
             columns = _as_columns(_load(path))
@@ -84,23 +79,23 @@ def short(text) -> str:
 
 
 def _role(cells: list, numbers: list, classes: list, num_classes: int) -> str:
-    """What a column holds by most of its cells: files, index, labels or other."""
+    """What a column holds by most of its cells: files, index, labels or other.
+
+    Names and indices with gaps or doubles count as such, and are refused later.
+    """
     if any(isinstance(cell, (list, dict)) for cell in cells):
         return "other"
     count, different = len(cells), len(set(cells))
-    many = different > min(count / 2, 2 * num_classes)
-    integers = [value for value in numbers if isinstance(value, int)]
-    outside = sum(not 0 <= value < num_classes for value in integers)
-    # Indices with gaps or doubles, too: they are refused as such.
-    index = different == count or (many and 2 * outside >= count)
-    if index and 2 * len(integers) > count > num_classes:
+    integers = sum(isinstance(value, int) for value in numbers)
+    if (different == count or different > 2 * num_classes) and 2 * integers > count > num_classes:
         return "index"
     empty = sum(str(cell).strip().lower() in EMPTY for cell in cells)
     if 2 * (count - classes.count(None)) > count - empty:
         return "labels"
     texts = [c for c, k in zip(cells, numbers, strict=True) if isinstance(c, str) and k is None]
     images = sum(text.lower().endswith(SUFFIXES) for text in texts)
-    return "files" if 2 * images > count or (many and 2 * len(texts) > count) else "other"
+    names = 2 * len(texts) > count and different > min(count / 2, 2 * num_classes)
+    return "files" if names or 2 * images > count else "other"
 
 
 def _number(cell) -> int | float | None:
@@ -152,20 +147,14 @@ def _as_columns(content) -> dict[str, list]:
     content = _plain(content)
     if isinstance(content, dict):
         if any(isinstance(value, list) for value in content.values()):
-            return {str(n): _flat(v) for n, v in content.items() if isinstance(v, list) and v}
-        content = [
-            {"file": str(name), **(value if isinstance(value, dict) else {"label": value})}
-            for name, value in content.items()
-        ]
+            return {str(n): _flat(v) for n, v in content.items() if isinstance(v, list)}
+        content = [{"file": str(name), "label": value} for name, value in content.items()]
     if not isinstance(content, list) or not content:
         raise ValueError("it holds no labels")
     if all(isinstance(record, dict) for record in content):
         names = dict.fromkeys(key for record in content for key in record)
         return {str(name): [record.get(name) for record in content] for name in names}
-    content = _flat(content)
-    if all(isinstance(row, list) and len(row) == len(content[0]) for row in content):
-        return {str(k): list(cells) for k, cells in enumerate(zip(*content, strict=True))}
-    return {ONLY: content}
+    return {ONLY: _flat(content)}
 
 
 def _flat(cells: list) -> list:
@@ -188,8 +177,6 @@ def _read_text(text: str, source: Source) -> tuple[dict[str, list], int | None]:
     if text.lstrip()[:1] in ("[", "{"):
         return _as_columns(json.loads(text, object_pairs_hook=_no_doubles)), None
     rows = _split_lines(text.rstrip())
-    if len(rows) == 1:
-        rows = [[cell] for cell in rows[0]]
     names = [ONLY] if len(rows[0]) == 1 else [str(k) for k in range(len(rows[0]))]
     header = _is_header(rows, source)
     if header:
@@ -201,10 +188,9 @@ def _read_text(text: str, source: Source) -> tuple[dict[str, list], int | None]:
 
 
 def _no_doubles(pairs: list) -> dict:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for k, name in enumerate(names) if name in names[:k])
-        raise ValueError(f"'{short(twice)}' is given twice")
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"'{short(name)}' is given twice")
     return dict(pairs)
 
 

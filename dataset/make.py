@@ -1,7 +1,7 @@
 """Make a data set: choose images, make or read noisy labels, and describe the result."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,26 +10,18 @@ from common.command_line import UserError
 from dataset.data_file import DataSet, file_digest, read_meta
 from dataset.labels import read_labels
 from dataset.noise import NOISES, flip_labels, match_transitions, transition_counts
-from dataset.sources import (
-    SIZES,
-    SOURCES,
-    Source,
-    list_files,
-    load_source,
-    source_digest,
-    source_name,
-)
+from dataset.sources import Source, load_source, source_digest, source_name, source_sizes
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 OUT = "remove it, or name another file with --out"
-SHOWN_CLASSES = 20  # with more, a table of class pairs does not fit a terminal
+SHOWN_CLASSES = 20  # a table of more class pairs does not fit a terminal
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """What a data set is made of: generate.py's flags, with their defaults."""
 
-    dataset: str = "cifar10"  # a name of SOURCES, or a folder
+    dataset: str = "cifar10"  # a name of sources.SOURCES, or a folder
     noise: str = "pair"  # a name of NOISES, or a file of labels
     labels: str | None = None  # which labels of the file
     matched: bool = False  # only the file's class transitions, independent of the image
@@ -61,11 +53,11 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class Made:
-    """A data set, its noisy labels for other projects, and what was read, for the user."""
+    """A data set, its noisy labels for other projects, and what was read from a label file."""
 
     dataset: DataSet
     export: list | dict
-    notes: list[str]
+    read: list[str]
 
 
 def make_dataset(settings: DataSettings) -> Made:
@@ -74,8 +66,7 @@ def make_dataset(settings: DataSettings) -> Made:
     source = load_source(settings)
     classes, clean = len(source.class_names), source.train_labels
     train, val, test = choose_images(source, settings)
-    notes = _describe_pixels(source, train)
-    train_labels, val_labels = make_labels(source, (train, val), settings, notes)
+    (train_labels, val_labels), read = make_labels(source, (train, val), settings)
     meta = {
         "source": source_name(settings.dataset),
         "title": settings.title or source_name(settings.dataset),
@@ -89,7 +80,7 @@ def make_dataset(settings: DataSettings) -> Made:
         **recorded,
     }
     chosen = {"train_indices": train, "val_indices": val, "test_indices": test}
-    if settings.dataset not in SOURCES:
+    if source.is_folder:
         files = {"train": source.train_files, "val": source.train_files, "test": source.test_files}
         for split, names in files.items():
             chosen[f"{split}_files"] = np.array(names, np.str_)[chosen[f"{split}_indices"]]
@@ -105,7 +96,7 @@ def make_dataset(settings: DataSettings) -> Made:
         meta=meta,
         chosen=chosen,
     )
-    return Made(dataset, _export(dataset, len(clean)), notes)
+    return Made(dataset, _export(dataset, len(clean)), read)
 
 
 def _digests(settings: DataSettings) -> dict[str, str | None]:
@@ -136,51 +127,25 @@ def _export(dataset: DataSet, count: int) -> list | dict:
     return {"index_from_0": indices[order].tolist(), "label": labels[order].tolist()}
 
 
-def check_unused(path: Path, dataset: DataSet) -> None:
-    """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
-
-    The same data set may be written again, for example with another title.
-    """
-    if not path.exists():
-        return
-    try:
-        same = file_digest(path) == dataset.sha256
-    except UserError:
-        same = False
-    if not same:
-        raise UserError(f"{path} exists and is not this data set; {OUT}")
-    _check_recorded(path, read_meta(path), dataset.meta)
-
-
-def _check_recorded(path: Path, meta: dict, wanted: dict) -> None:
-    """Raise UserError if the label file or the source is another one, where both are recorded."""
-    kinds = {"labels_sha256": "label file", "source_sha256": "source (names, sizes or times)"}
-    for name, kind in kinds.items():
-        if None not in (meta.get(name), wanted.get(name)) and meta[name] != wanted[name]:
-            raise UserError(f"{path} exists, made from another {kind}; {OUT}")
-
-
 def make_labels(
-    source: Source, splits: tuple[np.ndarray, ...], settings: DataSettings, notes: list[str]
-) -> list[np.ndarray]:
-    """Noisy labels int64 of each split.
+    source: Source, splits: tuple[np.ndarray, ...], settings: DataSettings
+) -> tuple[list[np.ndarray], list[str]]:
+    """Noisy labels int64 of each split, and a line on what was read if there is a file.
 
     splits: indices of the training and of the validation images. Each split is flipped separately,
-    so that each has the requested rate; a file's labels are also matched separately. What is read
-    from a file is added to notes. Raises UserError if a file of labels does not fit.
+    so that each has the requested rate; a file's labels are also matched separately. Raises
+    UserError if a file of labels does not fit.
     """
-    clean, classes, seed = source.train_labels, source.class_names, settings.seed
+    clean, seed = [source.train_labels[split] for split in splits], settings.seed
     if settings.noise in NOISES:
-        return [
-            flip_labels(clean[split], settings.noise, settings.rate, classes, seed)
-            for split in splits
-        ]
+        noise, rate, classes = settings.noise, settings.rate, source.class_names
+        return [flip_labels(labels, noise, rate, classes, seed) for labels in clean], []
     path, any_labels = Path(settings.noise), settings.accept_chance_labels
-    labels, words = read_labels(path, settings.labels, source, any_labels, np.concatenate(splits))
-    notes.append(words)
-    if not settings.matched:
-        return [labels[split] for split in splits]
-    return [match_transitions(labels[split], clean[split], seed) for split in splits]
+    labels, read = read_labels(path, settings.labels, source, any_labels, np.concatenate(splits))
+    noisy = [labels[split] for split in splits]
+    if settings.matched:
+        noisy = [match_transitions(*pair, seed) for pair in zip(noisy, clean, strict=True)]
+    return noisy, [read]
 
 
 def balanced_subset(
@@ -240,10 +205,13 @@ def choose_images(
 def exists_already(path: Path, settings: DataSettings) -> bool:
     """Whether `path` holds the data set that the settings describe, by its meta.
 
-    False if there is no such file. Raises UserError if it holds another data set.
+    False if there is no such file. What an older file does not record of the label file and the
+    source is not compared. Raises UserError if it holds another data set, or none.
     """
     if not path.exists():
         return False
+    if not path.is_file():
+        raise UserError(f"{path} exists and is not this data set; {OUT}")
     meta = read_meta(path)
     wanted = {
         "source": source_name(settings.dataset),
@@ -254,12 +222,7 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "image_size": settings.image_size,
         "title": settings.title or meta.get("title"),
     }
-    train_size, test_size = SIZES.get(settings.dataset, (None, None))
-    if settings.dataset not in SOURCES and Path(settings.dataset).is_dir():  # it may be gone
-        train_size, test_size = (
-            sum(map(len, classes.values()))
-            for classes in list_files(Path(settings.dataset)).values()
-        )
+    train_size, test_size = source_sizes(settings.dataset)
     if train_size := settings.train_size or train_size:
         wanted["train_size"] = train_size - settings.val_size
     if test_size := settings.test_size or test_size:
@@ -267,19 +230,21 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
     for name, value in wanted.items():
         if meta.get(name) != value:
             raise UserError(f"{path} exists with {name} = {meta.get(name)}, not {value}; {OUT}")
-    _check_recorded(path, meta, _digests(settings))
+    kinds = {"labels_sha256": "label file", "source_sha256": "source (names, sizes or times)"}
+    for name, digest in _digests(settings).items():
+        if None not in (meta.get(name), digest) and meta[name] != digest:
+            raise UserError(f"{path} exists, made from another {kinds[name]}; {OUT}")
     return True
 
 
-def _describe_pixels(source: Source, train: np.ndarray) -> list[str]:
-    """Lines on the range of the training images' pixels and on exact copies among them."""
-    images = source.train_images[train]
-    seen = {hashlib.sha256(image.tobytes()).digest() for image in images}
-    leaked = sum(hashlib.sha256(image.tobytes()).digest() in seen for image in source.test_images)
-    return [
-        f"pixels from {images.min()} to {images.max()}; {len(images) - len(seen)} training images "
-        f"are exact copies of another one, {leaked} test images of a training image"
-    ]
+def check_unused(path: Path, settings: DataSettings, dataset: DataSet) -> None:
+    """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
+
+    The same data set may be written again, with another title.
+    """
+    exists = exists_already(path, replace(settings, title=None))
+    if exists and file_digest(path) != dataset.sha256:
+        raise UserError(f"{path} exists and is not this data set; {OUT}")
 
 
 def describe(made: Made) -> list[str]:
@@ -288,36 +253,30 @@ def describe(made: Made) -> list[str]:
     count, meta = len(dataset.train_labels), dataset.meta
     counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
     height, width = dataset.image_size
+    train, test = (
+        [hashlib.sha256(image.tobytes()).digest() for image in images]
+        for images in (dataset.train_images, dataset.test_images)
+    )
+    different = set(train)
     resized = ", cropped and resized" if meta["image_size"] else ""
-    lines = [
+    few_classes = dataset.num_classes <= SHOWN_CLASSES
+    return [
         f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
         f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
-        *made.notes,
+        f"pixels from {dataset.train_images.min()} to {dataset.train_images.max()}; "
+        f"{count - len(different)} training images are exact copies of another one, "
+        f"{sum(image in different for image in test)} test images of a training image",
+        *made.read,
         f"noise {meta['noise']}: {count - np.trace(counts)} of {count} training labels "
         f"are wrong, noise rate {meta['rate_found']:.6g}",
-        *describe_transitions(counts, dataset.class_names),
+        *(_transition_table(counts, dataset.class_names) if few_classes else []),
     ]
-    if meta["noise"] == "asymmetric":
-        lines.append(
-            f"asymmetric: the requested rate, {meta['rate_asked']:g}, is the rate among "
-            "the five classes that are confused, which are half of a balanced data set"
-        )
+
+
+def _transition_table(counts: np.ndarray, class_names: list[str]) -> list[str]:
+    """Lines of a table of counts (C, C), clean class by noisy label."""
+    lines = ["clean class (row) against noisy label (column):"]
+    lines.append(" " * 21 + "".join(f"{label:6}" for label in range(len(class_names))))
+    for label, name in enumerate(class_names):
+        lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
     return lines
-
-
-def describe_transitions(counts: np.ndarray, class_names: list[str]) -> list[str]:
-    """Lines of a table of counts (C, C), clean class by noisy label, or of its largest errors."""
-    classes = len(class_names)
-    if classes <= SHOWN_CLASSES:
-        lines = ["clean class (row) against noisy label (column):"]
-        lines.append(" " * 21 + "".join(f"{label:6}" for label in range(classes)))
-        for label, name in enumerate(class_names):
-            lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
-        return lines
-    wrong = counts * (1 - np.eye(classes, dtype=int))
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:10]
-    return [f"the most frequent of {np.count_nonzero(wrong)} class pairs that are confused:"] + [
-        f"{wrong[k, j]:6} {class_names[k]} -> {class_names[j]}"
-        for k, j in zip(*np.unravel_index(largest, wrong.shape), strict=True)
-        if wrong[k, j]
-    ]

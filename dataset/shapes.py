@@ -2,6 +2,8 @@
 
 import numpy as np
 
+CHUNK = 4096  # images drawn at a time, to bound memory
+
 
 def _box(u: np.ndarray, v: np.ndarray, width: float, height: float) -> np.ndarray:
     return np.maximum(np.abs(u) - width, np.abs(v) - height)
@@ -45,15 +47,15 @@ def draw_shapes(count: int, random: np.random.Generator) -> tuple[np.ndarray, np
     Place, size, tilt (under 15 degrees, so that a plus is not a cross), both colors and the pixel
     noise are random. Returns images uint8 (count, 32, 32, 3) and labels int64 (count,).
     """
-    side, chunk = 32, 4096  # chunk: images drawn at a time, to bound memory
+    side = 32
     labels = random.permutation(np.arange(count) % len(SHAPES))
     size = random.uniform(8, 12, count)
     x, y = (side - 1) / 2 + random.uniform(-1, 1, (2, count)) * np.maximum(side / 2 - size, 0)
     tilt = np.radians(random.uniform(-15, 15, count))
     dark, light = random.uniform(0, 0.4, (count, 3)), random.uniform(0.5, 1, (count, 3))
     images = np.empty((count, side, side, 3), np.uint8)
-    for start in range(0, count, chunk):
-        some = slice(start, min(start + chunk, count))
+    for start in range(0, count, CHUNK):
+        some = slice(start, min(start + CHUNK, count))
         right = np.arange(side)[None, None, :] - x[some, None, None]
         down = np.arange(side)[None, :, None] - y[some, None, None]
         cosine, sine = np.cos(tilt[some, None, None]), np.sin(tilt[some, None, None])

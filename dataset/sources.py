@@ -8,7 +8,7 @@ import pickle
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,21 +19,15 @@ from common.command_line import UserError
 from dataset.data_file import fits_memory
 from dataset.shapes import SHAPES, draw_shapes
 
-# torchvision's name of a data set, its archive, the archive's md5, the folder in it.
+# torchvision's name of a data set, and the md5 of its archive.
 CIFAR = {
-    "cifar10": (
-        *("CIFAR10", "cifar-10-python.tar.gz"),
-        *("c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
-    ),
-    "cifar100": (
-        *("CIFAR100", "cifar-100-python.tar.gz"),
-        *("eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
-    ),
+    "cifar10": ("CIFAR10", "c58f30108f718f92721af3b95e74349a"),
+    "cifar100": ("CIFAR100", "eb9058c3a382ffc7106e4002c42a8d85"),
 }
 LARGEST = 64  # pixels per side, of a folder's images
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 # Pillow reads others by running programs, such as Ghostscript for EPS.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "TGA", "JPEG2000")
 ORIENTATION = 0x0112  # EXIF's tag
 DARKEST = 16  # a folder without a brighter pixel was scaled wrongly
 
@@ -58,11 +52,10 @@ class Source:
 def load_cifar(settings) -> Source:
     """CIFAR-10 or CIFAR-100 (fine classes) through torchvision: 60,000 images.
 
-    It downloads what settings.data_dir lacks, and checks the md5 of its files. The folder may also
-    be the unpacked one itself. Raises UserError if torchvision does not import or the archive is
-    not available.
+    It downloads what settings.data_dir lacks, which may also be the unpacked folder itself, and
+    checks the md5 of its files. Raises UserError if torchvision or the archive is not available.
     """
-    name, archive, md5, unpacked = CIFAR[settings.dataset]
+    name, md5 = CIFAR[settings.dataset]
     try:
         cifar = getattr(import_module("torchvision.datasets"), name)
     except (ImportError, RuntimeError) as error:
@@ -71,14 +64,14 @@ def load_cifar(settings) -> Source:
             "install a matching pair of torch and torchvision, or use a folder of images"
         ) from error
     folder = Path(settings.data_dir).resolve()
-    folder = folder.parent if folder.name == unpacked else folder
+    folder = folder.parent if folder.name == cifar.base_folder else folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
         train, test = (cifar(str(folder), train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"--dataset {settings.dataset}: no download ({error}); put {archive} (md5 {md5}) into "
-            f"{folder} and run this again"
+            f"--dataset {settings.dataset}: no download ({error}); put {cifar.filename} (md5 "
+            f"{md5}) into {folder} and run this again"
         ) from error
     return Source(
         train_images=train.data,
@@ -101,34 +94,26 @@ def _cifar_files(cifar, batches: list) -> list[str] | None:
 
 
 def load_shapes(settings) -> Source:
-    """The built-in shapes, drawn from settings.seed: 2,000 to train on and 1,000 to test on.
-
-    settings.train_size and settings.test_size change these numbers.
-    """
+    """The built-in shapes, drawn from settings.seed, as many as asked for."""
     train_random, test_random = (np.random.default_rng([settings.seed, k]) for k in (3, 4))
     train_size, test_size = SIZES["shapes"]
     train_size, test_size = settings.train_size or train_size, settings.test_size or test_size
-    _check_memory("shapes", train_size + test_size, 32)
+    _check_memory(train_size + test_size, 32)
     train, test = draw_shapes(train_size, train_random), draw_shapes(test_size, test_random)
     return Source(*train, *test, class_names=list(SHAPES))
 
 
-def _check_memory(name: str, count: int, side: int) -> None:
+def _check_memory(count: int, side: int) -> None:
     """Raise UserError if `count` images would not fit: they are held up to three times at once."""
     if not fits_memory(3 * count * 3 * side**2):
         raise UserError(
-            f"--dataset {name}: {count} images of {side}x{side} pixels are more than this "
+            f"--dataset: {count} images of {side}x{side} pixels are more than this "
             "machine's memory holds; lower --train-size, --test-size or --image-size"
         )
 
 
-# How many training and test images a source has by default.
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}
-SOURCES: dict[str, Callable[..., Source]] = {
-    "cifar10": load_cifar,
-    "cifar100": load_cifar,
-    "shapes": load_shapes,
-}
+SOURCES = {"cifar10": load_cifar, "cifar100": load_cifar, "shapes": load_shapes}
 
 
 def load_source(settings) -> Source:
@@ -149,13 +134,21 @@ def source_name(dataset: str) -> str:
     return dataset if dataset in SOURCES else Path(dataset).resolve().name
 
 
+def source_sizes(dataset: str) -> tuple[int, int] | tuple[None, None]:
+    """How many training and test images a source has by default, if it is there."""
+    if dataset in SOURCES or not Path(dataset).is_dir():
+        return SIZES.get(dataset, (None, None))
+    train, test = list_files(Path(dataset)).values()
+    return sum(map(len, train.values())), sum(map(len, test.values()))
+
+
 def source_digest(dataset: str) -> str | None:
     """What tells a source from another one of its name; None for shapes, and for no folder.
 
     Of CIFAR the archive's md5, of a folder the names, sizes and times of its files.
     """
     if dataset in SOURCES:
-        return hashlib.sha256(CIFAR[dataset][2].encode()).hexdigest() if dataset in CIFAR else None
+        return hashlib.sha256(CIFAR[dataset][1].encode()).hexdigest() if dataset in CIFAR else None
     folder = Path(dataset)
     if not folder.is_dir():
         return None
@@ -184,22 +177,17 @@ def list_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
     names are in Unicode's form NFC; macOS writes others. Raises UserError that names what does not
     fit.
     """
-    splits = {split: _class_folders(folder, split) for split in ("train", "test")}
-    names = {split: list(classes) for split, classes in splits.items()}
-    if names["train"] != names["test"] or len(names["train"]) < 2:
-        train, test = (names[s][:12] for s in ("train", "test"))
+    splits = {split: _list_split(folder, split) for split in ("train", "test")}
+    train, test = (list(classes) for classes in splits.values())
+    if train != test or len(train) < 2:
         raise UserError(
             f"--dataset {folder}: train/ and test/ need the same two or more classes, but have "
-            f"{train} and {test}"
+            f"{train[:12]} and {test[:12]}"
         )
-    return {
-        split: {name: sorted(path.glob("[!.]*")) for name, path in classes.items()}
-        for split, classes in splits.items()
-    }
+    return splits
 
 
-def _class_folders(folder: Path, split: str) -> dict[str, Path]:
-    """The folders of the classes by name, in the order of the classes."""
+def _list_split(folder: Path, split: str) -> dict[str, list[Path]]:
     if not (folder / split).is_dir():
         raise UserError(f"--dataset {folder}: no folder {split}/; use {split}/<class>/<image>")
     classes = {}
@@ -211,7 +199,11 @@ def _class_folders(folder: Path, split: str) -> dict[str, Path]:
         elif classes.setdefault(name, path) is not path:
             raise UserError(f"{path}: two folders of one name; merge them")
     names = sorted(classes, key=int if numeric_names(classes) else None)
-    return {name: classes[name] for name in names}
+    files = {name: sorted(classes[name].glob("[!.]*")) for name in names}
+    for name, paths in files.items():
+        if not paths:
+            raise UserError(f"--dataset {folder}: a folder of class {name} has no image")
+    return files
 
 
 def load_folder(folder: Path, image_size: int | None = None) -> Source:
@@ -221,47 +213,38 @@ def load_folder(folder: Path, image_size: int | None = None) -> Source:
     Raises UserError that names what does not fit.
     """
     files = list_files(folder)
-    names = list(files["train"])
-    train = _read_split(folder, files["train"], image_size)
-    test = _read_split(folder, files["test"], image_size, train[0].shape[1:])
+    train = _read_split(files["train"], image_size)
+    test = _read_split(files["test"], image_size, train[0].shape[1:])
     if (train[0] == train[0][0]).all() or train[0].max() < DARKEST:
         raise UserError(
             f"--dataset {folder}: all training images are equal or nearly black, such as white "
             "drawings on a transparent ground, or 12 bits in files of 16; save them as RGB with "
             "8 bits"
         )
-    paths = (
+    names = (
         [path.relative_to(folder).as_posix() for paths in classes.values() for path in paths]
         for classes in files.values()
     )
-    return Source(*train, *test, names, *paths, is_folder=True)
+    return Source(*train, *test, list(files["train"]), *names, is_folder=True)
 
 
 def _read_split(
-    folder: Path,
-    classes: dict[str, list[Path]],
-    image_size: int | None,
-    shape: tuple[int, ...] | None = None,
+    classes: dict[str, list[Path]], image_size: int | None, shape: tuple[int, ...] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of a split; all images have `shape`, or that of the first one."""
-    images, labels = [], []
-    for label, (name, paths) in enumerate(classes.items()):
-        if not paths:
-            raise UserError(f"--dataset {folder}: a folder of class {name} has no image")
-        for path in paths:
-            image = _read_image(path, image_size)
-            if shape is None:
-                _check_memory(folder.name, sum(map(len, classes.values())), image.shape[0])
-            shape = shape or image.shape
-            if image.shape != shape:
-                raise UserError(
-                    f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but the other "
-                    f"images have {shape[1]}x{shape[0]}; use one size, or crop and resize all "
-                    "with --image-size 32"
-                )
-            images.append(image)
-        labels += [label] * len(paths)
-    return np.stack(images), np.array(labels, np.int64)
+    images, counts = [], [len(paths) for paths in classes.values()]
+    for path in (path for paths in classes.values() for path in paths):
+        image = _read_image(path, image_size)
+        if shape is None:
+            shape = image.shape
+            _check_memory(sum(counts), shape[0])
+        if image.shape != shape:
+            raise UserError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, but the other images have "
+                f"{shape[1]}x{shape[0]}; use one size, or crop and resize all with --image-size 32"
+            )
+        images.append(image)
+    return np.stack(images), np.repeat(np.arange(len(counts)), counts)
 
 
 def _read_image(path: Path, image_size: int | None) -> np.ndarray:
@@ -274,9 +257,7 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF data and the like
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            Image.init()  # at the first call: know all formats
-            formats = [name for name in FORMATS if name in Image.OPEN]
-            with Image.open(path, formats=formats) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 if image_size is None and max(image.size) > LARGEST:
                     raise UserError(
                         f"{path}: {image.size[0]}x{image.size[1]} is over {LARGEST} pixels; crop "

@@ -66,7 +66,7 @@ def test_a_rank_without_an_image_gets_the_first_of_the_batch():
 
 def test_augmentation_is_a_crop_and_a_mirror_image_of_each_image_on_its_own():
     # Not square, so that height and width cannot be confused.
-    images = make_images(train=600, size=6)[:, :, :5].contiguous()
+    images = make_images(train=400, size=6)[:, :, :5].contiguous()
     inputs, index = run_epoch(images, augment=True)
     border = (PADDING, PADDING)
     padded = np.pad(images.numpy(), ((0, 0), border, border, (0, 0)))

@@ -1,6 +1,5 @@
 """dataset/make.py: which images are chosen, what is recorded, matched noise, what exists."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.command_line import UserError
-from dataset.data_file import read_dataset, read_meta, write_dataset
+from common.files import write_json
+from dataset.data_file import read_dataset, write_dataset
 from dataset.labels import read_labels
 from dataset.make import (
     SAMPLE_SIZE,
@@ -19,12 +19,14 @@ from dataset.make import (
     balanced_subset,
     check_unused,
     choose_images,
+    describe,
     exists_already,
     sample_indices,
 )
 from dataset.make import make_dataset as make
 from dataset.sources import Source, load_folder, load_source
 
+PHOTOS = [(name, k) for name in ("ant", "bee") for k in range(20)]
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
 SMALL = DataSettings(dataset="shapes", train_size=60, val_size=20, test_size=20)
 
@@ -38,19 +40,6 @@ def test_subsets_are_sorted_balanced_and_of_the_size_asked_for(size, seed):
     assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
     counts = np.bincount(LABELS[subset], minlength=6)
     assert counts.max() - counts.min() <= 1
-
-
-def test_a_subset_depends_on_the_seed_alone():
-    first, again, other = (
-        balanced_subset(LABELS, 30, 6, seed, "--size").tolist() for seed in (0, 0, 1)
-    )
-    assert first == again != other
-
-
-def test_a_subset_larger_than_a_class_is_refused():
-    expected = r"class 1, which has only 2 of the 5 images; use a smaller --val-size$"
-    with pytest.raises(UserError, match=expected):
-        balanced_subset(np.array([0, 0, 0, 1, 1]), 6, 2, 0, "--val-size")
 
 
 def test_the_sample_is_all_training_images_or_a_balanced_subset():
@@ -105,42 +94,31 @@ def test_copies_are_counted(workplace):
     folder = make_image_folder(workplace / "photos", count=4)
     for place in ("train/ant/1.png", "train/bee/2.png", "test/bee/0.png"):
         (folder / place).write_bytes((folder / "train/ant/0.png").read_bytes())
-    (note,) = make(DataSettings(dataset=str(folder))).notes
-    assert "2 training images are exact copies of another one, 1 test images" in note
-    assert note.startswith("pixels from ")
+    line = describe(make(DataSettings(dataset=str(folder))))[1]
+    assert "2 training images are exact copies of another one, 1 test images" in line
 
 
 def test_an_export_of_a_part_of_a_source_without_files(workplace):
     """Of CIFAR; a shapes source has always just the images that are asked for."""
-    settings = replace(SMALL, train_size=200, val_size=0)
-    made = make(settings)
-    half = np.arange(0, 200, 2)
-    chosen = {**made.dataset.chosen, "train_indices": half}
-    labels = made.dataset.train_labels[half]
-    part = replace(made.dataset, chosen=chosen, train_labels=labels)
-    export = _export(part, 200)
+    settings, half = replace(SMALL, train_size=200, val_size=0), np.arange(0, 200, 2)
+    made = make(settings).dataset
+    labels = made.train_labels[half]
+    chosen = {**made.chosen, "train_indices": half}
+    export = _export(replace(made, chosen=chosen, train_labels=labels), 200)
     assert export == {"index_from_0": half.tolist(), "label": labels.tolist()}
-    (workplace / "l.json").write_text(json.dumps(export))
+    write_json(workplace / "l.json", export)
     noisy, words = read_labels(workplace / "l.json", None, load_source(settings), chosen=half)
     assert noisy[half].tolist() == labels.tolist() and "by index (index_from_0)" in words
 
 
-# --- matched noise ---
-
-
-def write_hard_images(clean):
-    """human.npy: of each class, the first third of the images is wrong."""
+def test_the_matched_control_of_a_file(workplace):
+    settings = replace(SMALL, train_size=300, val_size=60, noise="human.npy", rate=None)
+    clean = load_source(settings).train_labels
     noisy = clean.copy()
     for label in range(10):
         members = np.flatnonzero(clean == label)
         noisy[members[: len(members) // 3]] = (label + 1 + label % 3) % 10
-    np.save("human.npy", noisy)
-
-
-def test_the_matched_control_of_a_file(workplace):
-    settings = replace(SMALL, train_size=300, val_size=60, noise="none", rate=0)
-    write_hard_images(make(replace(settings, val_size=0)).dataset.clean_labels)
-    settings = replace(settings, noise="human.npy", rate=None)
+    np.save("human.npy", noisy)  # of each class, the first third of the images is wrong
     file, matched, again = (
         make(replace(settings, matched=matched)).dataset for matched in (False, True, True)
     )
@@ -160,30 +138,20 @@ def test_the_matched_control_of_a_file(workplace):
 
 
 def test_another_label_file_or_folder_is_another_data_set(workplace):
-    folder = make_image_folder(workplace / "photos", count=30)
-    names = [f"train/{name}/{k}.png" for name in ("ant", "bee") for k in range(30)]
-    for path, wrong in (("a", 10), ("b", 4)):
-        (workplace / path).mkdir()
-        labels = [(k // 30) ^ (k < wrong) for k in range(60)]
-        lines = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
-        (workplace / path / "labels.csv").write_text("\n".join(lines))
-    first, second = (
-        DataSettings(dataset=str(folder), noise=f"{path}/labels.csv", rate=None) for path in "ab"
-    )
-    path = workplace / "x.npz"
-    made = make(first).dataset
+    folder = make_image_folder(workplace / "photos", count=20)
+    settings = DataSettings(dataset=str(folder), noise="labels.json", rate=None)
+    labels = {f"{name}/{k}.png": int(name == "bee" or k < 3) for name, k in PHOTOS}
+    write_json(workplace / "labels.json", labels)
+    path, made = workplace / "x.npz", make(settings).dataset
     write_dataset(path, made)
-    assert exists_already(path, first)
+    assert exists_already(path, settings)
+    write_json(workplace / "labels.json", {**labels, "ant/9.png": 1})
     with pytest.raises(UserError, match="exists, made from another label file; remove it, or"):
-        exists_already(path, second)
-    for name in names:
-        (folder / name).write_bytes((folder / "test/ant/0.png").read_bytes())
+        exists_already(path, settings)
+    write_json(workplace / "labels.json", labels)
+    (folder / "train/ant/0.png").write_bytes((folder / "test/ant/0.png").read_bytes())
     with pytest.raises(UserError, match=r"exists, made from another source \(names, sizes"):
-        exists_already(path, first)
-    for key, kind in (("labels_sha256", "label file"), ("source_sha256", "source")):
-        other = replace(made, meta={**made.meta, key: "0"})
-        with pytest.raises(UserError, match=f"exists, made from another {kind}"):
-            check_unused(path, other)
+        check_unused(path, settings, made)
 
 
 @pytest.mark.parametrize("size", ["train_size", "test_size"])
@@ -205,7 +173,8 @@ def test_what_older_files_do_not_record_is_not_compared(workplace):
     made = make(SMALL).dataset
     old = {k: v for k, v in made.meta.items() if not k.endswith("_sha256") and k != "image_size"}
     write_dataset(workplace / "a.npz", replace(made, meta=old, chosen={}))
-    assert exists_already(workplace / "a.npz", SMALL) and "train_size" in read_meta("a.npz")
-    check_unused(workplace / "a.npz", made)
-    dataset = read_dataset("a.npz")
-    assert dataset.sha256 == made.sha256 and dataset.chosen == {}
+    assert exists_already(workplace / "a.npz", SMALL) and read_dataset("a.npz").chosen == {}
+    check_unused(workplace / "a.npz", SMALL, made)
+    labels = 1 - made.test_labels % 2
+    with pytest.raises(UserError, match=r"a.npz exists and is not this data set"):
+        check_unused(workplace / "a.npz", SMALL, replace(made, test_labels=labels))
