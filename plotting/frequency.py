@@ -11,7 +11,7 @@ from analysis.statistics import first_epoch
 from common.command_line import UserError
 from plotting import layout
 from plotting.layout import curve
-from plotting.style import LEVEL, RIGHT, WRONG, series_styles
+from plotting.style import LEVEL, RIGHT, WRONG
 from plotting.training import GAP, with_wrong_labels
 
 MILESTONES = (10, 30, 50)  # points of cross-entropy's memorization gap
@@ -133,9 +133,8 @@ def order(noises: Noises, delta: float | None) -> Figure:
     columns = min(max(map(len, noises.values())), layout.COLUMNS)
     titles, groups = [], []
     for noise, series in noises.items():
-        names = [title for title in series_styles(noises) if title in series]
-        titles += [f"{title}\n{noise}" for title in names] + [""] * (-len(names) % columns)
-        groups += [list(series[title].values()) for title in names]
+        titles += [f"{title}\n{noise}" for title in series] + [""] * (-len(series) % columns)
+        groups += [list(runs.values()) for runs in series.values()]
     figure, axes = layout.titled_panels(titles, columns, 2.6, "epoch", "coefficient")
     for panel, runs in zip(axes, groups, strict=True):
         draw_order(panel, runs, shown)

@@ -21,15 +21,14 @@ from plotting.style import CAPTION_SIZE, LEGEND_SIZE, TITLE_SIZE, series_styles
 
 Curve = Callable[[Run], np.ndarray]  # (epochs,)
 COLUMNS = 3  # of panels: with more, a page would be too narrow for them
-WIDTH, NARROW = 8.3, 6.0  # inches of a figure, and of one column: readable on a page of 6.3 inches
-HANDLE_WIDTH = 0.75  # inches of a line in the legend and the spaces beside its label
+WIDTH = 8.3  # inches of every figure: still readable when it is shrunk to a page's 6.3
+MARGIN, HANDLE_WIDTH = 0.2, 0.75  # inches beside a text; of a line in the legend and its spaces
 SOFTWARE = "plot.py of self-distillation on noisy labels"  # in each PNG: it may be overwritten
 
 
 def panels(rows: int, columns: int, height: float, **options) -> tuple[Figure, np.ndarray]:
     """A figure and its axes (rows, columns); height: of a row in inches."""
-    size = (WIDTH if columns > 1 else NARROW, height * rows + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=(WIDTH, height * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -88,7 +87,7 @@ def label_grid(
     figure: Figure, axes: np.ndarray, titles: Sequence[str], rows: Sequence[str], xlabel: str
 ) -> None:
     """Titles above the columns of axes (rows, columns), names left of the rows."""
-    width = (figure.get_figwidth() - 1.2) / axes.shape[1] - 0.1
+    width = (WIDTH - 1.2) / axes.shape[1] - 0.1
     height = figure.get_figheight() / len(axes) - 0.65  # less title and tick labels
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(wrapped(figure, title, width, TITLE_SIZE))
@@ -104,7 +103,7 @@ def titled_panels(
     """A panel per title with axes alike, row by row; the place of an empty title stays empty."""
     figure, axes = panels(-(-len(titles) // columns), columns, height, sharex=True, sharey=True)
     for panel, title in zip_longest(axes.flat, titles, fillvalue=""):
-        panel.set_title(wrapped(figure, title, figure.get_figwidth() / columns - 0.4, TITLE_SIZE))
+        panel.set_title(wrapped(figure, title, WIDTH / columns - 2 * MARGIN, TITLE_SIZE))
         panel.set_xlabel(xlabel)
         panel.tick_params(labelbottom=True)
         panel.set_visible(title != "")
@@ -165,16 +164,16 @@ def finish(
     lacking = sum(not run.is_complete for run in runs)
     unfinished = f"UNFINISHED: {lacking} of {len(runs)} runs lack their last epochs"
     text = ". ".join([*[unfinished] * (lacking > 0), *sentences, f"Data: {caption(noises)}"]) + "."
-    width = figure.get_figwidth()
-    text = wrapped(figure, text, width - 0.4, CAPTION_SIZE)
-    title = figure.suptitle(text, fontsize=CAPTION_SIZE, x=0.2 / width, ha="left")
-    room = width - 0.4 - HANDLE_WIDTH
+    width = WIDTH - 2 * MARGIN
+    text = wrapped(figure, text, width, CAPTION_SIZE)
+    title = figure.suptitle(text, fontsize=CAPTION_SIZE, x=MARGIN / WIDTH, ha="left")
+    room = width - HANDLE_WIDTH
     labels = [wrapped(figure, handle.get_label(), room, LEGEND_SIZE) for handle in handles]
     look = {"frameon": False, "fontsize": LEGEND_SIZE, "handlelength": 3.4, "columnspacing": 1.2}
     for rows in range(1, len(labels) + 1):  # as few as fit
         columns = -(-len(labels) // rows)
         legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, **look)
-        if columns == 1 or legend.get_window_extent().width <= (width - 0.2) * figure.dpi:
+        if columns == 1 or legend.get_window_extent().width <= (WIDTH - MARGIN) * figure.dpi:
             break
         legend.remove()
     added = title.get_window_extent().height + legend.get_window_extent().height

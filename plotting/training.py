@@ -107,8 +107,8 @@ def accuracy(noises: Noises, delta: float | None) -> Figure:
     figure, axes = layout.curve_grid(noises, columns)
     styles = series_styles(noises)
     for panel, series in zip(axes[:, 0], noises.values(), strict=True):
-        for title in sorted(series, key=list(styles).index):
-            mark_stops(panel, list(series[title].values()), styles[title], curve("epoch"))
+        for title, runs in series.items():
+            mark_stops(panel, list(runs.values()), styles[title], curve("epoch"))
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)
     sentences = [GAP]
     if any(np.isnan(run.gap).all() for run in all_runs(noises)):
@@ -128,20 +128,18 @@ def loss(noises: Noises, delta: float | None) -> Figure:
 
 
 def memorization(noises: Noises, delta: float | None) -> Figure:
-    """Wrong labels memorized, memorization gap, and finding wrong labels by loss."""
+    """Wrong labels memorized, and finding wrong labels by the loss."""
     noises, left_out = with_wrong_labels(noises)
     layout.check_measured(all_runs(noises), "memorization")
     columns = {
         "wrong labels memorized (%)": curve("sample_memorized"),
-        "memorization gap (points)": curve("gap"),
         "AUC of the loss": curve("auc"),
     }
     figure, axes = layout.curve_grid(noises, columns)
-    for panel in axes[:, 2]:
+    for panel in axes[:, 1]:
         panel.axhline(0.5, **LEVEL)
     sentences = [
         "Memorized: predicted as labeled, among the wrongly labeled training images",
-        GAP,
         "AUC: the chance that a wrongly labeled image has a higher loss than a correctly labeled "
         "one; 0.5 is a guess",
     ]

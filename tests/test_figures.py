@@ -89,7 +89,7 @@ def measured(run, name):
     [
         (accuracy, ("test_accuracy", "gap")),
         (loss, ("train_cross_entropy", "test_cross_entropy")),
-        (memorization, ("sample_memorized", "gap", "auc")),
+        (memorization, ("sample_memorized", "auc")),
         (frequency, ("energy_share", "delta_norm")),
         (errors, ("e_low", "e_high")),
     ],
