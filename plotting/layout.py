@@ -94,7 +94,7 @@ def label_grid(
     for row, name in zip(axes, rows, strict=True):
         row[0].set_ylabel(wrapped(figure, name, height, LEGEND_SIZE))
     for panel in axes[-1]:
-        panel.set_xlabel(wrapped(figure, xlabel, width, LEGEND_SIZE))
+        panel.set_xlabel(xlabel)
 
 
 def titled_panels(
@@ -129,7 +129,7 @@ def wrapped(figure: Figure, text: str, width: float, size: float) -> str:
         parts, characters = [line], len(line)
         while (widest := max(inches(figure, part, size) for part in parts)) > width:
             characters = min(characters - 1, int(characters * width / widest))
-            parts = wrap(line, characters, break_on_hyphens=False)
+            parts = wrap(line, characters, break_on_hyphens=False) or [""]
         lines += parts
     return "\n".join(lines)
 
