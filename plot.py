@@ -23,12 +23,12 @@ if __name__ == "__main__":
 
 from analysis import history
 
-# A figure is a function of (noise -> series -> seed -> Run, --delta or None) in a module of
-# plotting/. It returns a matplotlib Figure, or None if it does not apply, or raises UserError with
-# the command that makes what is missing.
+# Module of plotting/ -> its figures. A figure is a function of (noise -> series -> seed -> Run,
+# --delta or None) that returns a matplotlib Figure, or raises UserError with the command that makes
+# what is missing.
 FIGURES = {
-    "training": ("frontier", "accuracy", "loss", "memorization", "rate"),
-    "frequency": ("frequency", "errors", "order", "excess"),
+    "training": ("frontier", "accuracy", "loss", "memorization"),
+    "frequency": ("frequency", "errors", "order"),
     "spectrum": ("eigenvectors",),
 }
 
@@ -66,15 +66,6 @@ def figure_folder(runs: Sequence[history.Run]) -> Path:
     return Path("figures") / (shared or "figures")
 
 
-def figures() -> dict:
-    """File name -> function that makes the figure, of all in FIGURES."""
-    return {
-        f"{name}.png": getattr(import_module(f"plotting.{module}"), name)
-        for module, names in FIGURES.items()
-        for name in names
-    }
-
-
 def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
     """Draw every figure into the folder, print the paths, and say what could not be drawn.
 
@@ -83,16 +74,17 @@ def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
     from plotting.layout import save
     from plotting.style import project_style
 
+    places = [(module, name) for module, names in FIGURES.items() for name in names]
     drawn, missing = [], {}
     with warnings.catch_warnings(record=True) as caught, project_style():
-        for name, make in figures().items():
+        for module, name in places:
+            path = folder / f"{name}.png"
             try:
-                figure = make(noises, delta)
-                if figure is not None:
-                    save(figure, folder / name)
-                    drawn.append(folder / name)
+                make = getattr(import_module(f"plotting.{module}"), name)
+                save(make(noises, delta), path)
+                drawn.append(path)
             except UserError as error:
-                missing.setdefault(str(error), []).append(name)
+                missing.setdefault(str(error), []).append(path.name)
     if not drawn:
         raise UserError("; ".join(missing))
     print(f"open: {drawn[0]}", *drawn[1:], sep="\n")

@@ -1,6 +1,4 @@
-"""Figures of frequency.json: Delta, errors by band, the order of learning, the excess map."""
-
-from collections.abc import Sequence
+"""Figures of frequency.json: Delta, errors by band, the order of learning."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,46 +10,38 @@ from analysis.quantities import BAND_DELTA, QUARTER, RATIO_DELTA
 from analysis.statistics import first_epoch
 from common.command_line import UserError
 from plotting import layout
+from plotting.layout import curve
 from plotting.style import LEVEL, RIGHT, WRONG
 from plotting.training import GAP, with_wrong_labels
 
 MILESTONES = (10, 30, 50)  # points of cross-entropy's memorization gap
 # Wide for low frequency and narrow for high: dashes mean losses.
 BANDS = {"low": 2.6, "high": 1.1}
+NAME = {"fontsize": 8, "color": "#555555"}  # of what names a line in a panel
 PARTS = {"clean": ("right labels", RIGHT), "residual": ("wrong labels", WRONG)}
 
 
-def common_deltas(noises: Noises, section: str) -> list[float]:
-    """The deltas of a section that filter in all runs. Raises UserError if there is none."""
+def choose_delta(noises: Noises, section: str, wanted: float | None, default: float) -> float:
+    """The delta of a figure, for all noises: `wanted` if given, or the nearest to the default.
+
+    Of those that were measured in every run and filter there. Raises UserError if there is none, or
+    if the wanted one is none of them.
+    """
     runs = all_runs(noises)
-    lacking = [run.name for run in runs if run.frequency is None]
-    if lacking:
-        raise UserError(
-            f"{len(lacking)} of {len(runs)} runs have no frequency.json ({lacking[0]}): run "
-            "frequency.py"
-        )
+    layout.check_measured(runs, "frequency")
     if len({run.frequency["values"] for run in runs}) > 1:
         raise UserError(
             "some runs have frequency.json of softmax outputs and some of logits: run frequency.py "
             "--overwrite for all of them"
         )
     sections = [run.frequency[section] for run in runs]
-    common = set.intersection(*(set(filtering(content)) for content in sections))
-    if not common:
+    deltas = sorted(set.intersection(*(set(filtering(content)) for content in sections)))
+    if not deltas:
         larger = 4 * max(delta for content in sections for delta in content["delta"])
         raise UserError(
             "no measured delta filters in every run (its kernel mass is too low): run frequency.py "
             f"--delta {RATIO_DELTA} {BAND_DELTA} {larger:g}"
         )
-    return sorted(common)
-
-
-def choose_delta(noises: Noises, section: str, wanted: float | None, default: float) -> float:
-    """The delta of a figure, for all noises: `wanted` if given, or the nearest to the default.
-
-    Raises UserError if the wanted one was not measured in every run, or does not filter there.
-    """
-    deltas = common_deltas(noises, section)
     if wanted not in (None, *deltas):
         raise UserError(
             f"--delta {wanted:g} was not measured in every run, or filters nothing: use one of "
@@ -88,28 +78,19 @@ def frequency(noises: Noises, delta: float | None) -> Figure:
     return layout.finish(figure, noises, sentences, layout.series_handles(noises))
 
 
-def name_line(axes: Axes, text: str, place: tuple, coordinates: tuple, x: float, y: float) -> None:
-    """A small text below and right of a place, x and y points away."""
-    offset = {"xytext": (x, y), "textcoords": "offset points", "va": "top"}
-    axes.annotate(text, place, xycoords=coordinates, **offset, fontsize=8, color="#555555")
-
-
 def draw_levels(axes: Axes, series: Series, measure: str, delta: float) -> None:
-    """Levels of the clean and of the shuffled test labels, mean over runs, named in the panel."""
-    levels: dict[str, list[float]] = {"clean labels": [], "shuffled labels": []}
+    """Levels of the clean and of the shuffled test labels, mean over runs, named at the right."""
+    clean, shuffled = [], []
     for run in all_runs({"": series}):
         section = run.frequency["test"]
         column = section["delta"].index(delta)
-        levels["clean labels"].append(section["labels"]["true"][measure][column])
-        levels["shuffled labels"].append(section["shuffled"][measure][column])
-    heights = sorted((float(np.mean(values)), name) for name, values in levels.items())
-    for height, _ in heights:
+        clean.append(section["labels"]["true"][measure][column])
+        shuffled.append(section["shuffled"][measure][column])
+    levels = [(np.mean(clean), "clean\nlabels"), (np.mean(shuffled), "shuffled\nlabels")]
+    # The lines can be close to each other: one name is below the lower, the other above the upper.
+    for (height, name), place in zip(sorted(levels), ("top", "bottom"), strict=True):
         axes.axhline(height, **LEVEL)
-    # One text below both lines, which can be close to each other and to the curves.
-    (lowest, lower), (_, upper) = heights
-    text = f"upper line: {upper}; lower line: {lower}"
-    name_line(axes, text, (0.02, lowest), ("axes fraction", "data"), 0, -2)
-    axes.margins(y=0.15)
+        axes.text(1.01, height, name, transform=axes.get_yaxis_transform(), va=place, **NAME)
 
 
 def draw_milestones(axes: Axes, series: Series) -> None:
@@ -117,14 +98,15 @@ def draw_milestones(axes: Axes, series: Series) -> None:
     runs = next((runs for runs in series.values() if is_cross_entropy(runs)), None)
     if runs is None:
         return
-    gap = layout.stack(runs.values(), lambda run: run.gap).mean(0)
-    by_epoch: dict[int, list[str]] = {}
-    for points in MILESTONES:
-        if np.any(gap >= points):
-            by_epoch.setdefault(int(np.argmax(gap >= points)) + 1, []).append(str(points))
-    for epoch, passed in by_epoch.items():
+    gap = layout.stack(runs.values(), curve("gap")).mean(0)
+    passed = [points for points in MILESTONES if np.any(gap >= points)]
+    for line, points in enumerate(passed):
+        epoch = int(np.argmax(gap >= points)) + 1
         axes.axvline(epoch, **LEVEL)
-        name_line(axes, ", ".join(passed), (epoch, 1), ("data", "axes fraction"), 2, 0)
+        # Each number is a line lower than the last: the epochs can be close to each other.
+        place = {"xytext": (2, -9 * line), "textcoords": "offset points", "va": "top"}
+        axes.annotate(f"{points}", (epoch, 1), xycoords=("data", "axes fraction"), **place, **NAME)
+    axes.margins(y=0.2)
 
 
 def is_cross_entropy(runs: dict) -> bool:
@@ -148,14 +130,19 @@ def order(noises: Noises, delta: float | None) -> Figure:
     """When right and wrong labels are learned, by band: a panel per loss."""
     noises, left_out = with_wrong_labels(noises)
     shown = choose_delta(noises, "sample", delta, BAND_DELTA)
-    figure, places = layout.series_grid(noises, (2.9, 2.5))
-    for (noise, title), panel in places.items():
-        draw_order(panel, list(noises[noise][title].values()), shown)
+    columns = min(max(map(len, noises.values())), layout.COLUMNS)
+    titles, groups = [], []
+    for noise, series in noises.items():
+        titles += [f"{title}\n{noise}" for title in series] + [""] * (-len(series) % columns)
+        groups += [list(runs.values()) for runs in series.values()]
+    figure, axes = layout.titled_panels(titles, columns, 2.6, "epoch", "coefficient")
+    for panel, runs in zip(axes, groups, strict=True):
+        draw_order(panel, runs, shown)
     sentences = [
         "Coefficient of the softmax outputs on the labels' part, by least squares on the train "
         "sample: 0 not learned, 1 learned",
         f"Right labels: the clean labels; wrong labels: their per-instance residual; δ = {shown:g}",
-        f"Dots: where the mean first reaches {QUARTER:g}",
+        f"Dots: where a line first reaches {QUARTER:g}",
     ]
     handles = [
         Line2D([], [], color=color, linewidth=width, label=f"{name}, {band} frequency")
@@ -171,64 +158,9 @@ def draw_order(axes: Axes, runs: list[Run], delta: float) -> None:
     for part, (_, color) in PARTS.items():
         for band, width in BANDS.items():
             values = layout.stack(runs, band_curve(f"{part}_{band}", delta, "sample"))
-            epochs = np.arange(1, values.shape[1] + 1)
-            layout.draw(axes, epochs, values, {"color": color, "linewidth": width, "marker": "o"})
+            style = {"color": color, "linewidth": width, "marker": "o"}
+            layout.draw_epochs(axes, values, style)
             mean = values.mean(0)
             height = max(QUARTER, mean[0])  # above it if the first epoch has passed it
-            dot = {"color": color, "markersize": 3.5 + 1.2 * width}
-            axes.plot(first_epoch(mean, QUARTER), height, "o", **dot)
-    layout.epoch_axis(axes)
-
-
-def excess(noises: Noises, delta: float | None) -> Figure:
-    """Excess low-frequency ratio by delta: the first loss, the others minus it."""
-    deltas = common_deltas(noises, "test")
-    figure, places = layout.series_grid(noises, (2.9, 2.4), "\nδ")
-    grid = list(figure.axes)
-    maps: dict[str, list] = {"excess": [], "difference": []}
-    for (noise, title), panel in places.items():
-        first, *_ = noises[noise]
-        values = excess_map(noises[noise][title], deltas)
-        if title != first:
-            panel.set_title(f"{panel.get_title()}\nminus {first}")
-            other = excess_map(noises[noise][first], deltas)
-            epochs = min(values.shape[1], other.shape[1])
-            values = values[:, :epochs] - other[:, :epochs]
-        maps["excess" if title == first else "difference"].append((panel, values))
-    for kind, drawn in maps.items():
-        if drawn:
-            draw_maps(figure, grid, drawn, deltas, kind)
-    sentences = [
-        "Excess: how far the low-frequency ratio of the outputs on test images is above shuffled "
-        "labels (0), as a share of the way to outputs that the filter does not change (1); δ: "
-        "variance of the filter in squared normalized pixels, where it filters in every run",
-    ]
-    return layout.finish(figure, noises, sentences, [])
-
-
-def excess_map(runs: dict, deltas: Sequence[float]) -> np.ndarray:
-    """Mean over the runs of a series of the excess, (deltas, epochs)."""
-    curves = [layout.stack(runs.values(), band_curve("excess", delta)) for delta in deltas]
-    return np.stack([curve.mean(0) for curve in curves])
-
-
-def draw_maps(
-    figure: Figure, grid: list[Axes], maps: list, deltas: Sequence[float], kind: str
-) -> None:
-    """Pairs of a panel and its map (deltas, epochs), with one color bar that names the kind.
-
-    The lightness of both colormaps rises with the value, so that the sign of a difference can be
-    read in grey, too.
-    """
-    largest = max(float(np.nanmax(np.abs(values))) for _, values in maps) or 1
-    cmap, lowest = {"excess": ("viridis", 0), "difference": ("cividis", -largest)}[kind]
-    for panel, values in maps:
-        edges = np.arange(values.shape[1] + 1) + 0.5, np.arange(len(deltas) + 1) - 0.5
-        image = panel.pcolormesh(*edges, values, cmap=cmap, vmin=lowest, vmax=largest)
-        panel.grid(False)
-        panel.set_yticks(range(len(deltas)), [f"{delta:g}" for delta in deltas])
-        layout.epoch_axis(panel)
-    height = figure.get_figheight() + 0.8
-    figure.set_figheight(height)
-    size = {"fraction": 0.3 / height, "pad": 0.1 / height, "aspect": 40}
-    figure.colorbar(image, ax=grid, label=kind, location="bottom", **size)
+            style["markersize"] = 3.5 + 1.2 * width
+            axes.plot(first_epoch(mean, QUARTER), height, **style)

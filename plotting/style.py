@@ -29,7 +29,7 @@ MARKERS = ("X", "<", ">", "p", "h", "*", "d")
 RIGHT, WRONG = "#3B0F70", "#E8705A"
 LEVEL = {"color": "#777777", "linewidth": 0.9, "zorder": 1}  # lines that are no curve
 
-CAPTION_SIZE, TITLE_SIZE, LEGEND_SIZE = 8.5, 10, 9  # points
+CAPTION_SIZE, TITLE_SIZE, LEGEND_SIZE = 8.5, 9.5, 9  # points
 PARAMETERS = {
     "axes.grid": True,
     "grid.alpha": 0.3,
@@ -59,22 +59,18 @@ def series_styles(noises: Noises) -> dict[str, dict]:
         for series in noises.values()
         for title, runs in series.items()
     }
-    others = dict.fromkeys(name for name in map(family, losses.values()) if name not in STYLES)
-    free = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
+    others = zip(cycle(OTHER_COLORS), cycle(DASHES), cycle(MARKERS), strict=False)
     styles: dict[str, dict] = {}
-    for name, base in (STYLES | dict(zip(others, free, strict=False))).items():
-        color, dash, marker = base
-        dashes = [dash, *(other for other in DASHES if other != dash)]
-        markers = [marker, *(other for other in MARKERS if other != marker)]
+    for name in dict.fromkeys([*STYLES, *map(family, losses.values())]):
+        color, dash, marker = STYLES.get(name) or next(others)
+        dashes, markers = dict.fromkeys([dash, *DASHES]), dict.fromkeys([marker, *MARKERS])
         titles = [title for title, loss in losses.items() if family(loss) == name]
         # The loss by its plain name comes first and has the family's own style.
-        for k, title in enumerate(sorted(titles, key=lambda title: losses[title] != name)):
-            styles[title] = {
-                "color": color,
-                "linestyle": dashes[k % len(dashes)],
-                "marker": markers[k % len(markers)],
-                "linewidth": PARAMETERS["lines.linewidth"] + k // len(dashes),
-            }
+        titles.sort(key=lambda title: losses[title] != name)
+        looks = zip(titles, cycle(dashes), cycle(markers), strict=False)
+        for k, (title, linestyle, marker) in enumerate(looks):
+            width = PARAMETERS["lines.linewidth"] + k // len(dashes)
+            styles[title] = dict(color=color, linestyle=linestyle, marker=marker, linewidth=width)
     return styles
 
 

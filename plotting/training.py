@@ -1,4 +1,4 @@
-"""Figures of training: the frontier of accuracy and memorization, curves by epoch, noise rates."""
+"""Figures of training: the frontier of accuracy and memorization, and curves by epoch."""
 
 from collections.abc import Callable
 
@@ -7,43 +7,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.history import Noises, Run, Series, all_runs
+from analysis.history import Noises, Run, all_runs
 from analysis.statistics import STOPS, at_gap, at_stop, stopping_epoch
 from common.command_line import UserError
 from plotting import layout
 from plotting.layout import curve
-from plotting.style import LEVEL, TITLE_SIZE, series_styles
+from plotting.style import LEVEL, series_styles
 
+ACCURACY = "test accuracy (%)"
 GAP = (
     "Memorization gap: accuracy on the clean labels among the correctly labeled minus among the "
     "wrongly labeled training images"
 )
 FRONTIER_POINTS = 201  # of a mean curve
-FRONTIER_COLUMNS = 3
 
 
 def frontier(noises: Noises, delta: float | None) -> Figure:
     """Test accuracy against memorization along training; early stop and last epoch."""
     noises, left_out = with_wrong_labels(noises)
     styles = series_styles(noises)
-    columns = min(len(noises), FRONTIER_COLUMNS)
-    rows = -(-len(noises) // columns)
-    figure, axes = layout.panels(rows, columns, (3.6, 3.3), sharex=True, sharey=True)
-    width = figure.get_figwidth() / columns - 0.6
-    for panel, (noise, series) in zip(axes.flat, noises.items(), strict=False):
+    columns, labels = min(len(noises), layout.COLUMNS), ("memorization gap (points)", ACCURACY)
+    figure, axes = layout.titled_panels(list(noises), columns, 3.3, *labels)
+    for panel, series in zip(axes, noises.values(), strict=True):
         for title, runs in reversed(series.items()):
             draw_path(panel, list(runs.values()), styles[title])
-        panel.set_title(layout.wrapped(figure, noise, width, TITLE_SIZE))
-        panel.set_xlabel("memorization gap (points)")
-    limit_frontier(axes[0, 0], noises)
-    for panel in axes.flat[len(noises) :]:
-        panel.axis("off")
-    for row in axes:
-        row[0].set_ylabel("test accuracy (%)")
+    limit_frontier(axes[0], noises)
     sentences = [
-        "Each curve follows training: to the right, more of the wrong labels are memorized; the "
-        "mean over seeds is taken where each run first reaches a gap, so that epochs that fall "
-        "back are not on the line; the first epochs may lie below the panel",
+        "Each curve follows training: to the right, more of the wrong labels are memorized; a run "
+        "counts where it first reaches a gap, so that epochs that fall back are not on the line; "
+        "the first epochs may lie below the panel",
         GAP,
     ]
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)
@@ -57,7 +49,7 @@ def draw_path(axes: Axes, runs: list[Run], style: dict) -> None:
         gaps = np.linspace(low, high, FRONTIER_POINTS)
         values = [[at_gap(run, run.history["test_accuracy"], gap) for gap in gaps] for run in runs]
         layout.draw(axes, gaps, np.array(values), style)
-    mark_stops(axes, runs, style, lambda run: run.gap)
+    mark_stops(axes, runs, style, curve("gap"))
 
 
 def mark_stops(axes: Axes, runs: list[Run], style: dict, x: Callable) -> None:
@@ -91,9 +83,8 @@ def limit_frontier(axes: Axes, noises: Noises) -> None:
         for run in all_runs(noises)
         for stop in ("last", "best_test")
     ]
-    lowest = min(marks) - 0.25 * max(max(marks) - min(marks), 5)
-    if axes.get_ylim()[0] < lowest:
-        axes.set_ylim(bottom=lowest)
+    lowest = min(marks) - 0.25 * max(np.ptp(marks), 5)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest))
 
 
 def with_wrong_labels(noises: Noises) -> tuple[Noises, list[str]]:
@@ -112,17 +103,14 @@ def with_wrong_labels(noises: Noises) -> tuple[Noises, list[str]]:
 
 def accuracy(noises: Noises, delta: float | None) -> Figure:
     """Test accuracy and memorization gap by epoch."""
-    columns = {
-        "test accuracy (%)": curve("test_accuracy"),
-        "memorization gap (points)": curve("gap"),
-    }
+    columns = {ACCURACY: curve("test_accuracy"), "memorization gap (points)": curve("gap")}
     figure, axes = layout.curve_grid(noises, columns)
     styles = series_styles(noises)
     for panel, series in zip(axes[:, 0], noises.values(), strict=True):
-        for title in sorted(series, key=list(styles).index):
-            mark_stops(panel, list(series[title].values()), styles[title], curve("epoch"))
+        for title, runs in series.items():
+            mark_stops(panel, list(runs.values()), styles[title], curve("epoch"))
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)
-    sentences = ["Marks: mean over seeds of epoch and accuracy", GAP]
+    sentences = [GAP]
     if any(np.isnan(run.gap).all() for run in all_runs(noises)):
         sentences.append("No value: no label of that data set is wrong")
     return layout.finish(figure, noises, sentences, handles)
@@ -135,72 +123,24 @@ def loss(noises: Noises, delta: float | None) -> Figure:
         "cross-entropy, test labels (nats)": curve("test_cross_entropy"),
     }
     figure, _ = layout.curve_grid(noises, columns)
-    sentence = "Training: of the network itself, mean over the steps, whatever loss is minimized"
+    sentence = "Training: of the network itself, averaged over steps, whatever loss is minimized"
     return layout.finish(figure, noises, [sentence], layout.series_handles(noises))
 
 
 def memorization(noises: Noises, delta: float | None) -> Figure:
-    """Wrong labels memorized, memorization gap, and finding wrong labels by loss."""
+    """Wrong labels memorized, and finding wrong labels by the loss."""
     noises, left_out = with_wrong_labels(noises)
-    runs = all_runs(noises)
-    lacking = [run.name for run in runs if "auc" not in run.memorization]
-    if lacking:
-        raise UserError(f"{len(lacking)} of {len(runs)} runs have no memorization.json "
-                        f"({lacking[0]}): run frequency.py")  # fmt: skip
+    layout.check_measured(all_runs(noises), "memorization")
     columns = {
         "wrong labels memorized (%)": curve("sample_memorized"),
-        "memorization gap (points)": curve("gap"),
         "AUC of the loss": curve("auc"),
     }
     figure, axes = layout.curve_grid(noises, columns)
-    for panel in axes[:, 2]:
+    for panel in axes[:, 1]:
         panel.axhline(0.5, **LEVEL)
     sentences = [
         "Memorized: predicted as labeled, among the wrongly labeled training images",
-        GAP,
         "AUC: the chance that a wrongly labeled image has a higher loss than a correctly labeled "
         "one; 0.5 is a guess",
     ]
     return layout.finish(figure, noises, sentences + left_out, layout.series_handles(noises))
-
-
-def rate(noises: Noises, delta: float | None) -> Figure | None:
-    """Test accuracy against the share of wrong labels, where data sets differ in it.
-
-    None if no noise has several rates.
-    """
-    kinds: dict[tuple, Noises] = {}
-    for noise, series in noises.items():
-        data = all_runs({noise: series})[0].data
-        names = ("title", "noise", "train_size", "val_size", "test_size")
-        kinds.setdefault(tuple(data.get(name) for name in names), {})[noise] = series
-    kinds = {kind: members for kind, members in kinds.items() if len(members) > 1}
-    if not kinds:
-        return None
-    shown = {noise: series for members in kinds.values() for noise, series in members.items()}
-    styles = series_styles(shown)
-    figure, axes = layout.panels(len(kinds), len(STOPS), (3.3, 2.8), sharex=True, sharey="row")
-    for row, members in zip(axes, kinds.values(), strict=True):
-        for panel, stop in zip(row, STOPS, strict=True):
-            for title, style in styles.items():
-                draw_rates(panel, list(members.values()), title, stop, style)
-    titles = [f"{title}, test accuracy (%)" for title in STOPS.values()]
-    rows = [f"{kind[0]}, {kind[1]}" for kind in kinds]
-    layout.label_grid(figure, axes, titles, rows, "wrong training labels (%)")
-    left_out = [noise for noise in noises if noise not in shown]
-    sentences = ["Stopped early: at the best accuracy on held-out noisy labels"]
-    sentences += [f"Left out, of one rate only: {', '.join(left_out)}"] if left_out else []
-    return layout.finish(figure, shown, sentences, layout.series_handles(shown, marker=True))
-
-
-def draw_rates(axes: Axes, members: list[Series], title: str, stop: str, style: dict) -> None:
-    """One line: test accuracy of a series at a stop, against the rate in percent."""
-    points = []
-    for runs in (series[title].values() for series in members if title in series):
-        values = [at_stop(run, run.history["test_accuracy"], stop) for run in runs]
-        wrong = 100 * float(np.mean([run.data["rate_found"] for run in runs]))
-        points.append((wrong, np.mean(values), min(values), max(values)))
-    if points:
-        rates, mean, low, high = np.array(sorted(points)).T
-        axes.plot(rates, mean, **style)
-        axes.fill_between(rates, low, high, color=style["color"], alpha=0.18, linewidth=0)

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from importlib import import_module
 
 import matplotlib
 import numpy as np
@@ -25,20 +26,20 @@ import plot
 from analysis.history import by_noise
 from common.command_line import UserError
 from plotting import layout
-from plotting.frequency import BANDS, MILESTONES, errors, excess, frequency, order
-from plotting.spectrum import EARLIER_EPOCHS, SHADES, band_middles, eigenvectors
+from plotting.frequency import BANDS, MILESTONES, errors, frequency, order
+from plotting.spectrum import STOPPED, eigenvectors
 from plotting.style import RIGHT, STYLES, WRONG, family, project_style, series_styles
-from plotting.training import accuracy, frontier, loss, memorization, rate
+from plotting.training import accuracy, frontier, loss, memorization
 
 PAIR = "pair flip, 40% wrong"
-LEVELS = "upper line: clean labels; lower line: shuffled labels"
 OTHERS = ("generalized cross-entropy", "early-learning regularization", "label smoothing", "mixup")
 LONG = "a title that is very long and says much about the labels " + "x" * 60
-BY_BAND = (frequency, errors, order, excess)
-WITHOUT_WRONG = {"gap": None, "noise": "none", "data": {"rate_found": 0.0}}
+NO_WRONG = {"gap": None, "noise": "none", "data": {"rate_found": 0.0}, "spectrum": True}
+BY_BAND = (frequency, errors, order)
+OF_WRONG_LABELS = (frontier, memorization, order, eigenvectors)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def noises():
     return by_noise(study(("pair", "symmetric"), spectrum=True, length=10))
 
@@ -83,47 +84,32 @@ def measured(run, name):
     return {**run.history, **run.memorization}[name]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "names"),
     [
         (accuracy, ("test_accuracy", "gap")),
         (loss, ("train_cross_entropy", "test_cross_entropy")),
-        (memorization, ("sample_memorized", "gap", "auc")),
+        (memorization, ("sample_memorized", "auc")),
         (frequency, ("energy_share", "delta_norm")),
         (errors, ("e_low", "e_high")),
     ],
 )
 def test_lines_are_means_and_bands_extremes(noises, make, names):
-    axes = iter(make(noises, None).axes)
-    for series in noises.values():
-        for name in names:
-            panel = next(axes)
-            for title in series:
-                values = [measured(run, name) for run in members(series, title)]
-                ((x, y),) = curves(panel, STYLES[title][0])
-                np.testing.assert_array_equal(x, range(1, 11))
-                np.testing.assert_allclose(y, np.sum(values, axis=0) / 3)
-                bands = [
-                    c.get_paths()[0].get_extents()
-                    for c in panel.collections
-                    if to_hex(c.get_facecolor()[0]).upper() == STYLES[title][0]
-                ]
-                extremes = np.min(values), np.max(values)
-                assert [(band.y0, band.y1) for band in bands] == [pytest.approx(extremes)]
-
-
-def test_marks_are_means_of_early_stopping_and_the_last_epoch(noises):
-    panel = accuracy(noises, None).axes[0]
-    for title in LOSSES:
-        points = []
-        for run in members(noises[PAIR], title):
-            best = max(range(10), key=lambda k: run.history["val_accuracy"][k])
-            points.append((best + 1, run.history["test_accuracy"][best]))
-        last = np.mean([r.history["test_accuracy"][-1] for r in members(noises[PAIR], title)])
-        found = marks(panel, title)
-        assert found["early"] == pytest.approx(np.mean(points, axis=0))
-        assert found["last"] == pytest.approx((10, last))
+    axes = make(noises, None).axes
+    panels = itertools.product(noises.values(), names)
+    for panel, (series, name) in zip(axes, panels, strict=True):
+        for title in series:
+            values = [measured(run, name) for run in members(series, title)]
+            ((x, y),) = curves(panel, STYLES[title][0])
+            np.testing.assert_array_equal(x, range(1, 11))
+            np.testing.assert_allclose(y, np.sum(values, axis=0) / 3)
+            bands = [
+                c.get_paths()[0].get_extents()
+                for c in panel.collections
+                if to_hex(c.get_facecolor()[0]).upper() == STYLES[title][0]
+            ]
+            extremes = np.min(values), np.max(values)
+            assert [(band.y0, band.y1) for band in bands] == [pytest.approx(extremes)]
 
 
 def first_reaching(run, level):
@@ -138,7 +124,6 @@ def first_reaching(run, level):
 
 def test_the_frontier_is_the_mean_at_equal_gap(noises):
     figure = frontier(noises, None)
-    bottom, top = figure.axes[0].get_ylim()
     for panel, (noise, series) in zip(figure.axes, noises.items(), strict=True):
         assert panel.get_title() == noise
         for title in series:
@@ -148,92 +133,51 @@ def test_the_frontier_is_the_mean_at_equal_gap(noises):
             assert x[-1] == min(max(run.gap) for run in runs)
             for gap, value in list(zip(x, y, strict=True))[::20]:
                 assert value == pytest.approx(np.mean([first_reaching(run, gap) for run in runs]))
-            found = marks(panel, title)
-            last = np.mean([(r.gap[-1], r.history["test_accuracy"][-1]) for r in runs], axis=0)
-            assert found["last"] == pytest.approx(last) and len(found) == 2
-            assert all(bottom < y < top for _, y in found.values())
 
 
-@pytest.mark.slow
-def test_without_held_out_images_there_is_no_early_mark():
-    figure = frontier(by_noise(study(["pair"], validation=None)), None)
-    assert set(marks(figure.axes[0], "cross-entropy")) == {"last"}
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels[-1] == "open: last epoch" and not any("filled" in label for label in labels)
+@pytest.mark.parametrize("make", [frontier, accuracy])
+def test_marks_are_means_of_early_stopping_and_the_last_epoch(noises, make):
+    panel = make(noises, None).axes[0]
+    bottom, top = panel.get_ylim()
+    for title in LOSSES:
+        expected = {"early": [], "last": []}
+        for run in members(noises[PAIR], title):
+            best = max(range(10), key=lambda k: run.history["val_accuracy"][k])
+            for stop, k in (("early", best), ("last", 9)):
+                x = run.gap[k] if make is frontier else k + 1
+                expected[stop].append((x, run.history["test_accuracy"][k]))
+        found = marks(panel, title)
+        assert found == {k: pytest.approx(np.mean(v, axis=0)) for k, v in expected.items()}
+        assert all(bottom < y < top for _, y in found.values())
 
 
-@pytest.mark.slow
-def test_one_epoch_and_one_run_are_drawn():
-    run = make_run(accuracy=[30], validation=[20], gap=[5])
-    for make in (frontier, accuracy, loss, memorization):
-        assert any(line.get_marker() == "o" for line in make(by_noise([run]), None).axes[0].lines)
+def test_without_held_out_images_nothing_is_stopped_early():
+    noises = by_noise(study(["pair"], seeds=[6], validation=None, spectrum=True))
+    figures = frontier(noises, None), eigenvectors(noises, None)
+    assert set(marks(figures[0].axes[0], "cross-entropy")) == {"last"}
+    labels = [text.get_text() for figure in figures for text in figure.legends[0].get_texts()]
+    assert "open: last epoch" in labels and not any("early" in label for label in labels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [frontier, memorization, order, eigenvectors])
-def test_without_wrong_labels_there_is_nothing_to_memorize(make):
-    with pytest.raises(UserError, match="no label of this data set is wrong"):
-        make(by_noise([make_run(**WITHOUT_WRONG, spectrum=True)]), None)
-    both = by_noise([make_run(spectrum=True), make_run(**WITHOUT_WRONG, spectrum=True)])
-    assert "Left out, without wrong labels: none, 0% wrong" in text_of(make(both, None))
-
-
-def test_a_gap_that_does_not_exist_is_said():
-    figure = accuracy(by_noise([make_run(), make_run(**WITHOUT_WRONG)]), None)
-    assert [text.get_text() for text in figure.axes[3].texts] == ["no value"]
-    assert "no label of that data set is wrong" in text_of(figure)
-
-
-def test_unfinished_runs_are_said_to_be():
-    runs = [shortened(run, 2) for run in study(["pair"])]
-    assert text_of(accuracy(by_noise(runs), None)).startswith("UNFINISHED: 9 of 9 runs")
-
-
-def test_the_rate_figure_shows_each_stop_against_the_rate():
-    runs = []
-    for share in (0.2, 0.4, 0.6):
-        for run in study(["pair"], LOSSES[:2]):
-            data = {**run.data, "rate_found": share, "rate_requested": share}
-            lower = {**run.history, "test_accuracy": run.history["test_accuracy"] - 20 * share}
-            runs.append(replace(run, data=data, history=lower, measured_from=f"{share} {run.name}"))
-    noises = by_noise(runs)
-    figure = rate(noises, None)
-    stops = (
-        lambda run: -1,
-        lambda run: np.argmax(run.history["val_accuracy"]),
-        lambda run: np.argmax(run.history["test_accuracy"]),
-    )
-    for panel, stop in zip(figure.axes, stops, strict=True):
-        for title in LOSSES[:2]:
-            ((x, y),) = curves(panel, STYLES[title][0])
-            np.testing.assert_allclose(x, [20, 40, 60])
-            for value, series in zip(y, noises.values(), strict=True):
-                found = [r.history["test_accuracy"][stop(r)] for r in members(series, title)]
-                assert value == pytest.approx(np.mean(found))
-    # Noises of one rate have no such figure; beside others they are named.
-    assert rate(by_noise(study()), None) is None
-    figure = rate(by_noise(runs + study(["symmetric"], data={"rate_requested": 0.4})), None)
-    assert "Left out, of one rate only: symmetric, 40% wrong" in text_of(figure)
-
-
-@pytest.mark.slow
 def test_levels_and_milestones_are_marked(noises):
     panel = frequency(noises, None).axes[0]
     gaps = np.mean([run.gap for run in members(noises[PAIR], "cross-entropy")], axis=0)
-    expected = {}
-    for points in MILESTONES:
-        if max(gaps) >= points:
-            epoch = next(k + 1 for k, gap in enumerate(gaps) if gap >= points)
-            expected.setdefault(epoch, []).append(str(points))
-    texts = {t.get_text(): t.xy for t in panel.texts}
-    assert texts.pop(LEVELS)[1] == 0.25
-    level = [line.get_ydata()[0] for line in panel.get_lines() if list(line.get_xdata()) == [0, 1]]
-    assert sorted(level) == [0.25, 0.5]
-    assert {name: x for name, (x, _) in texts.items()} == {
-        ", ".join(points): epoch for epoch, points in expected.items()
+    expected = {
+        str(points): next(k + 1 for k, gap in enumerate(gaps) if gap >= points)
+        for points in MILESTONES
+        if max(gaps) >= points
     }
-    without = frequency(by_noise(study(["pair"], [DISTILLED])), None).axes[0]
-    assert {t.get_text() for t in without.texts} == {LEVELS}
+    levels = {"clean\nlabels": 0.5, "shuffled\nlabels": 0.25}
+    lines = [line.get_data() for line in panel.get_lines() if len(line.get_xdata()) == 2]
+    assert sorted(y[0] for x, y in lines if list(x) == [0, 1]) == [0.25, 0.5]
+    assert [x[0] for x, y in lines if list(y) == [0, 1]] == list(expected.values())
+    texts = {text.get_text(): text for text in panel.texts}
+    assert {
+        name: text.get_position()[1] for name, text in texts.items() if name in levels
+    } == levels
+    assert {name: text.xy[0] for name, text in texts.items() if name not in levels} == expected
+    without = frequency(by_noise(study(["pair"], [DISTILLED], [6])), None).axes[0]
+    assert {text.get_text() for text in without.texts} == set(levels)
 
 
 def with_parts(run):
@@ -250,7 +194,7 @@ def test_the_order_has_four_coefficients_per_loss_and_dots_where_a_quarter_is_le
     noises = by_noise([with_parts(run) for run in study(["pair"], length=10)])
     figure = order(noises, None)
     for panel, (title, runs) in zip(figure.axes, noises[PAIR].items(), strict=True):
-        assert panel.get_title().replace("\n", " ") == title
+        assert panel.get_title() == f"{title}\n{PAIR}"
         dots = [line.get_data() for line in panel.get_lines() if len(line.get_xdata()) == 1]
         for part, color in (("clean", RIGHT), ("residual", WRONG)):
             for band, width in BANDS.items():
@@ -263,116 +207,37 @@ def test_the_order_has_four_coefficients_per_loss_and_dots_where_a_quarter_is_le
                 assert any(x[0] == pytest.approx(epoch) and y[0] == 0.25 for x, y in dots)
 
 
-def test_excess_maps_are_means_and_differences(noises):
-    rows = np.random.default_rng(0).normal(size=(18, 10, 3)).tolist()
-    for run, values in zip((r for s in noises.values() for g in s.values() for r in g.values()),
-                           rows, strict=True):  # fmt: skip
-        run.frequency["test"]["outputs"]["excess"] = values
-    figure = excess(noises, None)
-    axes = iter(figure.axes)
-    for series in noises.values():
-        means = {}
-        for title in series:
-            values = [r.frequency["test"]["outputs"]["excess"] for r in members(series, title)]
-            means[title] = np.mean(values, axis=0)[:, 1:].T  # the first delta does not filter
-        for title, values in means.items():
-            panel = next(axes)
-            if title != "cross-entropy":
-                values = values - means["cross-entropy"]
-                assert panel.get_title().endswith("minus cross-entropy")
-            shown = panel.collections[0].get_array()
-            np.testing.assert_allclose(np.reshape(shown, values.shape), values, atol=1e-12)
-    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["400", "564"]
+def test_the_order_has_a_panel_where_a_noise_has_the_loss_and_the_longest_run_sets_the_axis():
+    runs = study(["pair"], LOSSES[:2]) + study(["symmetric"], LOSSES[:1], length=10)
+    shown = [axes for axes in order(by_noise(runs), None).axes if axes.get_visible()]
+    titles = ["cross-entropy", DISTILLED, "cross-entropy"]
+    assert [panel.get_title().split("\n")[0] for panel in shown] == titles
+    shown += frequency(by_noise(runs), None).axes
+    assert all(panel.get_xlim()[1] >= 10 for panel in shown)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [order, excess])
-def test_a_loss_that_one_noise_lacks_has_no_panel_there(make):
-    runs = study(["pair"], LOSSES[:2]) + study(["symmetric"], LOSSES[:1])
-    axes = [axes for axes in make(by_noise(runs), None).axes if axes.get_title()]
-    names = ["cross-entropy", DISTILLED, "cross-entropy"]
-    assert [panel.get_title().split("\n")[0] for panel in axes] == names
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", BY_BAND)
-def test_the_longest_run_sets_the_axis_of_all_noises(make):
-    runs = study(["pair"], length=10) + study(["symmetric"], length=4)
-    panels = [axes for axes in make(by_noise(runs), None).axes if axes.get_label() != "<colorbar>"]
-    assert all(panel.get_xlim()[1] >= 10 for panel in panels)
-
-
-@pytest.mark.slow
-def test_the_delta_is_the_wanted_one_or_filters_in_every_run():
-    noises = by_noise([make_run(), with_deltas(make_run(seed=7), masses=[1.0, 1.9, 2.0])])
-    assert frequency(noises, None).axes[0].get_title() == "Δ(564) by energies"
-    noises = by_noise([make_run(), with_deltas(make_run(seed=7), [100.0, 336.0, 564.0])])
-    assert frequency(noises, None).axes[0].get_title() == "Δ(564) by energies"
-    assert errors(by_noise([make_run()]), 400.0).axes[0].lines[0].get_ydata()[0] == 0.2
-
-
-@pytest.mark.parametrize("make", BY_BAND)
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        (make_run(seed=7, frequency=False), ("1 of 2 runs", "seed7", "run frequency.py")),
-        (with_deltas(make_run(seed=7), masses=[1, None, 1.9]), ("frequency.py --delta 400 564",)),
-        (with_deltas(make_run(seed=7), [1.0, 2.0, 3.0]), ("no measured delta filters", "2256")),
-        (with_deltas(make_run(seed=7), values="logits"), ("softmax", "logits", "frequency.py")),
-    ],
-)
-def test_what_is_missing_is_said_with_the_command(make, other, words):
-    with pytest.raises(UserError) as error:
-        make(by_noise([make_run(), other]), None)
-    assert all(word in str(error.value) for word in words)
-
-
-@pytest.mark.parametrize("delta", [333.0, 100.0])  # not measured; filters nothing
-@pytest.mark.parametrize("make", BY_BAND[:3])
-def test_a_delta_that_cannot_be_shown_is_refused(make, delta):
-    with pytest.raises(UserError, match=f"--delta {delta:g} was not .*: use one of 400, 564"):
-        make(by_noise([make_run()]), delta)
-
-
-@pytest.mark.slow
-def test_logits_are_drawn_and_named_but_have_no_errors():
-    noises = by_noise([with_deltas(make_run(), values="logits")])
-    assert "low-frequency part of the logits on" in text_of(frequency(noises, None))
-    with pytest.raises(UserError, match=r"run frequency\.py without --values"):
-        errors(noises, None)
-
-
-def test_memorization_names_the_command_that_is_missing():
-    runs = [*study(["pair"], seeds=[6]), make_run(seed=7, memorization=False)]
-    with pytest.raises(UserError, match=r"1 of 4 runs .*seed7.*frequency\.py"):
-        memorization(by_noise(runs), None)
-
-
-@pytest.mark.slow
-def test_eigenvectors_are_means_at_the_last_epoch_and_of_cross_entropy_earlier(noises):
+def test_eigenvectors_are_means_at_the_last_epoch_and_of_cross_entropy_stopped_early(noises):
     figure = eigenvectors(noises, None)
     middles = [np.sqrt(a * (b - 1)) for a, b in itertools.pairwise(EDGES)]
-    np.testing.assert_allclose(band_middles(EDGES), middles)
     for row, series in enumerate(noises.values()):
         for panel, part in zip(figure.axes[3 * row :], ("clean", "residual"), strict=False):
             for title in series:
-                kernels = [run.spectrum["kernels"][0] for run in members(series, title)]
-                values = np.mean([kernel["softmax"][part] for kernel in kernels], axis=0)
+                runs = members(series, title)
+                values = [np.array(run.spectrum["kernels"][0]["softmax"][part]) for run in runs]
                 ((x, y),) = curves(panel, STYLES[title][0])
                 np.testing.assert_allclose(x, [m for m in middles if m >= 5])
-                np.testing.assert_allclose(y, values[-1][-len(y) :])
+                np.testing.assert_allclose(y, np.mean([v[-1] for v in values], axis=0)[-len(y) :])
                 if title == "cross-entropy":
-                    for fraction, shade in zip(EARLIER_EPOCHS, SHADES, strict=True):
-                        ((_, y),) = curves(panel, shade)
-                        expected = values[max(round(10 * fraction) - 1, 0)]
-                        np.testing.assert_allclose(y, expected[-len(y) :])
+                    stops = [np.argmax(run.history["val_accuracy"]) for run in runs]
+                    ((_, y),) = curves(panel, STOPPED["color"])
+                    early = [v[k] for v, k in zip(values, stops, strict=True)]
+                    np.testing.assert_allclose(y, np.mean(early, axis=0)[-len(y) :])
     for color in (RIGHT, WRONG):
         ((x, y),) = curves(figure.axes[2], color)
         np.testing.assert_allclose(y, np.cumsum(np.diff(EDGES) / 100))
         assert x[-1] == EDGES[-1] - 1
 
 
-@pytest.mark.slow
 def test_each_kernel_has_a_row_with_its_seeds():
     runs = study(["pair"], spectrum=True)
     for run in runs:
@@ -386,20 +251,70 @@ def test_each_kernel_has_a_row_with_its_seeds():
     assert "δ = 100, 3 seeds" in eigenvectors(by_noise(runs), 120.0).axes[0].get_ylabel()
 
 
-@pytest.mark.slow
-def test_spectra_that_are_missing_or_do_not_fit_are_said():
+def test_a_part_without_energy_has_no_curve_of_it():
     run = make_run(spectrum=True)
-    text = text_of(eigenvectors(by_noise([run, make_run(seed=7)]), None))
-    assert "1 without spectrum.json" in text and "seed 6" in text
-    with pytest.raises(UserError, match=r"run frequency\.py --eigenvectors"):
-        eigenvectors(by_noise([make_run()]), None)
-    other = make_spectrum([1, 2, 3], edges=[*EDGES[:-1], 201])
-    with pytest.raises(UserError, match="samples of different sizes"):
-        eigenvectors(by_noise([run, replace(make_run(seed=7), spectrum=other)]), None)
-    with pytest.raises(UserError, match="samples of different sizes"):  # of two losses
-        eigenvectors(by_noise([run, replace(make_run(DISTILLED), spectrum=other)]), None)
     run.spectrum["kernels"][0]["energies"]["clean"] = None
-    assert not curves(eigenvectors(by_noise([run]), None).axes[2], RIGHT)
+    panel = eigenvectors(by_noise([run]), None).axes[2]
+    assert not curves(panel, RIGHT) and curves(panel, WRONG)
+
+
+def test_the_delta_is_the_wanted_one_or_filters_in_every_run():
+    for other in ({"masses": [1.0, 1.9, 2.0]}, {"deltas": [100.0, 336.0, 564.0]}):
+        noises = by_noise([make_run(), with_deltas(make_run(seed=7), **other)])
+        assert frequency(noises, None).axes[0].get_title() == "Δ(564) by energies"
+    assert errors(by_noise([make_run()]), 400.0).axes[0].lines[0].get_ydata()[0] == 0.2
+
+
+ONE, SPECTRAL, WITHOUT_WRONG = make_run(), make_run(spectrum=True), make_run(**NO_WRONG)
+LITTLE_MASS = with_deltas(make_run(seed=7), masses=[1, None, 1.9])
+OTHER_DELTAS = with_deltas(make_run(seed=7), [1.0, 2.0, 3.0])
+OF_LOGITS = with_deltas(make_run(seed=7), values="logits")
+UNMEASURED = [*study(["pair"], seeds=[6]), make_run(seed=7, memorization=False)]
+LARGER_SAMPLE = [
+    replace(run, spectrum=make_spectrum([1, 2, 3], edges=[*EDGES[:-1], 201]))
+    for run in (make_run(seed=7), make_run(DISTILLED))
+]
+REFUSED = [
+    (OF_WRONG_LABELS, [WITHOUT_WRONG], None, "no label of this data set is wrong"),
+    (BY_BAND, [ONE, make_run(seed=7, frequency=False)], None, "1 of 2 runs .*seed7.*: run freq"),
+    (BY_BAND, [ONE, LITTLE_MASS], None, "run frequency.py --delta 400 564"),
+    (BY_BAND, [ONE, OTHER_DELTAS], None, "no measured delta filters .* 2256"),
+    (BY_BAND, [ONE, OF_LOGITS], None, "of softmax outputs and some of logits: run frequency.py"),
+    (BY_BAND, [ONE], 333.0, "--delta 333 was not measured .*: use one of 400, 564, or run"),
+    (BY_BAND, [ONE], 100.0, "--delta 100 .* filters nothing: use one of 400, 564, or run"),
+    ([errors, order], [OF_LOGITS], None, "run frequency.py without --values"),
+    ([memorization], UNMEASURED, None, "1 of 4 runs .*seed7.*: run frequency.py"),
+    ([eigenvectors], [ONE], None, "run frequency.py --eigenvectors"),
+    ([eigenvectors], [SPECTRAL, LARGER_SAMPLE[0]], None, "^cross-entropy: .* of different sizes"),
+    ([eigenvectors], [SPECTRAL, LARGER_SAMPLE[1]], None, "distillation: .* of different sizes"),
+]
+
+
+@pytest.mark.parametrize(("figures", "runs", "delta", "words"), REFUSED)
+def test_what_cannot_be_drawn_is_said_with_the_command(figures, runs, delta, words):
+    for make in figures:
+        with pytest.raises(UserError, match=words):
+            make(by_noise(runs), delta)
+
+
+@pytest.mark.parametrize(
+    ("figures", "runs", "words"),
+    [
+        (OF_WRONG_LABELS, [SPECTRAL, WITHOUT_WRONG], "wrong labels: none, 0% wrong."),
+        ([accuracy], [ONE, WITHOUT_WRONG], "no label of that data set is wrong"),
+        ([accuracy], [shortened(run, 2) for run in study(["pair"])], "UNFINISHED: 9 of 9 runs"),
+        ([frequency], [OF_LOGITS], "low-frequency part of the logits on"),
+        ([eigenvectors], [SPECTRAL, make_run(seed=7)], "Runs left out: 1 without spectrum.json"),
+    ],
+)
+def test_the_caption_says_what_is_shown_and_what_is_left_out(figures, runs, words):
+    for make in figures:
+        assert words in text_of(make(by_noise(runs), None))
+
+
+def test_a_gap_that_does_not_exist_is_said_in_its_panel():
+    figure = accuracy(by_noise([ONE, WITHOUT_WRONG]), None)
+    assert [text.get_text() for text in figure.axes[3].texts] == ["no value"]
 
 
 def test_a_loss_keeps_its_style_whatever_else_is_drawn():
@@ -423,60 +338,78 @@ def test_settings_of_a_loss_share_its_color_only():
     assert family(f"{PREVIOUS}, soft") == PREVIOUS and family("GCE2") == "GCE2"
 
 
-def test_the_caption_names_data_network_sizes_and_unequal_seeds():
-    data = {"val_size": 20, "test_size": 30}
-    runs = study(["pair"], LOSSES[:1], data=data) + study(["pair"], [DISTILLED], [6], data=data)
-    text = layout.caption(by_noise(runs), "mean")
-    assert text == "cifar10; small_cnn; 100 training, 20 held-out and 30 test images; " + (
-        "1 or 3 seeds (mean)"
-    )
-    assert layout.caption(by_noise([make_run()]), "mean").endswith("seed 6")
-    assert layout.caption(by_noise(study(["pair"])), "mean").endswith("seeds 6, 7, 8 (mean)")
+@pytest.mark.parametrize(
+    ("runs", "seeds"),
+    [
+        ([make_run()], "6"),
+        ([make_run(), make_run(DISTILLED, 7)], "1 per curve"),
+        (study(["pair"]), "6, 7, 8 (means; bands: lowest to highest)"),
+        ([*study(["pair"], LOSSES[:1]), make_run(DISTILLED)], "1 or 3 per curve (means; bands: "),
+    ],
+)
+def test_the_caption_names_data_network_sizes_and_seeds(runs, seeds):
+    for run in runs:
+        run.data.update(val_size=20, test_size=30)
+    text = layout.caption(by_noise(runs))
+    sizes = "100 training, 20 held-out, 30 test images"
+    assert text.startswith(f"cifar10; small_cnn; {sizes}; seeds: {seeds}")
+    assert ("mean" in text) == (len(runs) > 2)
 
 
 def test_wrapped_lines_fit_and_lose_no_character():
-    figure, _ = layout.panels(1, 1, (4, 3))
-    text = layout.wrapped(figure, LONG, 2.5, 9)
-    assert "".join(text.split()) == "".join(LONG.split())
-    assert all(layout.inches(figure, line, 9) <= 2.5 for line in text.split("\n"))
+    figure, _ = layout.panels(1, 1, 3)
+    for text in (LONG, "W" * 50 + " " + "i" * 90, LONG * 3, " " * 200):
+        lines = layout.wrapped(figure, text, 2.5, 9)
+        assert "".join(lines.split()) == "".join(text.split())
+        assert all(layout.inches(figure, line, 9) <= 2.5 for line in lines.split("\n"))
     assert layout.wrapped(figure, "a\x1b[31m", 2.5, 9) == "a\\x1b[31m"
 
 
 def assert_readable(figure):
-    """Draw; caption, legend, titles and labels must lie on the canvas, and none on another."""
-    figure.canvas.draw()
+    """Lay out; caption, legend, titles and labels must lie on the canvas, and none on another."""
+    figure.draw_without_rendering()
     texts = [figure._suptitle, *(t for legend in figure.legends for t in legend.get_texts())]
-    for axes in figure.axes:
-        texts += [axes.title, axes.xaxis.label, axes.yaxis.label]
+    for axes in filter(lambda axes: axes.get_visible(), figure.axes):
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        assert axes.bbox.width > 60 and axes.bbox.height > 60
+        if axes.get_xlabel() == "epoch":
+            low, high = axes.get_xlim()
+            assert all(tick == int(tick) for tick in axes.get_xticks() if low <= tick <= high)
     boxes = {t: t.get_window_extent() for t in texts if t.get_text()}
     canvas = figure.bbox.padded(1)
     for text, box in boxes.items():
         assert canvas.contains(box.x0, box.y0) and canvas.contains(box.x1, box.y1), text
     for (one, box), (other, second) in itertools.combinations(boxes.items(), 2):
         assert not box.padded(-1).overlaps(second.padded(-1)), (one, other)
-    for axes in figure.axes:
-        assert (axes.bbox.width > 60 and axes.bbox.height > 60) or axes.get_label() == "<colorbar>"
 
 
 CASES = {
     "one of all": {"losses": LOSSES[:1], "seeds": [6], "length": 1, "noises": ["pair"]},
-    "seven series": {"losses": (*LOSSES, *OTHERS), "length": 300, "data": {"rate_found": 0.407}},
-    "long names": {
-        "losses": ("cross-entropy", LONG), "noises": [LONG], "data": {"title": LONG}
+    "much of all": {
+        "losses": (*LOSSES, *OTHERS, LONG), "noises": ["pair", "symmetric", LONG],
+        "data": {"title": LONG}, "length": 300, "seeds": [6, 7],
     },
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", [name for name in plot.figures() if name != "rate.png"])
-def test_no_text_is_cut_or_covered(case, name):
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in plot.FIGURES.items() for name in names]
+)
+def test_no_text_is_cut_or_covered(module, name, case):
     with project_style():
         noises = by_noise(study(spectrum=True, **CASES[case]))
-        assert_readable(plot.figures()[name](noises, None))
+        figure = getattr(import_module(f"plotting.{module}"), name)(noises, None)
+        assert_readable(figure)
+    if case == "one of all":
+        assert "mean" not in text_of(figure)
+        assert not any(axes.collections for axes in figure.axes)
+        # A single epoch has no line, so it is marked.
+        marked = any(line.get_marker() == "o" for line in figure.axes[0].lines)
+        assert marked or name == "eigenvectors"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "ticks"), [(1, [1]), (4, [1, 2, 3, 4])])
 def test_epochs_are_whole(epochs, ticks):
     axes = accuracy(by_noise(study(["pair"], length=epochs)), None).axes[0]
@@ -484,7 +417,6 @@ def test_epochs_are_whole(epochs, ticks):
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
 
 
-@pytest.mark.slow
 def test_neither_titles_nor_the_users_matplotlibrc_change_a_figure(tmp_path):
     noises = by_noise([make_run(data={"title": r"cost $x_$ { \frac a_b^c % d"})])
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
