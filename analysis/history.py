@@ -20,6 +20,7 @@ import numpy as np
 from common import run_folder
 from common.command_line import UserError, explained
 from common.files import read_json, write_text
+from dataset.data_file import file_digest
 from dataset.noise import noise_title
 from losses import LOSSES, flags_of
 
@@ -39,8 +40,11 @@ NAMED = (
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
 MAKING = ("format", "source_sha256")
 CURVES = {"epoch", "test_accuracy", "val_accuracy", "sample_memorized"}  # that every run has
+TYPES = {"run": str, "loss": str, "network": str, "measured_from": str}
+TYPES |= {"seed": int, "epochs": int, "settings": dict, "data": dict}
 MEASURES = ("memorization", "frequency", "spectrum")
 ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
+ACCURACY_TOLERANCE = 0.05  # points: on another device, tied outputs may give another class
 NAN = float("nan")
 REMEDY = "make it with collect_history.py"
 
@@ -79,12 +83,6 @@ class Run:
         flags = {k: v for k, v in self.settings.items() if k not in NAMED}
         return {"network": self.network, **flags}
 
-    def is_older_than(self, other: "Run") -> bool:
-        """Whether `other` is this run after more epochs."""
-        same = (self.name, self.data["digest"]) == (other.name, other.data["digest"])
-        same = same and self.settings == other.settings
-        return same and len(self.history["epoch"]) < len(other.history["epoch"])
-
     def curve(self, name: str) -> np.ndarray:
         """A curve of history.jsonl or memorization.json (epochs,); NaN where it is not known."""
         unknown = np.full(len(self.history["epoch"]), NAN)
@@ -94,8 +92,7 @@ class Run:
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
-        Accuracy on the clean labels among the correctly minus among the wrongly labeled images of
-        the train sample. Older runs have it in memorization.json only.
+        Older runs have it in memorization.json only.
         """
         wrong = self.curve("sample_clean_accuracy_wrong")
         gap = self.curve("sample_clean_accuracy_right") - wrong
@@ -138,36 +135,29 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
     sources: runs, folders of runs, and files of history.json. A run that cannot be read is named in
     a note and left out. Raises UserError if nothing is left.
     """
-    runs, notes = {}, []
-    for source in map(Path, sources):
-        found, more = read_source(source)
-        notes += more
-        for run in found:
-            key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
-            earlier = runs.get(key, run)
-            # A file may hold a run that has been measured since, or whose folder is gone.
-            kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
-            runs[key] = replace(run, name=earlier.name, **kept)
-    current = [run for run in runs.values() if not any(map(run.is_older_than, runs.values()))]
-    if not current:
-        raise UserError("; ".join(notes) or f"{sources[0]}: no run in it; make one with train.py")
-    return current, notes
-
-
-def read_source(source: Path) -> tuple[list[Run], list[str]]:
-    """The runs of a history.json, or at or below a folder, and notes. Raises UserError."""
-    if source.suffix == ".json" or source.is_file():
-        return read_history(source), []
-    runs, notes = [], []
-    for folder in run_folder.find_runs([source]):
-        try:
-            run, more = read_run(folder)
-            runs.append(run)
-            notes += more
-        except (UserError, OSError) as error:
-            reason = explained(error) if isinstance(error, OSError) else error
-            notes.append(f"left out: {reason}")
-    return runs, notes
+    found, notes = [], []
+    for source in sources:
+        if source.suffix == ".json" or source.is_file():
+            found += read_history(source)
+            continue
+        for folder in run_folder.find_runs([source]):
+            try:
+                run, more = read_run(folder)
+                found.append(run)
+                notes += more
+            except (UserError, OSError) as error:
+                reason = explained(error) if isinstance(error, OSError) else error
+                notes.append(f"left out: {reason}")
+    if not found:
+        raise UserError("; ".join(notes))
+    runs: dict[tuple, Run] = {}
+    for run in found:
+        key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
+        earlier = runs.get(key, run)
+        # A file may hold a run that has been measured since, or whose folder is gone.
+        kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
+        runs[key] = replace(run, name=earlier.name, **kept)
+    return list(runs.values()), notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -191,9 +181,31 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         "memorization": (measures["memorization"] or {}).get("curves"),
     }
     try:
-        return as_run(content), [note for note in notes if note]
+        run = as_run(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
+    check_accuracy(folder, Path(config["flags"]["data"]), run)
+    return run, [note for note in notes if note]
+
+
+def check_accuracy(folder: Path, data: Path, run: Run) -> None:
+    """Raise UserError unless the outputs have the test accuracies of history.jsonl.
+
+    Where the data set at `data` or the outputs are not at hand, nothing is compared.
+    """
+    outputs = folder / run_folder.TEST_LOGITS
+    if not (data.is_file() and outputs.is_file()) or file_digest(data) != run.data["digest"]:
+        return
+    with np.load(data, allow_pickle=False) as file:
+        labels = file["test_labels"]
+    logits = run_folder.read_outputs(folder, run_folder.TEST_LOGITS, len(labels))
+    found = [100 * np.mean(epoch.argmax(axis=1) == labels) for epoch in logits]
+    said = run.history["test_accuracy"]
+    for epoch in np.flatnonzero(~(np.abs(found - said) <= ACCURACY_TOLERANCE)):
+        raise UserError(
+            f"{folder}/history.jsonl: test_accuracy of epoch {epoch + 1} is {said[epoch]:g}, "
+            f"{found[epoch]:g} by {outputs.name}; {run_folder.AGAIN}"
+        )
 
 
 def as_run(content: dict) -> Run:
@@ -206,17 +218,14 @@ def as_run(content: dict) -> Run:
     shapes = {curve.shape for group in curves.values() for curve in group.values()}
     if shapes != {(epochs,)} or epochs == 0 or not curves["history"].keys() >= CURVES:
         raise ValueError("curves of different lengths, or not all of them")
-    texts = {name: content[name] for name in ("loss", "network", "measured_from")}
-    counts = {name: content[name] for name in ("seed", "epochs")}
-    named = {"name": content["run"], **texts, **counts}
-    if [type(value) for value in named.values()] != [str] * 4 + [int] * 2:
-        raise TypeError("run, loss, network, measured_from, seed or epochs")
+    for name, kind in TYPES.items():
+        if type(content[name]) is not kind:
+            raise TypeError(name)
+    _ = content["data"]["name"], content["data"]["digest"], noise_title(content["data"])
     if content["frequency"]:
         check_frequency(content["frequency"], epochs)
-    others = {name: content[name] for name in ("settings", "data", "frequency", "spectrum")}
-    run = Run(**named, **others, **curves)
-    _ = run.setting, run.data["name"], run.data["digest"], noise_title(run.data)
-    return run
+    others = {name: content[name] for name in (*TYPES, "frequency", "spectrum") if name != "run"}
+    return Run(name=content["run"], **others, **curves)
 
 
 def check_frequency(content: dict, epochs: int) -> None:
@@ -290,9 +299,9 @@ def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
-    The runs of one kind of data set get the median over them of the kernel mass, 0 at a delta that
-    some of them lack, so that the same ones filter for all. Raises UserError if frequencies
-    of logits and of softmax outputs would be averaged.
+    The runs of one kind of data set get the median of their kernel masses, 0 at a delta that some
+    of them lack, so that the same deltas filter for all. Raises UserError if frequencies of logits
+    and of softmax outputs would be averaged.
     """
     notes, shared = [], []
     missing = [run.name for run in runs if not run.frequency]
@@ -306,29 +315,25 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         )
     for members in by_data(runs).values():
         frequencies = [run.frequency and dict(run.frequency) for run in members]
+        measured = [content for content in frequencies if content]
         for section in ("test", "sample"):
-            left = _share_mass([content for content in frequencies if content], section)
-            if left:
+            sections = [content[section] for content in measured]
+            masses = [dict(zip(s["delta"], s["mass"], strict=True)) for s in sections]
+            deltas = sorted({delta for mass in masses for delta in mass})
+            lacking = [d for d in deltas if any(d not in mass for mass in masses)]
+            median = {d: float(np.median([mass.get(d) or 0 for mass in masses])) for d in deltas}
+            median |= dict.fromkeys(lacking, 0.0)
+            for content, own in zip(measured, sections, strict=True):
+                content[section] = {**own, "mass": [median[delta] for delta in own["delta"]]}
+            if lacking:
                 notes.append(
-                    f"{members[0].data['name']}, {section}: delta {left} not measured in every "
-                    "run, left out; run frequency.py on all of them"
+                    f"{members[0].data['name']}, {section}: delta "
+                    f"{', '.join(f'{d:g}' for d in lacking)} not measured in every run, left out; "
+                    "run frequency.py on all of them"
                 )
         pairs = zip(members, frequencies, strict=True)
         shared += [replace(run, frequency=content) for run, content in pairs]
     return shared, notes
-
-
-def _share_mass(contents: Sequence[dict], section: str) -> str:
-    """Give a section of each frequency.json the median mass; returns the deltas that some lack."""
-    masses: dict[float, list[float]] = {}
-    for content in contents:
-        for delta, mass in zip(content[section]["delta"], content[section]["mass"], strict=True):
-            masses.setdefault(delta, []).append(mass or 0)
-    shared = {d: float(np.median(m)) if len(m) == len(contents) else 0 for d, m in masses.items()}
-    for content in contents:
-        mass = [shared[delta] for delta in content[section]["delta"]]
-        content[section] = {**content[section], "mass": mass}
-    return ", ".join(f"{d:g}" for d in sorted(masses) if len(masses[d]) < len(contents))
 
 
 def counted(runs: Sequence[str]) -> str:
@@ -380,22 +385,21 @@ def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
     """
     one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
-    digests: dict[int | str, Run] = {}
-    outputs: dict[str, Run] = {}
+    by_outputs: dict[str, Run] = {}
+    by_key: dict[int | str, Run] = {}
     for run in sorted(runs, key=_order):
         key = run.seed if one_data_set else run.key
-        place = series.setdefault(series_title(run, differing), {})
-        other = place.setdefault(key, run)
+        other = series.setdefault(series_title(run, differing), {}).setdefault(key, run)
+        twin = by_outputs.setdefault(run.measured_from, run)
+        peer = by_key.setdefault(key, run)
         if other is not run:
             same = f"{other.name} and {run.name} have the same loss, setting and seed"
             raise UserError(f"{same}; name one of them only")
-        other = outputs.setdefault(run.measured_from, run)
-        if other is not run:
-            same = f"{other.name} and {run.name} have the same outputs"
+        if twin is not run:
+            same = f"{twin.name} and {run.name} have the same outputs"
             raise UserError(f"{same}; train one of them again under another --run")
-        other = digests.setdefault(key, run)
-        if other.data["digest"] != run.data["digest"]:
-            same = f"{other.name} and {run.name} have the same seed, but different data sets"
+        if peer.data["digest"] != run.data["digest"]:
+            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
             raise UserError(f"{same}; name the runs on one of them only")
     return series
 
@@ -414,26 +418,17 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
 
 def series_title(run: Run, differing: Iterable[str]) -> str:
     """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
-    words = [run.loss]
-    for name in differing:
-        value = run.setting.get(name)
-        words.append(value if name == "network" else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words)
+    return ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
 
 
-def baseline_of(series: Series, title: str) -> str | None:
-    """The title of cross-entropy under the setting of the series `title`, or None.
-
-    A setting that is None for cross-entropy belongs to the other loss.
-    """
-    setting = next(iter(series[title].values())).setting
-    for other, runs in series.items():
-        run = next(iter(runs.values()))
-        known = {name: value for name, value in run.setting.items() if value is not None}
-        same = all((setting.get(k) or None) == (value or None) for k, value in known.items())
-        if run.loss == CROSS_ENTROPY and same:
-            return other
-    return None
+def setting_words(name: str, setting: dict) -> str:
+    """A setting in words: the network's title, lr 0.02, no augment, default sample size."""
+    words, value = name.replace("_", " "), setting.get(name)
+    if value is None:
+        return f"default {words}"
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    return value if name == "network" else f"{words} {value}"
 
 
 def common_name(names: Sequence[str]) -> str:
