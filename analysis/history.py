@@ -27,15 +27,11 @@ from losses import LOSSES, flags_of
 CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
 SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
 # Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
-PLACE = (
-    *("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile"),
-    "cuda_graphs",  # of older runs
-)
+PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
+PLACE += ("cuda_graphs",)  # of older runs
 # Flags that the titles of the loss and of the network tell, and the seed.
-NAMED = (
-    *("dis", "loss", "seed", "model", "depth", "width", "ema_decay"),
-    *(name for loss in LOSSES.values() for name in flags_of(loss)),
-)
+NAMED = {"dis", "loss", "seed", "model", "depth", "width", "ema_decay"}
+NAMED |= {name for loss in LOSSES.values() for name in flags_of(loss)}
 # Meta that data sets of one kind differ in: by their seed, or by machine and generate.py.
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
 MAKING = ("format", "source_sha256")
@@ -92,7 +88,7 @@ class Run:
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
-        Older runs have it in memorization.json only.
+        Runs of the earlier study have it in memorization.json only.
         """
         wrong = self.curve("sample_clean_accuracy_wrong")
         gap = self.curve("sample_clean_accuracy_right") - wrong
@@ -191,13 +187,11 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
 def check_accuracy(folder: Path, data: Path, run: Run) -> None:
     """Raise UserError unless the outputs have the test accuracies of history.jsonl.
 
-    Where the data set at `data` or the outputs are not at hand, nothing is compared.
+    data: the file of the run's data set. Without it, or without outputs, nothing is compared.
     """
-    outputs = folder / run_folder.TEST_LOGITS
-    if not (data.is_file() and outputs.is_file()) or file_digest(data) != run.data["digest"]:
+    labels, outputs = read_test_labels(data, run.data["digest"]), folder / run_folder.TEST_LOGITS
+    if labels is None or not outputs.is_file():
         return
-    with np.load(data, allow_pickle=False) as file:
-        labels = file["test_labels"]
     logits = run_folder.read_outputs(folder, run_folder.TEST_LOGITS, len(labels))
     found = [100 * np.mean(epoch.argmax(axis=1) == labels) for epoch in logits]
     said = run.history["test_accuracy"]
@@ -206,6 +200,17 @@ def check_accuracy(folder: Path, data: Path, run: Run) -> None:
             f"{folder}/history.jsonl: test_accuracy of epoch {epoch + 1} is {said[epoch]:g}, "
             f"{found[epoch]:g} by {outputs.name}; {run_folder.AGAIN}"
         )
+
+
+def read_test_labels(data: Path, digest: str) -> np.ndarray | None:
+    """Test labels (M,) of a data-set file, or None if it is missing, damaged, or another one."""
+    try:
+        if file_digest(data) == digest:
+            with np.load(data, allow_pickle=False) as file:
+                return file["test_labels"]
+    except Exception:  # a damaged file can make numpy fail in any way
+        pass
+    return None
 
 
 def as_run(content: dict) -> Run:
@@ -314,26 +319,29 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
             "outputs; run frequency.py --overwrite for all of them"
         )
     for members in by_data(runs).values():
-        frequencies = [run.frequency and dict(run.frequency) for run in members]
-        measured = [content for content in frequencies if content]
-        for section in ("test", "sample"):
-            sections = [content[section] for content in measured]
-            masses = [dict(zip(s["delta"], s["mass"], strict=True)) for s in sections]
-            deltas = sorted({delta for mass in masses for delta in mass})
-            lacking = [d for d in deltas if any(d not in mass for mass in masses)]
-            median = {d: float(np.median([mass.get(d) or 0 for mass in masses])) for d in deltas}
-            median |= dict.fromkeys(lacking, 0.0)
-            for content, own in zip(measured, sections, strict=True):
-                content[section] = {**own, "mass": [median[delta] for delta in own["delta"]]}
-            if lacking:
-                notes.append(
-                    f"{members[0].data['name']}, {section}: delta "
-                    f"{', '.join(f'{d:g}' for d in lacking)} not measured in every run, left out; "
-                    "run frequency.py on all of them"
-                )
-        pairs = zip(members, frequencies, strict=True)
-        shared += [replace(run, frequency=content) for run, content in pairs]
+        contents = [run.frequency for run in members if run.frequency]
+        masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
+        measured = {delta for content in contents for delta in content["test"]["delta"]}
+        if lacking := sorted(measured - masses["test"].keys()):
+            notes.append(
+                f"{members[0].data['name']}: delta {', '.join(f'{d:g}' for d in lacking)} not "
+                "measured in every run, left out; run frequency.py on all of them"
+            )
+        for run in members:
+            content = run.frequency and dict(run.frequency)
+            for section, mass in masses.items() if content else ():
+                own = content[section]
+                content[section] = {**own, "mass": [mass.get(delta, 0) for delta in own["delta"]]}
+            shared.append(replace(run, frequency=content))
     return shared, notes
+
+
+def shared_mass(contents: Sequence[dict], section: str) -> dict[float, float]:
+    """delta -> median of the kernel masses, of the deltas that each frequency.json has."""
+    sections = [content[section] for content in contents]
+    masses = [dict(zip(own["delta"], own["mass"], strict=True)) for own in sections]
+    common = set.intersection(*map(set, masses)) if masses else set()
+    return {delta: float(np.median([mass[delta] or 0 for mass in masses])) for delta in common}
 
 
 def counted(runs: Sequence[str]) -> str:
@@ -356,9 +364,8 @@ def by_noise(runs: Sequence[Run]) -> Noises:
     """The runs by noise, series and seed; cross-entropy first in each noise.
 
     A series is a loss under one setting. A setting in which the runs of one noise differ is named
-    in the titles of all series. Data sets that differ in more than their seed are apart; where only
-    that tells them apart, the title names the data set's files. Raises UserError if two runs have
-    the same place, or two data sets the same title.
+    in the titles of all series. Data sets of one noise that differ in more than their seed are
+    apart, and their title has their name. Raises UserError if runs cannot be told apart.
     """
     groups: dict[str, list[list[Run]]] = {}
     for members in by_data(runs).values():
@@ -378,11 +385,7 @@ def by_noise(runs: Sequence[Run]) -> Noises:
 
 
 def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
-    """series title -> seed -> run, cross-entropy first, then self-distillation.
-
-    The seed is Run.key where there are several data sets. Raises UserError for two runs of one
-    place, or two data sets of one seed.
-    """
+    """The series of one noise; the seed is Run.key where there are several data sets."""
     one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
     by_outputs: dict[str, Run] = {}

@@ -190,7 +190,7 @@ def average_at_gap(short: Run, long: Run) -> float:
     return at_gap(long, run_curve(long, ACCURACY), short.gap[-1])
 
 
-def annealed_minus_average(short: Run, long: Run) -> float:
+def last_minus_average(short: Run, long: Run) -> float:
     """Test accuracy at the last epoch of the short training, minus `average_at_gap`."""
     return at(ACCURACY, "last")(short) - average_at_gap(short, long)
 
@@ -198,10 +198,10 @@ def annealed_minus_average(short: Run, long: Run) -> float:
 # Of a short training and a longer one of the same loss and seed: does each epoch of a curve of
 # averaged weights stand for a training that ends there?
 ANNEALING = [
-    Quantity("annealed", "last epoch", "percent", lambda s, _: at(ACCURACY, "last")(s), False),
-    Quantity("annealed_gap", "its gap", "points", lambda s, _: at("gap", "last")(s), False),
-    Quantity("average", "the longer at that gap", "percent", average_at_gap, False),
-    Quantity("annealed_minus_average", "difference", "points", annealed_minus_average),
+    Quantity("last", "last epoch (%)", "percent", lambda s, _: at(ACCURACY, "last")(s), False),
+    Quantity("last_gap", "its gap (points)", "points", lambda s, _: at("gap", "last")(s), False),
+    Quantity("average", "average at that gap (%)", "percent", average_at_gap, False),
+    Quantity("last_minus_average", "difference (points)", "points", last_minus_average),
 ]
 
 

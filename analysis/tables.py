@@ -281,7 +281,7 @@ def quantities_table(content: dict) -> Table:
 
 def annealing_table(content: dict) -> Table:
     """Short trainings beside the curve of longer ones where these have the same gap."""
-    table = [["noise", "trained", "beside", COUNT, *(f"{q.title} ({q.unit})" for q in ANNEALING)]]
+    table = [["noise", "training", "average of", COUNT, *(q.title for q in ANNEALING)]]
     rows = content["annealing"]
     for place in dict.fromkeys((row["noise"], row["series"], row["minus"]) for row in rows):
         own = [find(content, *place[:2], quantity.key, "annealing") for quantity in ANNEALING]

@@ -143,46 +143,51 @@ def test_what_cannot_be_read_is_named():
         history.collect([Path("runs")])
 
 
-def run_with_outputs():
-    """A run of three epochs on data/x.npz, with outputs of its 40 test images."""
+def edited_run(points: float) -> Path:
+    """A run on data/x.npz whose second of three test accuracies is off by so many points."""
     dataset, random = make_dataset(), np.random.default_rng(1)
     write_dataset(Path("data/x.npz"), dataset)
     logits = random.normal(size=(3, 40, 4)).astype(np.float32)
-    hits = [sum(row.argmax() == y for row, y in zip(epoch, dataset.test_labels, strict=True))
-            for epoch in logits]  # fmt: skip
-    accuracy = [100 * hit / 40 for hit in hits]
+    accuracy = [0.0, points, 0.0]
+    for k, epoch in enumerate(logits):
+        for row, label in zip(epoch, dataset.test_labels, strict=True):
+            accuracy[k] += 100 / 40 * (list(row).index(max(row)) == label)
     folder = write_run(make_run(accuracy=accuracy, data={"digest": dataset.sha256}))
     np.save(folder / run_folder.TEST_LOGITS, logits)
     records, _ = run_folder.read_history(folder)
+    (folder / "history.jsonl").unlink()
     for record, epoch in zip(records, logits, strict=True):
-        record["sha256"] = {run_folder.TEST_LOGITS: run_folder.digest(epoch)}
-    return folder, records
+        digests = {run_folder.TEST_LOGITS: run_folder.digest(epoch)}
+        run_folder.append_history(folder, record | {"sha256": digests})
+    return folder
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda: 0.0, ""),
-        (lambda: 0.04, ""),  # rounded
-        (lambda: -0.06, "epoch 2 is"),
-        (lambda: 2.5, "epoch 2 is"),  # one image
-        (lambda: 2.5 * Path("data/x.npz").rename("moved.npz").exists(), ""),
-        (lambda: write_dataset(Path("data/x.npz"), make_dataset(seed=3)) or 2.5, ""),
-        (lambda: 2.5 * next(Path().rglob("logits.npy")).rename("moved.npy").exists(), ""),
-    ],
-    ids=["as it is", "rounded", "lower", "higher", "no data set", "another one", "no outputs"],
+    ("points", "is_found"), [(0, False), (0.04, False), (-0.06, True), (2.5, True)]
 )
-def test_an_accuracy_that_was_edited_is_found(change, words):
-    folder, records = run_with_outputs()
-    records[1]["test_accuracy"] += change()
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    (folder / "history.jsonl").write_text(text)
+def test_an_accuracy_that_was_edited_is_found(points, is_found):
+    folder = edited_run(points)
     write_run(make_run(seed=7))
     found, notes = history.collect([Path("runs")])
-    assert [run.seed for run in found] == ([7] if words else [6, 7])
-    if words:
-        assert f"left out: {folder}/history.jsonl: test_accuracy of {words}" in notes[-1]
+    assert [run.seed for run in found] == ([7] if is_found else [6, 7])
+    if is_found:
+        assert f"left out: {folder}/history.jsonl: test_accuracy of epoch 2 is" in notes[-1]
         assert "by logits.npy; train the run again" in notes[-1]
+
+
+NOT_AT_HAND = {
+    "no data set": lambda: Path("data/x.npz").unlink(),
+    "another one": lambda: write_dataset(Path("data/x.npz"), make_dataset(seed=3)),
+    "a damaged one": lambda: Path("data/x.npz").write_bytes(b"PK"),
+    "no outputs": lambda: next(Path().rglob("logits.npy")).unlink(),
+}
+
+
+@pytest.mark.parametrize("lacking", NOT_AT_HAND)
+def test_what_is_not_at_hand_is_not_compared(lacking):
+    folder = edited_run(2.5)
+    NOT_AT_HAND[lacking]()
+    assert history.collect([folder])[1] == []
 
 
 def test_unfinished_runs_are_named():
@@ -325,7 +330,7 @@ def test_the_gap_and_a_band():
 def test_runs_share_the_deltas_that_all_have():
     runs = [make_run(seed=6), with_deltas(make_run(seed=7), [400.0, 600.0], [1.0, 30.0])]
     shared, notes = history.share_deltas([*runs, make_run(noise="human")])
-    assert len(notes) == 2 and "delta 100, 564, 600 not measured" in notes[0]
+    assert len(notes) == 1 and "main-pair40-seed6: delta 100, 564, 600 not measured" in notes[0]
     for run in shared[:2]:
         assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
     assert history.filtering(shared[2].frequency["test"]) == [400, 564]
