@@ -126,10 +126,9 @@ def nearest(deltas: Iterable[float], wanted: float) -> float:
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs of the sources, each once, and notes on what is left out.
+    """The runs of the sources, each once, and notes on those that cannot be read and are left out.
 
-    sources: runs, folders of runs, and files of history.json. A run that cannot be read is named in
-    a note and left out. Raises UserError if nothing is left.
+    sources: runs, folders of runs, and files of history.json. Raises UserError if none is left.
     """
     found, notes = [], []
     for source in sources:
@@ -249,8 +248,7 @@ def check_frequency(content: dict, epochs: int) -> None:
 def without_nan(value: object, digits: int | None = None) -> object:
     """The value as JSON has it: NaN is null, and an array a list.
 
-    digits: round numbers that are no integers to this many significant digits, but for deltas, by
-    which runs are put together.
+    digits: significant digits of floats, but for deltas, by which runs are put together.
     """
     if isinstance(value, dict):
         return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
@@ -264,10 +262,7 @@ def without_nan(value: object, digits: int | None = None) -> object:
 
 
 def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:
-    """Write history.json, one run per line, whole or not at all. Raises OSError.
-
-    digits: round the curves and measures as `without_nan` does, for files under version control.
-    """
+    """Write history.json, one run per line, whole or not at all; digits as in `without_nan`."""
     lines = []
     for run in runs:
         content = {"run": run.name, **without_nan(vars(run))}
@@ -305,8 +300,7 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
     The runs of one kind of data set get the median of their kernel masses, 0 at a delta that some
-    of them lack, so that the same deltas filter for all. Raises UserError if frequencies of logits
-    and of softmax outputs would be averaged.
+    of them lack: the same deltas filter for all. Raises UserError for logits beside softmax.
     """
     notes, shared = [], []
     missing = [run.name for run in runs if not run.frequency]

@@ -1,8 +1,6 @@
-"""Stopping rules, means over seeds with their intervals, paired differences, and tests of them.
+"""Stopping rules, what is compared with what, intervals over seeds, and tests of differences.
 
-Intervals are Student's t at 95% over seeds. Differences are paired: runs of one seed share images,
-labels, initialization and order. A value that does not exist is NaN and is left out, so that every
-result says its n.
+A value that does not exist is NaN and is left out, so that every result says its n.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +18,8 @@ MARGIN = 2.0  # points of test accuracy that count as no difference, by results/
 def stopping_epoch(run: Run, stop: str) -> int | None:
     """The index of the epoch that a rule of STOPS chooses, the first of equals.
 
-    early: the best on held-out images with noisy labels, None without them; best_test: the best on
-    test images, which nobody knows in practice.
+    early: the best accuracy on held-out noisy labels, None without them; best_test: that on test
+    images, which nobody knows in practice.
     """
     if stop == "last":
         return len(run.history["test_accuracy"]) - 1

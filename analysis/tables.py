@@ -111,19 +111,15 @@ def compare(
                 if not numbers:
                     continue
                 row = {"noise": noise, "series": title, "minus": minus, "quantity": quantity.key}
-                row |= {"loss": next(iter(runs.values())).loss, "title": quantity.title}
-                for name in ("unit", "is_difference", "is_shown"):
-                    row[name] = getattr(quantity, name)
+                row["loss"] = next(iter(runs.values())).loss
+                row |= {k: v for k, v in vars(quantity).items() if k not in ("key", "of")}
                 p = statistics.p_not_zero(numbers) if quantity.is_difference else NAN
                 rows.append({**row, "values": values, **interval(numbers), "p": p})
     return rows
 
 
 def add_verdicts(rows: list[dict]) -> None:
-    """Add to the primary contrasts what they have shown; the plan's loss is corrected by Holm.
-
-    The correction is for both contrasts under all noises together.
-    """
+    """Add what the primary contrasts have shown; the plan's, under all noises, Holm corrects."""
     for title in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == title and row["quantity"] in (REPLACE, ADD)]
         is_primary = any(row["loss"] == PRIMARY for row in own)
@@ -332,7 +328,7 @@ def short_text(content: dict) -> list[str]:
     lines, room = aligned(table), SHORT_LINES - 2
     if len(lines) > room:
         lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
-    spread = "± half its 95% interval over n seeds; best, memorized: mean"
+    spread = "± half the 95% interval over n seeds; best, memorized: mean"
     legend = "replace: last - cross-entropy early; add: both early; * p < 5%, Holm if declared"
     return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 

@@ -71,7 +71,7 @@ def test_every_quantity_by_hand():
 
 def coefficients(residual, transition):
     """A run with these one-hot coefficients by epoch."""
-    run = make_run(accuracy=residual, validation=None, gap=residual)
+    run = make_run(accuracy=residual, validation=None, gap=residual, frequency=False)
     named = {"one_hot_residual": residual, "one_hot_transition": transition}
     return replace(run, memorization={name: np.array(c, float) for name, c in named.items()})
 

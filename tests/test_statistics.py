@@ -148,32 +148,20 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
 
 
-def slow_first_epoch(curve, level):
-    for k, value in enumerate(curve):
-        if value >= level:
-            if k == 0:
-                return 1
-            return k + (level - curve[k - 1]) / (value - curve[k - 1])
-    return NAN
-
-
-@given(st.lists(NUMBER, min_size=1, max_size=6), NUMBER)
-def test_when_a_curve_reaches_a_level(curve, level):
-    np.testing.assert_allclose(first_epoch(np.array(curve), level), slow_first_epoch(curve, level))
-
-
 @given(st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=6), NUMBER)
-def test_a_curve_at_a_level_of_another(points, level):
+def test_when_a_curve_reaches_a_level_and_another_curve_there(points, level):
     axis, curve = np.array(points).T
-    expected = NAN
+    epoch, expected = NAN, NAN
     for k in range(len(axis)):
         if axis[k] >= level:
+            epoch = 1
             if k > 0:
                 share = (level - axis[k - 1]) / (axis[k] - axis[k - 1])
-                expected = (1 - share) * curve[k - 1] + share * curve[k]
+                epoch, expected = k + share, (1 - share) * curve[k - 1] + share * curve[k]
             elif axis[0] == level:
                 expected = curve[0]
             break
+    np.testing.assert_allclose(first_epoch(axis, level), epoch)
     np.testing.assert_allclose(at_level(axis, curve, level), expected, atol=1e-6)
 
 
