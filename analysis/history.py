@@ -188,8 +188,13 @@ def check_accuracy(folder: Path, data: Path, run: Run) -> None:
 
     data: the file of the run's data set. Without it, or without outputs, nothing is compared.
     """
-    labels, outputs = read_test_labels(data, run.data["digest"]), folder / run_folder.TEST_LOGITS
-    if labels is None or not outputs.is_file():
+    outputs = folder / run_folder.TEST_LOGITS
+    try:
+        if not outputs.is_file() or file_digest(data) != run.data["digest"]:
+            return
+        with np.load(data, allow_pickle=False) as file:
+            labels = file["test_labels"]
+    except Exception:  # no data set, or a damaged one, which can make numpy fail in any way
         return
     logits = run_folder.read_outputs(folder, run_folder.TEST_LOGITS, len(labels))
     found = [100 * np.mean(epoch.argmax(axis=1) == labels) for epoch in logits]
@@ -199,17 +204,6 @@ def check_accuracy(folder: Path, data: Path, run: Run) -> None:
             f"{folder}/history.jsonl: test_accuracy of epoch {epoch + 1} is {said[epoch]:g}, "
             f"{found[epoch]:g} by {outputs.name}; {run_folder.AGAIN}"
         )
-
-
-def read_test_labels(data: Path, digest: str) -> np.ndarray | None:
-    """Test labels (M,) of a data-set file, or None if it is missing, damaged, or another one."""
-    try:
-        if file_digest(data) == digest:
-            with np.load(data, allow_pickle=False) as file:
-                return file["test_labels"]
-    except Exception:  # a damaged file can make numpy fail in any way
-        pass
-    return None
 
 
 def as_run(content: dict) -> Run:
@@ -317,10 +311,9 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
         measured = {delta for content in contents for delta in content["test"]["delta"]}
         if lacking := sorted(measured - masses["test"].keys()):
-            notes.append(
-                f"{members[0].data['name']}: delta {', '.join(f'{d:g}' for d in lacking)} not "
-                "measured in every run, left out; run frequency.py on all of them"
-            )
+            listed = ", ".join(f"{delta:g}" for delta in lacking)
+            where = f"{members[0].data['name']}: delta {listed} not measured in every run"
+            notes.append(f"{where}, left out; run frequency.py on all of them")
         for run in members:
             content = run.frequency and dict(run.frequency)
             for section, mass in masses.items() if content else ():

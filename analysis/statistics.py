@@ -3,7 +3,7 @@
 A value that does not exist is NaN and is left out, so that every result says its n.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: its distribution, and the inverse
@@ -92,8 +92,9 @@ def paired(
     return {seed: value for seed, value in values.items() if not np.isnan(value)}
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean of values (n,) and its 95% t-interval: n, mean, low, high; NaN where undefined."""
+def interval(values: Iterable[float]) -> dict[str, float]:
+    """Mean of the known values and its 95% t-interval: n, mean, low, high; NaN where undefined."""
+    values = [value for value in values if not np.isnan(value)]
     n = len(values)
     mean = float(np.mean(values)) if n else NAN
     if n < 2:

@@ -18,8 +18,8 @@ import numpy as np
 
 from analysis import history, quantities, statistics
 from analysis.history import CROSS_ENTROPY, NAN, SELF_DISTILLATION, Run, Series
-from analysis.quantities import ADD, ANNEALING, QUANTITIES, REPLACE, Quantity, cell, run_curve
-from analysis.statistics import STOPS, at_stop, interval
+from analysis.quantities import ADD, ANNEALING, QUANTITIES, REPLACE, Quantity, cell
+from analysis.statistics import STOPS, interval
 from common.command_line import UserError, printable
 
 PRIMARY = f"{SELF_DISTILLATION}, previous epoch"  # the loss of the plan's primary contrasts
@@ -73,15 +73,13 @@ def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
 
 def series_content(runs: Mapping[int | str, Run]) -> dict:
     """What results.json has of a series: seed -> run."""
-    first = next(iter(runs.values()))
+    first, names = next(iter(runs.values())), quantities.curve_names(runs.values())
     means, stopped_at = {}, {}
     for stop in STOPS:
         epochs = [statistics.stopping_epoch(run, stop) for run in runs.values()]
         stopped_at[stop] = [NAN if epoch is None else epoch + 1 for epoch in epochs]
-        means[stop] = {}
-        for name in quantities.curve_names(runs.values()):
-            values = [at_stop(run, run_curve(run, name), stop) for run in runs.values()]
-            means[stop][name] = interval([value for value in values if not np.isnan(value)])
+        values = {name: map(quantities.at(name, stop), runs.values()) for name in names}
+        means[stop] = {name: interval(own) for name, own in values.items()}
     return {
         "loss": first.loss,
         "network": first.network,
@@ -107,12 +105,12 @@ def compare(
                 continue
             for quantity in wanted:
                 values = statistics.paired(runs, series[minus], quantity.of)
-                numbers = list(values.values())
-                if not numbers:
+                if not values:
                     continue
                 row = {"noise": noise, "series": title, "minus": minus, "quantity": quantity.key}
                 row["loss"] = next(iter(runs.values())).loss
                 row |= {k: v for k, v in vars(quantity).items() if k not in ("key", "of")}
+                numbers = list(values.values())
                 p = statistics.p_not_zero(numbers) if quantity.is_difference else NAN
                 rows.append({**row, "values": values, **interval(numbers), "p": p})
     return rows

@@ -66,6 +66,7 @@ def test_intervals_against_the_formula(values):
 
 def test_one_value_or_none_has_no_interval():
     for values, mean in (([2.0], 2.0), ([], NAN)):
+        assert str(interval([*values, NAN])) == str(interval(values))
         result = interval(values)
         assert result["n"] == len(values)
         np.testing.assert_equal((result["mean"], result["low"], result["high"]), (mean, NAN, NAN))

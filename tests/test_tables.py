@@ -110,30 +110,23 @@ def test_annealed_trainings_beside_the_average_of_longer_ones():
     assert len(rows) == 4 * 5
     for noise, name in ((PAIR, "pair"), (HUMAN, "human")):
         for loss in ("cross-entropy", PREVIOUS):
-            accuracies, gaps, averages = [], [], []
-            for seed in (6, 7, 8):
-                (run,), (other,) = (
-                    [r for r in group if (r.data["noise"], r.loss, r.seed) == (name, loss, seed)]
-                    for group in (short, longer)
-                )
-                accuracies.append(run.history["test_accuracy"][-1])
-                gaps.append(100 - run.history["sample_clean_accuracy_wrong"][-1])
-                averages.append(np.interp(gaps[-1], other.gap, other.history["test_accuracy"]))
-            differences = np.subtract(accuracies, averages)
-            for key, values in {
-                "last": accuracies,
-                "last_gap": gaps,
-                "average": averages,
-                "last_minus_average": differences,
-            }.items():
+            own, others = (
+                [run for run in group if (run.data["noise"], run.loss) == (name, loss)]
+                for group in (short, longer)
+            )
+            last = accuracy(short, name, loss, "last")
+            gaps = [100 - run.history["sample_clean_accuracy_wrong"][-1] for run in own]
+            curves = [(run.gap, run.history["test_accuracy"]) for run in others if run.seed < 9]
+            averages = [np.interp(gap, *curve) for gap, curve in zip(gaps, curves, strict=True)]
+            values = {"last": last, "last_gap": gaps, "average": averages}
+            for key, numbers in (values | {"last_minus_average": last - averages}).items():
                 row = rows[noise, f"{loss}, epochs 3", key]
-                assert_interval(row, values)
+                assert_interval(row, numbers)
                 assert row["minus"] == f"{loss}, epochs 8"
-            assert row["p"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+            assert row["p"] == pytest.approx(stats.ttest_1samp(numbers, 0).pvalue)
     lines = tables.annealing_table(content)[1:]
-    assert len(lines) == 5 and lines[0][:4] == [
-        *(PAIR, "cross-entropy, epochs 2", "cross-entropy, epochs 8", "3 (6 to 8)")
-    ]
+    place = [PAIR, "cross-entropy, epochs 2", "cross-entropy, epochs 8", "3 (6 to 8)"]
+    assert len(lines) == 5 and lines[0][:4] == place
     half = (row["high"] - row["low"]) / 2
     assert lines[-1][-1] == f"{row['mean']:+.1f} ± {half:.1f}"
     assert "over n seeds that differ in" in tables.markdown(content, "annealing")
