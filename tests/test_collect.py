@@ -79,7 +79,7 @@ def test_unfinished_and_broken_runs_are_named_and_left_out(script, refused):
     (broken / "history.jsonl").write_text("")
     status, text, errors = script("collect_history")
     assert status == 0 and "self-distillation" not in text
-    assert f"{unfinished.name}: 3 of 40 epochs, left out" in errors
+    assert f"{unfinished.name}: 3 of 40 epochs, left out; repeat" in errors and "--resume" in errors
     assert f"left out: {broken}/history.jsonl" in errors
     assert len(read_history(next(Path("runs").glob("*/history.json")))) == 1
     # All of them unfinished: one line, and nothing is written.
