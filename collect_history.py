@@ -5,8 +5,8 @@
     python collect_history.py a/history.json runs/b      add runs to a collected study
     python collect_history.py a/history.json --readme README.md     write the tables marked in it
 
-history.json has every epoch of every run; results.json, beside it, every mean and difference. They
-go into the folder of the runs, runs/<data set>/, or runs/ if there are several data sets.
+history.json has every epoch of every complete run; results.json, beside it, every mean and
+difference. They go into the folder of the runs, runs/<data set>/, or runs/ if there are several.
 """
 
 import os
@@ -38,7 +38,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add = parser.add_argument
     add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
     add("--digits", type=integer(4), help="round curves to so many digits; by default none is")
-    add("--all", action="store_true", help="print every number, not only the answer")
+    add("--all", action="store_true", help="print every table, not only the answer")
     add("--readme", nargs="+", type=Path, default=[], help="files whose marked tables to write")
     return parser.parse_args(argv)
 
@@ -51,11 +51,11 @@ def collect_history(args: Namespace) -> None:
     out = args.out or default_path(sources)
     before = runs_before(out)  # refuses a path without a name
     results = out.with_name("results.json")
-    runs, notes = history.collect(sources)
-    complete, unfinished = history.complete_runs(runs)
-    if not complete:
+    found, notes = history.collect(sources)
+    runs, unfinished = history.complete_runs(found)
+    if not runs:
         raise UserError(f"no run has all its epochs: {'; '.join(unfinished)}")
-    shared, left = history.share_deltas(complete)
+    shared, left = history.share_deltas(runs)
     content = tables.results(history.by_noise(shared))
     texts = {}
     for path in args.readme:
@@ -76,7 +76,7 @@ def collect_history(args: Namespace) -> None:
     for path, text in texts.items():
         write_text(path, text)
     print(*(tables.long_text if args.all else tables.short_text)(content), sep="\n")
-    print(f"written: {', '.join(map(str, written))}; all numbers: --all; figures: plot.py {out}")
+    print(f"written: {', '.join(map(str, written))}; all tables: --all; figures: plot.py {out}")
 
 
 def default_path(sources: Sequence[Path]) -> Path:

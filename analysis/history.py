@@ -20,27 +20,27 @@ import numpy as np
 from common import run_folder
 from common.command_line import UserError, explained
 from common.files import read_json, write_text
+from dataset.data_file import file_digest
 from dataset.noise import noise_title
 from losses import LOSSES, flags_of
 
 CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
 SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
 # Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
-PLACE = (
-    *("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile"),
-    "cuda_graphs",  # of older runs
-)
+PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
+PLACE += ("cuda_graphs",)  # of older runs
 # Flags that the titles of the loss and of the network tell, and the seed.
-NAMED = (
-    *("dis", "loss", "seed", "model", "depth", "width", "ema_decay"),
-    *(name for loss in LOSSES.values() for name in flags_of(loss)),
-)
+NAMED = {"dis", "loss", "seed", "model", "depth", "width", "ema_decay"}
+NAMED |= {name for loss in LOSSES.values() for name in flags_of(loss)}
 # Meta that data sets of one kind differ in: by their seed, or by machine and generate.py.
 SEEDED = ("name", "digest", "seed", "sha256", "transitions", "rate_found", "val_rate_found")
 MAKING = ("format", "source_sha256")
 CURVES = {"epoch", "test_accuracy", "val_accuracy", "sample_memorized"}  # that every run has
+TYPES = {"run": str, "loss": str, "network": str, "measured_from": str}
+TYPES |= {"seed": int, "epochs": int, "settings": dict, "data": dict}
 MEASURES = ("memorization", "frequency", "spectrum")
 ENOUGH_MASS = 2  # below this median kernel mass, a filtered value is mostly the image's own
+ACCURACY_TOLERANCE = 0.05  # points: on another device, tied outputs may give another class
 NAN = float("nan")
 REMEDY = "make it with collect_history.py"
 
@@ -79,12 +79,6 @@ class Run:
         flags = {k: v for k, v in self.settings.items() if k not in NAMED}
         return {"network": self.network, **flags}
 
-    def is_older_than(self, other: "Run") -> bool:
-        """Whether `other` is this run after more epochs."""
-        same = (self.name, self.data["digest"]) == (other.name, other.data["digest"])
-        same = same and self.settings == other.settings
-        return same and len(self.history["epoch"]) < len(other.history["epoch"])
-
     def curve(self, name: str) -> np.ndarray:
         """A curve of history.jsonl or memorization.json (epochs,); NaN where it is not known."""
         unknown = np.full(len(self.history["epoch"]), NAN)
@@ -94,8 +88,7 @@ class Run:
     def gap(self) -> np.ndarray:
         """The memorization gap in points (epochs,): NaN where no label is wrong.
 
-        Accuracy on the clean labels among the correctly minus among the wrongly labeled images of
-        the train sample. Older runs have it in memorization.json only.
+        Runs of the earlier study have it in memorization.json only.
         """
         wrong = self.curve("sample_clean_accuracy_wrong")
         gap = self.curve("sample_clean_accuracy_right") - wrong
@@ -133,41 +126,33 @@ def nearest(deltas: Iterable[float], wanted: float) -> float:
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs of the sources, each once, and notes on what is left out.
+    """The runs of the sources, each once, and notes on those that cannot be read and are left out.
 
-    sources: runs, folders of runs, and files of history.json. A run that cannot be read is named in
-    a note and left out. Raises UserError if nothing is left.
+    sources: runs, folders of runs, and files of history.json. Raises UserError if none is left.
     """
-    runs, notes = {}, []
-    for source in map(Path, sources):
-        found, more = read_source(source)
-        notes += more
-        for run in found:
-            key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
-            earlier = runs.get(key, run)
-            # A file may hold a run that has been measured since, or whose folder is gone.
-            kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
-            runs[key] = replace(run, name=earlier.name, **kept)
-    current = [run for run in runs.values() if not any(map(run.is_older_than, runs.values()))]
-    if not current:
-        raise UserError("; ".join(notes) or f"{sources[0]}: no run in it; make one with train.py")
-    return current, notes
-
-
-def read_source(source: Path) -> tuple[list[Run], list[str]]:
-    """The runs of a history.json, or at or below a folder, and notes. Raises UserError."""
-    if source.suffix == ".json" or source.is_file():
-        return read_history(source), []
-    runs, notes = [], []
-    for folder in run_folder.find_runs([source]):
-        try:
-            run, more = read_run(folder)
-            runs.append(run)
-            notes += more
-        except (UserError, OSError) as error:
-            reason = explained(error) if isinstance(error, OSError) else error
-            notes.append(f"left out: {reason}")
-    return runs, notes
+    found, notes = [], []
+    for source in sources:
+        if source.suffix == ".json" or source.is_file():
+            found += read_history(source)
+            continue
+        for folder in run_folder.find_runs([source]):
+            try:
+                run, more = read_run(folder)
+                found.append(run)
+                notes += more
+            except (UserError, OSError) as error:
+                reason = explained(error) if isinstance(error, OSError) else error
+                notes.append(f"left out: {reason}")
+    if not found:
+        raise UserError("; ".join(notes))
+    runs: dict[tuple, Run] = {}
+    for run in found:
+        key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
+        earlier = runs.get(key, run)
+        # A file may hold a run that has been measured since, or whose folder is gone.
+        kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
+        runs[key] = replace(run, name=earlier.name, **kept)
+    return list(runs.values()), notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -191,9 +176,34 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         "memorization": (measures["memorization"] or {}).get("curves"),
     }
     try:
-        return as_run(content), [note for note in notes if note]
+        run = as_run(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
+    check_accuracy(folder, Path(config["flags"]["data"]), run)
+    return run, [note for note in notes if note]
+
+
+def check_accuracy(folder: Path, data: Path, run: Run) -> None:
+    """Raise UserError unless the outputs have the test accuracies of history.jsonl.
+
+    data: the file of the run's data set. Without it, or without outputs, nothing is compared.
+    """
+    outputs = folder / run_folder.TEST_LOGITS
+    try:
+        if not outputs.is_file() or file_digest(data) != run.data["digest"]:
+            return
+        with np.load(data, allow_pickle=False) as file:
+            labels = file["test_labels"]
+    except Exception:  # no data set, or a damaged one, which can make numpy fail in any way
+        return
+    logits = run_folder.read_outputs(folder, run_folder.TEST_LOGITS, len(labels))
+    found = [100 * np.mean(epoch.argmax(axis=1) == labels) for epoch in logits]
+    said = run.history["test_accuracy"]
+    for epoch in np.flatnonzero(~(np.abs(found - said) <= ACCURACY_TOLERANCE)):
+        raise UserError(
+            f"{folder}/history.jsonl: test_accuracy of epoch {epoch + 1} is {said[epoch]:g}, "
+            f"{found[epoch]:g} by {outputs.name}; {run_folder.AGAIN}"
+        )
 
 
 def as_run(content: dict) -> Run:
@@ -206,17 +216,14 @@ def as_run(content: dict) -> Run:
     shapes = {curve.shape for group in curves.values() for curve in group.values()}
     if shapes != {(epochs,)} or epochs == 0 or not curves["history"].keys() >= CURVES:
         raise ValueError("curves of different lengths, or not all of them")
-    texts = {name: content[name] for name in ("loss", "network", "measured_from")}
-    counts = {name: content[name] for name in ("seed", "epochs")}
-    named = {"name": content["run"], **texts, **counts}
-    if [type(value) for value in named.values()] != [str] * 4 + [int] * 2:
-        raise TypeError("run, loss, network, measured_from, seed or epochs")
+    for name, kind in TYPES.items():
+        if type(content[name]) is not kind:
+            raise TypeError(name)
+    _ = content["data"]["name"], content["data"]["digest"], noise_title(content["data"])
     if content["frequency"]:
         check_frequency(content["frequency"], epochs)
-    others = {name: content[name] for name in ("settings", "data", "frequency", "spectrum")}
-    run = Run(**named, **others, **curves)
-    _ = run.setting, run.data["name"], run.data["digest"], noise_title(run.data)
-    return run
+    others = {name: content[name] for name in (*TYPES, "frequency", "spectrum") if name != "run"}
+    return Run(name=content["run"], **others, **curves)
 
 
 def check_frequency(content: dict, epochs: int) -> None:
@@ -235,8 +242,7 @@ def check_frequency(content: dict, epochs: int) -> None:
 def without_nan(value: object, digits: int | None = None) -> object:
     """The value as JSON has it: NaN is null, and an array a list.
 
-    digits: round numbers that are no integers to this many significant digits, but for deltas, by
-    which runs are put together.
+    digits: significant digits of floats, but for deltas, by which runs are put together.
     """
     if isinstance(value, dict):
         return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
@@ -250,10 +256,7 @@ def without_nan(value: object, digits: int | None = None) -> object:
 
 
 def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:
-    """Write history.json, one run per line, whole or not at all. Raises OSError.
-
-    digits: round the curves and measures as `without_nan` does, for files under version control.
-    """
+    """Write history.json, one run per line, whole or not at all; digits as in `without_nan`."""
     lines = []
     for run in runs:
         content = {"run": run.name, **without_nan(vars(run))}
@@ -290,9 +293,8 @@ def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
-    The runs of one kind of data set get the median over them of the kernel mass, 0 at a delta that
-    some of them lack, so that the same ones filter for all. Raises UserError if frequencies
-    of logits and of softmax outputs would be averaged.
+    The runs of one kind of data set get the median of their kernel masses, 0 at a delta that some
+    of them lack: the same deltas filter for all. Raises UserError for logits beside softmax.
     """
     notes, shared = [], []
     missing = [run.name for run in runs if not run.frequency]
@@ -305,30 +307,28 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
             "outputs; run frequency.py --overwrite for all of them"
         )
     for members in by_data(runs).values():
-        frequencies = [run.frequency and dict(run.frequency) for run in members]
-        for section in ("test", "sample"):
-            left = _share_mass([content for content in frequencies if content], section)
-            if left:
-                notes.append(
-                    f"{members[0].data['name']}, {section}: delta {left} not measured in every "
-                    "run, left out; run frequency.py on all of them"
-                )
-        pairs = zip(members, frequencies, strict=True)
-        shared += [replace(run, frequency=content) for run, content in pairs]
+        contents = [run.frequency for run in members if run.frequency]
+        masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
+        measured = {delta for content in contents for delta in content["test"]["delta"]}
+        if lacking := sorted(measured - masses["test"].keys()):
+            listed = ", ".join(f"{delta:g}" for delta in lacking)
+            where = f"{members[0].data['name']}: delta {listed} not measured in every run"
+            notes.append(f"{where}, left out; run frequency.py on all of them")
+        for run in members:
+            content = run.frequency and dict(run.frequency)
+            for section, mass in masses.items() if content else ():
+                own = content[section]
+                content[section] = {**own, "mass": [mass.get(delta, 0) for delta in own["delta"]]}
+            shared.append(replace(run, frequency=content))
     return shared, notes
 
 
-def _share_mass(contents: Sequence[dict], section: str) -> str:
-    """Give a section of each frequency.json the median mass; returns the deltas that some lack."""
-    masses: dict[float, list[float]] = {}
-    for content in contents:
-        for delta, mass in zip(content[section]["delta"], content[section]["mass"], strict=True):
-            masses.setdefault(delta, []).append(mass or 0)
-    shared = {d: float(np.median(m)) if len(m) == len(contents) else 0 for d, m in masses.items()}
-    for content in contents:
-        mass = [shared[delta] for delta in content[section]["delta"]]
-        content[section] = {**content[section], "mass": mass}
-    return ", ".join(f"{d:g}" for d in sorted(masses) if len(masses[d]) < len(contents))
+def shared_mass(contents: Sequence[dict], section: str) -> dict[float, float]:
+    """delta -> median of the kernel masses, of the deltas that each frequency.json has."""
+    sections = [content[section] for content in contents]
+    masses = [dict(zip(own["delta"], own["mass"], strict=True)) for own in sections]
+    common = set.intersection(*map(set, masses)) if masses else set()
+    return {delta: float(np.median([mass[delta] or 0 for mass in masses])) for delta in common}
 
 
 def counted(runs: Sequence[str]) -> str:
@@ -351,9 +351,8 @@ def by_noise(runs: Sequence[Run]) -> Noises:
     """The runs by noise, series and seed; cross-entropy first in each noise.
 
     A series is a loss under one setting. A setting in which the runs of one noise differ is named
-    in the titles of all series. Data sets that differ in more than their seed are apart; where only
-    that tells them apart, the title names the data set's files. Raises UserError if two runs have
-    the same place, or two data sets the same title.
+    in the titles of all series. Data sets of one noise that differ in more than their seed are
+    apart, and their title has their name. Raises UserError if runs cannot be told apart.
     """
     groups: dict[str, list[list[Run]]] = {}
     for members in by_data(runs).values():
@@ -373,29 +372,24 @@ def by_noise(runs: Sequence[Run]) -> Noises:
 
 
 def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
-    """series title -> seed -> run, cross-entropy first, then self-distillation.
-
-    The seed is Run.key where there are several data sets. Raises UserError for two runs of one
-    place, or two data sets of one seed.
-    """
+    """The series of one noise; the seed is Run.key where there are several data sets."""
     one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
-    digests: dict[int | str, Run] = {}
-    outputs: dict[str, Run] = {}
+    by_outputs: dict[str, Run] = {}
+    by_key: dict[int | str, Run] = {}
     for run in sorted(runs, key=_order):
         key = run.seed if one_data_set else run.key
-        place = series.setdefault(series_title(run, differing), {})
-        other = place.setdefault(key, run)
+        other = series.setdefault(series_title(run, differing), {}).setdefault(key, run)
+        twin = by_outputs.setdefault(run.measured_from, run)
+        peer = by_key.setdefault(key, run)
         if other is not run:
             same = f"{other.name} and {run.name} have the same loss, setting and seed"
             raise UserError(f"{same}; name one of them only")
-        other = outputs.setdefault(run.measured_from, run)
-        if other is not run:
-            same = f"{other.name} and {run.name} have the same outputs"
+        if twin is not run:
+            same = f"{twin.name} and {run.name} have the same outputs"
             raise UserError(f"{same}; train one of them again under another --run")
-        other = digests.setdefault(key, run)
-        if other.data["digest"] != run.data["digest"]:
-            same = f"{other.name} and {run.name} have the same seed, but different data sets"
+        if peer.data["digest"] != run.data["digest"]:
+            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
             raise UserError(f"{same}; name the runs on one of them only")
     return series
 
@@ -414,26 +408,17 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
 
 def series_title(run: Run, differing: Iterable[str]) -> str:
     """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
-    words = [run.loss]
-    for name in differing:
-        value = run.setting.get(name)
-        words.append(value if name == "network" else f"{name.replace('_', ' ')} {value}")
-    return ", ".join(words)
+    return ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
 
 
-def baseline_of(series: Series, title: str) -> str | None:
-    """The title of cross-entropy under the setting of the series `title`, or None.
-
-    A setting that is None for cross-entropy belongs to the other loss.
-    """
-    setting = next(iter(series[title].values())).setting
-    for other, runs in series.items():
-        run = next(iter(runs.values()))
-        known = {name: value for name, value in run.setting.items() if value is not None}
-        same = all((setting.get(k) or None) == (value or None) for k, value in known.items())
-        if run.loss == CROSS_ENTROPY and same:
-            return other
-    return None
+def setting_words(name: str, setting: dict) -> str:
+    """A setting in words: the network's title, lr 0.02, no augment, default sample size."""
+    words, value = name.replace("_", " "), setting.get(name)
+    if value is None:
+        return f"default {words}"
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    return value if name == "network" else f"{words} {value}"
 
 
 def common_name(names: Sequence[str]) -> str:

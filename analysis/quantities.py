@@ -11,11 +11,12 @@ from functools import partial
 import numpy as np
 
 from analysis.history import NAN, Run, filtering, nearest
-from analysis.statistics import at_gap, at_stop, first_epoch
+from analysis.statistics import at_gap, at_level, at_stop, first_epoch
 
 RATIO_DELTA = 400  # of Delta, the original's figure
 BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
 GAPS = (10, 20, 30, 40, 50, 60)  # points of the memorization gap at which curves are compared
+RESIDUALS = (0.1, 0.2, 0.3, 0.4, 0.5)  # one-hot residual coefficients, likewise
 QUARTER = 0.25  # of a part of the labels, which every run that memorizes reaches in both bands
 # After the point, by unit.
 DIGITS = {"percent": 1, "points": 1, "epochs": 1, "coefficient": 3, "ratio": 3}
@@ -58,12 +59,6 @@ def curve_names(runs: Iterable[Run]) -> list[str]:
     return [name for name in names if name not in NOT_MEASURED]
 
 
-def unit_of(curve: str) -> str:
-    """The unit of a curve of `curve_names`."""
-    percent = ("accuracy", "memorized", "gap", "confidence", "calibration")
-    return "percent" if any(word in curve for word in percent) else "ratio"
-
-
 @dataclass(frozen=True)
 class Quantity:
     """One number of a distilled run and the cross-entropy run of its seed."""
@@ -76,17 +71,20 @@ class Quantity:
     is_shown: bool = True  # in tables; results.json has all
 
 
+def at(curve: str, stop: str) -> Callable[[Run], float]:
+    """A curve of `curve_names` where a rule of STOPS ends the run."""
+    return lambda run: at_stop(run, run_curve(run, curve), stop)
+
+
 def lost(run: Run) -> float:
     """Test accuracy at the last epoch minus that where early stopping ends the run."""
-    accuracy = run_curve(run, ACCURACY)
-    return at_stop(run, accuracy, "last") - at_stop(run, accuracy, "early")
+    return at(ACCURACY, "last")(run) - at(ACCURACY, "early")(run)
 
 
 def head_start(run: Run) -> float:
     """By how many epochs the right labels' high band is learned before the wrong ones' low band.
 
-    The epochs in which the softmax coefficients of the clean labels (high band) and of the
-    per-instance residual (low band) first reach QUARTER; positive if the clean labels are first.
+    When their softmax coefficients first reach QUARTER; positive if the right labels are first.
     """
     right, wrong = run_curve(run, "sample_clean_high"), run_curve(run, "sample_residual_low")
     return first_epoch(wrong, QUARTER) - first_epoch(right, QUARTER)
@@ -97,27 +95,28 @@ def minus(curve: str, stop: str, baseline_stop: str = "") -> Callable[[Run, Run]
 
     baseline_stop: the rule of the cross-entropy run, by default the same.
     """
-    other = baseline_stop or stop
-    return lambda d, b: (
-        at_stop(d, run_curve(d, curve), stop) - at_stop(b, run_curve(b, curve), other)
-    )
+    first, second = at(curve, stop), at(curve, baseline_stop or stop)
+    return lambda distilled, baseline: first(distilled) - second(baseline)
 
 
-def equal_gap(curve: str, gaps: Sequence[float] = GAPS) -> Callable[[Run, Run], float]:
-    """The difference of a curve at equal memorization gap.
+def at_equal(axis: str, levels: Sequence[float], curve: str) -> Callable[[Run, Run], float]:
+    """The difference of a curve where another one, `axis`, is equal: mean over some levels of it.
 
-    The mean over those of `gaps` (points) that both runs pass; NaN if they share none.
+    Over those of `levels` that both runs pass; NaN if they share none.
     """
 
     def of(distilled: Run, baseline: Run) -> float:
-        first, second = run_curve(distilled, curve), run_curve(baseline, curve)
-        values = [at_gap(distilled, first, gap) - at_gap(baseline, second, gap) for gap in gaps]
-        known = [value for value in values if not np.isnan(value)]
+        first, second = (
+            [at_level(run_curve(run, axis), run_curve(run, curve), level) for level in levels]
+            for run in (distilled, baseline)
+        )
+        known = [d - b for d, b in zip(first, second, strict=True) if not np.isnan(d - b)]
         return float(np.mean(known)) if known else NAN
 
     return of
 
 
+equal_gap = partial(at_equal, "gap", GAPS)
 REPLACE, ADD = "replace", "add"  # the primary contrasts of results/PLAN.md
 LOST = "last epoch - stopped early"
 ORDER = "right labels' high band before wrong labels' low band"
@@ -137,7 +136,7 @@ QUANTITIES = [
     ),
     *(
         Quantity(f"accuracy_at_gap_{g}", f"at a gap of {g} points", "points", of, is_shown=False)
-        for g, of in ((g, equal_gap(ACCURACY, [g])) for g in GAPS)
+        for g, of in ((g, at_equal("gap", [g], ACCURACY)) for g in GAPS)
     ),
     Quantity("gap", "memorization gap, last epoch", "points", minus("gap", "last")),
     *(
@@ -147,6 +146,12 @@ QUANTITIES = [
             ("", "last epoch", partial(minus, stop="last")),
             ("_at_gap", "at equal gap", equal_gap),
         )
+    ),
+    Quantity(
+        "transition_at_residual",
+        "one-hot transition, at equal residual",
+        "coefficient",
+        at_equal("one_hot_residual", RESIDUALS, "one_hot_transition"),
     ),
     *(
         Quantity(
@@ -177,6 +182,26 @@ QUANTITIES = [
         for stop, where in (("last", "last epoch"), ("early", "both stopped early"))
     ),
     Quantity("calibration", "calibration error, last epoch", "points", minus(CALIBRATION, "last")),
+]
+
+
+def average_at_gap(short: Run, long: Run) -> float:
+    """Test accuracy of the longer training where it first has the last gap of the short one."""
+    return at_gap(long, run_curve(long, ACCURACY), short.gap[-1])
+
+
+def last_minus_average(short: Run, long: Run) -> float:
+    """Test accuracy at the last epoch of the short training, minus `average_at_gap`."""
+    return at(ACCURACY, "last")(short) - average_at_gap(short, long)
+
+
+# Of a short training and a longer one of the same loss and seed: does each epoch of a curve of
+# averaged weights stand for a training that ends there?
+ANNEALING = [
+    Quantity("last", "last epoch (%)", "percent", lambda s, _: at(ACCURACY, "last")(s), False),
+    Quantity("last_gap", "its gap (points)", "points", lambda s, _: at("gap", "last")(s), False),
+    Quantity("average", "average at that gap (%)", "percent", average_at_gap, False),
+    Quantity("last_minus_average", "difference (points)", "points", last_minus_average),
 ]
 
 

@@ -1,16 +1,14 @@
-"""Stopping rules, means over seeds with their intervals, paired differences, and tests of them.
+"""Stopping rules, what is compared with what, intervals over seeds, and tests of differences.
 
-Intervals are Student's t at 95% over seeds. Differences are paired: runs of one seed share images,
-labels, initialization and order. A value that does not exist is NaN and is left out, so that every
-result says its n.
+A value that does not exist is NaN and is left out, so that every result says its n.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtr, stdtrit  # Student's t: its distribution, and the inverse
 
-from analysis.history import NAN, Run
+from analysis.history import CROSS_ENTROPY, NAN, Run, Series, differing_settings
 
 STOPS = {"last": "last epoch", "early": "stopped early", "best_test": "best test epoch"}
 LEVEL = 0.05  # of every test; intervals have 1 - LEVEL
@@ -20,8 +18,8 @@ MARGIN = 2.0  # points of test accuracy that count as no difference, by results/
 def stopping_epoch(run: Run, stop: str) -> int | None:
     """The index of the epoch that a rule of STOPS chooses, the first of equals.
 
-    last: the last one; early: that of the best accuracy on held-out images with noisy labels, None
-    without such images; best_test: that of the best test accuracy, which nobody knows in practice.
+    early: the best accuracy on held-out noisy labels, None without them; best_test: that on test
+    images, which nobody knows in practice.
     """
     if stop == "last":
         return len(run.history["test_accuracy"]) - 1
@@ -47,15 +45,41 @@ def first_epoch(curve: np.ndarray, level: float) -> float:
     return float(k + 1 if k == 0 else k + (level - curve[k - 1]) / (curve[k] - curve[k - 1]))
 
 
-def at_gap(run: Run, curve: np.ndarray, level: float) -> float:
-    """The run's curve (epochs,) where its memorization gap first reaches `level` points.
+def at_level(axis: np.ndarray, curve: np.ndarray, level: float) -> float:
+    """A curve (epochs,) where another one, `axis` (epochs,), first reaches `level`.
 
-    Linear between epochs. NaN if the gap never reaches the level, or is above it from the start.
+    Linear between epochs. NaN if the axis never reaches the level, or is above it from the start.
     """
-    epoch = first_epoch(run.gap, level)
-    if np.isnan(epoch) or run.gap[0] > level:
+    epoch = first_epoch(axis, level)
+    if np.isnan(epoch) or axis[0] > level:
         return NAN
     return float(np.interp(epoch, np.arange(1, len(curve) + 1), curve))
+
+
+def at_gap(run: Run, curve: np.ndarray, level: float) -> float:
+    """The run's curve (epochs,) where its memorization gap first reaches `level` points."""
+    return at_level(run.gap, curve, level)
+
+
+def baseline_of(series: Series, title: str) -> str | None:
+    """The title of cross-entropy under the setting of the series `title`, or None."""
+    first = {other: next(iter(runs.values())) for other, runs in series.items()}
+    for other, run in first.items():
+        if run.loss == CROSS_ENTROPY and not differing_settings([run, first[title]]):
+            return other
+    return None
+
+
+def longer_of(series: Series, title: str) -> str | None:
+    """The title of the longest training of the loss and setting of the series `title`, or None."""
+    first = {other: next(iter(runs.values())) for other, runs in series.items()}
+    epochs = {
+        other: run.epochs
+        for other, run in first.items()
+        if run.loss == first[title].loss and differing_settings([run, first[title]]) == ["epochs"]
+    }
+    longest = max(epochs, key=epochs.get, default=title)
+    return longest if first[longest].epochs > first[title].epochs else None
 
 
 def paired(
@@ -68,8 +92,9 @@ def paired(
     return {seed: value for seed, value in values.items() if not np.isnan(value)}
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """Mean of values (n,) and its 95% t-interval: n, mean, low, high; NaN where undefined."""
+def interval(values: Iterable[float]) -> dict[str, float]:
+    """Mean of the known values and its 95% t-interval: n, mean, low, high; NaN where undefined."""
+    values = [value for value in values if not np.isnan(value)]
     n = len(values)
     mean = float(np.mean(values)) if n else NAN
     if n < 2:
@@ -98,18 +123,16 @@ def p_not_zero(values: Sequence[float]) -> float:
 def equivalence(values: Sequence[float], margin: float = MARGIN) -> dict[str, float]:
     """p of two one-sided t-tests (Schuirmann, 1987) of differences (n,); NaN as in `p_above`.
 
-    p_not_worse: that the mean is above -margin; p_not_better: that it is below margin. A difference
-    is equivalent to 0 within the margin where both are below LEVEL.
+    p_not_worse: that the mean is above -margin; p_not_better: that it is below margin.
     """
     p_not_better = p_above(np.negative(values), -margin)
     return {"p_not_worse": p_above(values, -margin), "p_not_better": p_not_better}
 
 
 def verdict(mean: float, p: float, p_not_worse: float, p_not_better: float) -> str:
-    """What a difference in points has shown, by its test against 0 and those of equivalence.
+    """What a difference in points has shown.
 
-    p: of the test against 0, corrected where it is one of several. "better" and "worse" mean that 0
-    is excluded; "not worse by more than 2 points" that a loss of MARGIN is.
+    p: of the test against 0, corrected where it is one of several; the others: of `equivalence`.
     """
     if np.isnan(p):
         return ""
@@ -124,8 +147,7 @@ def verdict(mean: float, p: float, p_not_worse: float, p_not_better: float) -> s
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected for their number by Holm's step-down method; NaN stays NaN.
 
-    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979). The k-th smallest of m is
-    multiplied by m - k + 1; it is at least the corrected one before it, and at most 1.
+    Source: S. Holm, Scandinavian Journal of Statistics 6 (1979).
     """
     known = sorted((p, k) for k, p in enumerate(p_values) if not np.isnan(p))
     corrected, largest = [NAN] * len(p_values), 0.0

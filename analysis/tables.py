@@ -5,24 +5,26 @@
     differences  a list of {noise, series, loss, minus, quantity, title, unit, is_difference,
                  is_shown, values: {seed: value}, n, mean, low, high, p}; replace and add also
                  p_holm, tests (how many it corrects for), p_not_worse, p_not_better and verdict
+    annealing    the same of short trainings; minus: a longer one of the loss and setting
 
 An interval is {n, mean, low, high}; means are over the runs with a value. A value that does not
 exist is NaN here and null in the file.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from analysis import history, quantities, statistics
 from analysis.history import CROSS_ENTROPY, NAN, SELF_DISTILLATION, Run, Series
-from analysis.quantities import ADD, QUANTITIES, REPLACE, cell, run_curve, unit_of
-from analysis.statistics import STOPS, at_stop, interval
+from analysis.quantities import ADD, ANNEALING, QUANTITIES, REPLACE, Quantity, cell
+from analysis.statistics import STOPS, interval
 from common.command_line import UserError, printable
 
 PRIMARY = f"{SELF_DISTILLATION}, previous epoch"  # the loss of the plan's primary contrasts
 SHORT_LINES = 14  # of the text without --all; the script adds what it has written
+COUNT = "n (seeds)"  # the head of the column of tables whose lines have an n of their own
 Table = list[list[str]]  # its head, then its lines
 
 
@@ -30,7 +32,7 @@ def results(noises: Mapping[str, Series]) -> dict:
     """The content of results.json of by_noise's runs."""
     content = {}
     for noise, series in noises.items():
-        runs = [run for group in series.values() for run in group.values()]
+        runs = history.all_runs({noise: series})
         content[noise] = {
             "seeds": list(dict.fromkeys(seed for group in series.values() for seed in group)),
             "varies": what_varies(runs),
@@ -38,7 +40,11 @@ def results(noises: Mapping[str, Series]) -> dict:
             "values": next((run.frequency["values"] for run in runs if run.frequency), None),
             "series": {title: series_content(group) for title, group in series.items()},
         }
-    return {"noises": content, "margin": statistics.MARGIN, "differences": differences(noises)}
+    differences = compare(noises, statistics.baseline_of, QUANTITIES)
+    add_verdicts(differences)
+    annealing = compare(noises, statistics.longer_of, ANNEALING)
+    compared = {"differences": differences, "annealing": annealing}
+    return {"noises": content, "margin": statistics.MARGIN, **compared}
 
 
 def what_varies(runs: Sequence[Run]) -> str:
@@ -50,7 +56,7 @@ def what_varies(runs: Sequence[Run]) -> str:
 
 
 def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
-    """The deltas of Delta and e_low on test images, and of coefficients; NaN if none filters."""
+    """The deltas at which tables show the frequency measures; NaN if none filters."""
     names = {
         "Delta": "test_energy_share",
         "errors": "test_e_low",
@@ -60,23 +66,20 @@ def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
     deltas = {}
     for name, curve in names.items():
         section, *_, wanted = quantities.BAND_CURVES[curve]
-        deltas[name] = history.nearest(
-            history.filtering(content[section]) if content else [], wanted
-        )
+        known = history.filtering(content[section]) if content else []
+        deltas[name] = history.nearest(known, wanted)
     return deltas
 
 
 def series_content(runs: Mapping[int | str, Run]) -> dict:
     """What results.json has of a series: seed -> run."""
-    first = next(iter(runs.values()))
+    first, names = next(iter(runs.values())), quantities.curve_names(runs.values())
     means, stopped_at = {}, {}
     for stop in STOPS:
         epochs = [statistics.stopping_epoch(run, stop) for run in runs.values()]
         stopped_at[stop] = [NAN if epoch is None else epoch + 1 for epoch in epochs]
-        means[stop] = {}
-        for name in quantities.curve_names(runs.values()):
-            values = [at_stop(run, run_curve(run, name), stop) for run in runs.values()]
-            means[stop][name] = interval([value for value in values if not np.isnan(value)])
+        values = {name: map(quantities.at(name, stop), runs.values()) for name in names}
+        means[stop] = {name: interval(own) for name, own in values.items()}
     return {
         "loss": first.loss,
         "network": first.network,
@@ -88,34 +91,33 @@ def series_content(runs: Mapping[int | str, Run]) -> dict:
     }
 
 
-def differences(noises: Mapping[str, Series]) -> list[dict]:
-    """Every quantity of every series with a cross-entropy of its setting, seed by seed."""
+def compare(
+    noises: Mapping[str, Series],
+    other_of: Callable[[Series, str], str | None],
+    wanted: Sequence[Quantity],
+) -> list[dict]:
+    """The quantities of every series and the one that `other_of` names beside it, seed by seed."""
     rows = []
     for noise, series in noises.items():
         for title, runs in series.items():
-            minus = history.baseline_of(series, title)
+            minus = other_of(series, title)
             if minus in (None, title):
                 continue
-            for quantity in QUANTITIES:
+            for quantity in wanted:
                 values = statistics.paired(runs, series[minus], quantity.of)
-                numbers = list(values.values())
-                if not numbers:
+                if not values:
                     continue
                 row = {"noise": noise, "series": title, "minus": minus, "quantity": quantity.key}
-                row |= {"loss": next(iter(runs.values())).loss, "title": quantity.title}
-                for name in ("unit", "is_difference", "is_shown"):
-                    row[name] = getattr(quantity, name)
+                row["loss"] = next(iter(runs.values())).loss
+                row |= {k: v for k, v in vars(quantity).items() if k not in ("key", "of")}
+                numbers = list(values.values())
                 p = statistics.p_not_zero(numbers) if quantity.is_difference else NAN
                 rows.append({**row, "values": values, **interval(numbers), "p": p})
-    add_verdicts(rows)
     return rows
 
 
 def add_verdicts(rows: list[dict]) -> None:
-    """Add to the primary contrasts what they have shown; the plan's loss is corrected by Holm.
-
-    The correction is for both contrasts under all noises together.
-    """
+    """Add what the primary contrasts have shown; the plan's, under all noises, Holm corrects."""
     for title in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == title and row["quantity"] in (REPLACE, ADD)]
         is_primary = any(row["loss"] == PRIMARY for row in own)
@@ -128,25 +130,28 @@ def add_verdicts(rows: list[dict]) -> None:
             row["verdict"] = statistics.verdict(row["mean"], p, **equivalence)
 
 
-def all_seeds(content: dict) -> list[int | str]:
-    """The seeds of all noises, in order."""
-    seeds = {seed for noise in content["noises"].values() for seed in noise["seeds"]}
-    return sorted(seeds, key=lambda seed: str(seed).zfill(9))
+def listed(seeds: Iterable[int | str]) -> str:
+    """Seeds in order, as in: 6 to 11."""
+    seeds = sorted(seeds, key=lambda seed: str(seed).zfill(9))
+    are_numbers = all(isinstance(seed, int) for seed in seeds)
+    if are_numbers and seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
-def caption(content: dict) -> str:
-    """What ± means, n, the seeds, and what varies between them."""
+def all_seeds(content: dict) -> set[int | str]:
+    """The seeds of all noises."""
+    return {seed for noise in content["noises"].values() for seed in noise["seeds"]}
+
+
+def caption(content: dict, has_counts: bool = False) -> str:
+    """What ± means, what varies, and n and the seeds, unless a column of the table has them."""
     seeds = all_seeds(content)
     varies = "; ".join(dict.fromkeys(noise["varies"] for noise in content["noises"].values()))
     if len(seeds) == 1:
-        return f"one seed ({seeds[0]}), no intervals"
-    listed = ", ".join(map(str, seeds))
-    if all(isinstance(seed, int) for seed in seeds) and seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
-        listed = f"{seeds[0]} to {seeds[-1]}"
-    return (
-        f"mean ± half-width of the 95% t-interval, n = {len(seeds)} seeds ({listed}) that differ "
-        f"in {varies}"
-    )
+        return f"one seed ({listed(seeds)}), no intervals"
+    over = " over n seeds" if has_counts else f", n = {len(seeds)} seeds ({listed(seeds)})"
+    return f"mean ± half-width of the 95% t-interval{over} that differ in {varies}"
 
 
 def delta_line(content: dict) -> str:
@@ -166,11 +171,10 @@ def missing(content: dict) -> list[str]:
     """A line on each kind of number that a noise lacks, and on how to get it."""
     lines = []
     for noise, group in content["noises"].items():
-        last = [series["means"]["last"] for series in group["series"].values()]
-        early = [series["means"]["early"]["test_accuracy"] for series in group["series"].values()]
-        if all(np.isnan(means["gap"]["mean"]) for means in last):
+        means = [series["means"] for series in group["series"].values()]
+        if all(np.isnan(mean["last"]["gap"]["mean"]) for mean in means):
             lines.append(f"{noise}: no gap: no wrong label in the train sample, or not measured")
-        if all(np.isnan(mean["mean"]) for mean in early):
+        if all(np.isnan(mean["early"]["test_accuracy"]["mean"]) for mean in means):
             lines.append(f"{noise}: no early stopping without held-out images; see --val-size")
         if np.isnan(group["deltas"]["Delta"]):
             lines.append(f"{noise}: no frequency.json with a delta that filters; run frequency.py")
@@ -181,37 +185,25 @@ def missing(content: dict) -> list[str]:
     return lines
 
 
-def accuracy_table(content: dict) -> Table:
-    """Test accuracy by stopping rule, and what is memorized at the last epoch, of every series."""
-    curves = {"memorized (%)": "sample_memorized", "gap (points)": "gap"}
-    table = [["noise", "loss", "n", *(f"{title} (%)" for title in STOPS.values()), *curves]]
-    for noise, group in content["noises"].items():
-        for title, series in group["series"].items():
-            n, last = len(series["seeds"]), series["means"]["last"]
-            cells = accuracies(series, STOPS, n)
-            cells += [cell(last[curve], "percent", n=n) for curve in curves.values()]
-            table.append([noise, title, str(n), *cells])
-    return without_empty_columns(table)
-
-
-def without_empty_columns(table: Table) -> Table:
-    """The table without the columns that have a head only."""
-    kept = [k for k in range(len(table[0])) if any(line[k] for line in table[1:])]
-    return [[line[k] for k in kept] for line in table]
-
-
-def find(content: dict, noise: str, series: str, quantity: str) -> dict | None:
-    """The row of a difference, or None."""
+def find(
+    content: dict, noise: str, series: str, quantity: str, kind: str = "differences"
+) -> dict | None:
+    """The row of `compare`, or None."""
     key = (noise, series, quantity)
-    rows = content["differences"]
-    return next((r for r in rows if (r["noise"], r["series"], r["quantity"]) == key), None)
+    return next((r for r in content[kind] if (r["noise"], r["series"], r["quantity"]) == key), None)
+
+
+def row_cell(row: dict | None, n: int) -> str:
+    """The cell of a row of `compare`; empty for None."""
+    return cell(row, row["unit"], row["is_difference"], n) if row else ""
 
 
 def contrast(row: dict | None, n: int, is_short: bool = False) -> str:
     """A primary contrast: its cell, its p and its verdict, or a star if it differs from 0."""
+    text = row_cell(row, n)
     if row is None:
-        return ""
-    text, is_corrected = cell(row, row["unit"], sign=True, n=n), not np.isnan(row["p_holm"])
+        return text
+    is_corrected = not np.isnan(row["p_holm"])
     p = row["p_holm"] if is_corrected else row["p"]
     if is_short:
         return text + " *" * (p < statistics.LEVEL)
@@ -229,6 +221,12 @@ def accuracies(series: dict | None, stops: Collection[str], n: int) -> list[str]
 def most_seeds(group: Iterable[dict | None]) -> int:
     """The number of seeds that most or all of several series have: the n that a table says."""
     return max((len(series["seeds"]) for series in group if series), default=0)
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without the columns that have a head only."""
+    kept = [k for k in range(len(table[0])) if any(line[k] for line in table[1:])]
+    return [[line[k] for k in kept] for line in table]
 
 
 def answer_table(content: dict) -> Table:
@@ -249,35 +247,50 @@ def answer_table(content: dict) -> Table:
     return without_empty_columns(table)
 
 
+def accuracy_table(content: dict) -> Table:
+    """Test accuracy by stopping rule, and what is memorized at the last epoch, of every series."""
+    curves = {"memorized (%)": "sample_memorized", "gap (points)": "gap"}
+    table = [["noise", "loss", COUNT, *(f"{title} (%)" for title in STOPS.values()), *curves]]
+    for noise, group in content["noises"].items():
+        for title, series in group["series"].items():
+            seeds, last = series["seeds"], series["means"]["last"]
+            cells = accuracies(series, STOPS, len(seeds))
+            cells += [cell(last[curve], "percent", n=len(seeds)) for curve in curves.values()]
+            table.append([noise, title, f"{len(seeds)} ({listed(seeds)})", *cells])
+    return without_empty_columns(table)
+
+
 def quantities_table(content: dict) -> Table:
     """Every quantity that is shown: a line per series and quantity, a column per noise."""
     noises, n = list(content["noises"]), len(all_seeds(content))
     rows = [row for row in content["differences"] if row["is_shown"]]
     table = [["minus cross-entropy, unless said otherwise", "quantity", "unit", *noises]]
     for series, key in dict.fromkeys((row["series"], row["quantity"]) for row in rows):
-        own = {noise: find(content, noise, series, key) for noise in noises}
-        first = next(row for row in own.values() if row)
-        cells = [cell(r, r["unit"], r["is_difference"], n) if r else "" for r in own.values()]
+        own = [find(content, noise, series, key) for noise in noises]
+        first = next(row for row in own if row)
+        cells = [row_cell(row, n) for row in own]
         table.append([series, first["title"], first["unit"], *cells])
     return table
 
 
-def means_table(content: dict, stop: str) -> Table:
-    """The mean of every curve where the rule `stop` ends the runs: a column per series."""
-    columns = {
-        f"{noise}: {title}": series["means"][stop]
-        for noise, group in content["noises"].items()
-        for title, series in group["series"].items()
-    }
-    names = dict.fromkeys(name for means in columns.values() for name in means)
-    table, n = [[STOPS[stop], *columns]], len(all_seeds(content))
-    for name in names:
-        cells = [cell(m[name], unit_of(name), n=n) if name in m else "" for m in columns.values()]
-        table.append([name, *cells])
-    return [line for line in table if any(line[1:])]
+def annealing_table(content: dict) -> Table:
+    """Short trainings beside the curve of longer ones where these have the same gap."""
+    table = [["noise", "training", "average of", COUNT, *(q.title for q in ANNEALING)]]
+    rows = content["annealing"]
+    for place in dict.fromkeys((row["noise"], row["series"], row["minus"]) for row in rows):
+        own = [find(content, *place[:2], quantity.key, "annealing") for quantity in ANNEALING]
+        seeds = own[0]["values"]
+        cells = [row_cell(row, len(seeds)) for row in own]
+        table.append([*place, f"{len(seeds)} ({listed(seeds)})", *cells])
+    return table
 
 
-TABLES = {"answer": answer_table, "accuracy": accuracy_table, "quantities": quantities_table}
+TABLES = {
+    "answer": answer_table,
+    "accuracy": accuracy_table,
+    "quantities": quantities_table,
+    "annealing": annealing_table,
+}
 
 
 def aligned(table: Table) -> list[str]:
@@ -298,14 +311,14 @@ def short_text(content: dict) -> list[str]:
     head = ["last", "early", "best", "memorized"] + ["replace", "add"] * is_compared
     table: Table = []
     for noise, group in content["noises"].items():
-        n = most_seeds(group["series"].values())
-        table.append([f"{noise}, n = {n}", *head])
+        most = most_seeds(group["series"].values())
+        table.append([f"{noise}, n = {most}", *head])
         for title, series in group["series"].items():
-            means = series["means"]
+            n, means = len(series["seeds"]), series["means"]
             single = means["best_test"]["test_accuracy"], means["last"]["sample_memorized"]
             rows = [find(content, noise, title, key) for key in (REPLACE, ADD)]
             table.append([
-                f"  {title.replace(PRIMARY, 'previous epoch')}",
+                f"  {title.replace(PRIMARY, 'previous epoch')}" + f", n = {n}" * (n != most),
                 *accuracies(series, ("last", "early"), n),
                 *("" if np.isnan(mean["mean"]) else f"{mean['mean']:.1f}" for mean in single),
                 *(contrast(row, n, is_short=True) for row in rows if is_compared),
@@ -313,17 +326,16 @@ def short_text(content: dict) -> list[str]:
     lines, room = aligned(table), SHORT_LINES - 2
     if len(lines) > room:
         lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
-    spread = "mean ± half-width of the 95% interval over n seeds"
-    legend = "replace: last - cross-entropy's early; add: both early; * p < 0.05 (Holm if declared)"
+    spread = "± half the 95% interval over n seeds; best, memorized: mean"
+    legend = "replace: last - cross-entropy early; add: both early; * p < 5%, Holm if declared"
     return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 
 
 def long_text(content: dict) -> list[str]:
-    """Every table, and the means of all curves by stopping rule."""
+    """Every table that has lines."""
     tables = [make(content) for make in TABLES.values()]
-    tables += [means_table(content, stop) for stop in STOPS]
     lines = [caption(content), delta_line(content)]
-    return lines + [line for table in tables for line in ("", *aligned(table))]
+    return lines + [line for table in tables if table[1:] for line in ("", *aligned(table))]
 
 
 def markdown(content: dict, name: str) -> str:
@@ -331,7 +343,7 @@ def markdown(content: dict, name: str) -> str:
     head, *lines = [[text.replace("|", "\\|") for text in row] for row in TABLES[name](content)]
     rows = [head, ["---"] * len(head), *lines]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    words = caption(content), delta_line(content) if name == "quantities" else ""
+    words = caption(content, COUNT in head), delta_line(content) if name == "quantities" else ""
     text = "; ".join(word for word in words if word)
     return f"{table}\n\n{text[0].upper()}{text[1:]}."
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.history import Run
+from analysis.history import Run, without_nan
 from common import run_folder
 
 DISTILLED, PREVIOUS = "self-distillation", "self-distillation, previous epoch"
@@ -76,17 +76,16 @@ def make_run(
 def make_frequency(rising, deltas=DELTAS, masses=MASSES, values="softmax") -> dict:
     """A frequency.json; measures (epochs, D) are `rising` (epochs,) times 1, 2, 3 by delta."""
     table = [[float(x * (k + 1)) for k in range(len(deltas))] for x in rising]
-    ratios = dict.fromkeys(("energy_share", "delta_norm", "excess"), table)
-    errors = dict.fromkeys(("e_low", "e_high"), table)
-    bands = dict.fromkeys((f"{part}_{b}" for part in PARTS for b in ("low", "high")), table)
+    ratios, errors = ("energy_share", "delta_norm"), ("e_low", "e_high")
     place = {"n": 100, "delta": list(deltas), "mass": list(masses)}
-    levels = {name: [0.25] * len(deltas) for name in ratios}
-    levels = {"shuffled": levels, "labels": {"true": {n: [0.5] * len(deltas) for n in ratios}}}
+    low, high = ({name: [level] * len(deltas) for name in ratios} for level in (0.25, 0.5))
+    test = {**place, "shuffled": low, "labels": {"true": high}}
     if values == "logits":
-        errors, bands = {}, {}
-    test = {**place, **levels, "outputs": {**ratios, **errors}}
-    sample = {**place, "outputs": bands, **({"one_hot": bands} if bands else {})}
-    return {"values": values, "test": test, "sample": sample}
+        test |= {"outputs": dict.fromkeys(ratios, table)}
+        return {"values": values, "test": test, "sample": {**place, "outputs": {}}}
+    bands = dict.fromkeys((f"{part}_{b}" for part in PARTS for b in ("low", "high")), table)
+    test |= {"outputs": dict.fromkeys(ratios + errors, table)}
+    return {"values": values, "test": test, "sample": {**place, "outputs": bands, "one_hot": bands}}
 
 
 def make_spectrum(rising, kernel="gaussian", delta=564.0, edges=EDGES) -> dict:
@@ -127,14 +126,8 @@ def study(
 def shortened(run: Run, epochs: int) -> Run:
     """The run as it was after fewer epochs, not measured."""
     history = {name: curve[:epochs] for name, curve in run.history.items()}
-    return replace(
-        run,
-        history=history,
-        memorization={},
-        frequency=None,
-        spectrum=None,
-        measured_from=f"early {run.name}",
-    )
+    measures = {"memorization": {}, "frequency": None, "spectrum": None}
+    return replace(run, history=history, measured_from=f"early {run.name}", **measures)
 
 
 def write_run(run: Run, runs: Path = Path("runs")) -> Path:
@@ -144,17 +137,14 @@ def write_run(run: Run, runs: Path = Path("runs")) -> Path:
     flags = {**run.settings, "data": "data/x.npz", "device": "cpu"}
     content = {"loss": run.loss, "network": run.network, "flags": flags, "data": run.data}
     run_folder.write_config(folder, content)
-    curves = {k: [None if np.isnan(v) else v for v in curve] for k, curve in run.history.items()}
     for k in range(len(run.history["epoch"])):
-        record = {name: curve[k] for name, curve in curves.items()}
+        record = {name: without_nan(curve[k]) for name, curve in run.history.items()}
         digests = {"logits.npy": f"{run.measured_from} {k}"}
         run_folder.append_history(folder, {**record, "epoch": k + 1, "sha256": digests})
-    curves = {name: curve.tolist() for name, curve in run.memorization.items()}
-    for name, content in (
-        (run_folder.MEMORIZATION, curves and {"curves": curves}),
-        (run_folder.FREQUENCY, run.frequency),
-        (run_folder.SPECTRUM, run.spectrum),
-    ):
+    curves = {"curves": without_nan(run.memorization)} if run.memorization else None
+    contents = curves, run.frequency, run.spectrum
+    names = run_folder.MEMORIZATION, run_folder.FREQUENCY, run_folder.SPECTRUM
+    for name, content in zip(names, contents, strict=True):
         if content:
             run_folder.write_measure(folder, name, content)
     return folder

@@ -7,20 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_runs import (
-    DELTAS,
-    DISTILLED,
-    PREVIOUS,
-    make_run,
-    shortened,
-    study,
-    with_deltas,
-    write_run,
-)
+from helpers import make_dataset
+from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas, write_run
 
 from analysis import history
 from common import run_folder
 from common.command_line import UserError
+from dataset.data_file import write_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +21,27 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def assert_same(one: history.Run, other: history.Run, places=1e-12):
+def assert_same(one: history.Run, other: history.Run):
     """Two runs are equal but for the digest of their outputs."""
     for name in ("history", "memorization"):
         first, second = getattr(one, name), getattr(other, name)
         assert first.keys() == second.keys()
         for curve in first:
-            np.testing.assert_allclose(first[curve], second[curve], rtol=places)
-    for name in ("name", "loss", "network", "seed", "epochs", "settings", "data"):
+            np.testing.assert_allclose(first[curve], second[curve], rtol=1e-12)
+    for name in ("name", "loss", "network", "seed", "epochs", "settings", "data", "frequency"):
         assert getattr(one, name) == getattr(other, name)
 
 
 def test_a_run_from_its_folder():
     run = make_run(validation=None)
+    # Measures that are no longer made: older files have them.
+    for content in (run.frequency["test"], run.frequency["sample"]):
+        content["outputs"] |= dict.fromkeys(("lfr", "excess"), [[0.1, 0.2, 0.3]] * 3)
+        content |= {"null": [0.1] * 3, "alone": [0.5] * 3}
     read, notes = history.read_run(write_run(run))
+    run.frequency["measured_from"] = read.measured_from
     assert_same(read, run)
-    assert notes == [] and read.frequency["test"] == run.frequency["test"]
-    assert "device" not in read.settings and "data" not in read.settings
+    assert notes == [] and "device" not in read.settings and "data" not in read.settings
 
 
 def test_a_history_file_gives_the_same_runs():
@@ -53,7 +50,7 @@ def test_a_history_file_gives_the_same_runs():
     history.write_history(Path("h.json"), runs)
     for run, again in zip(runs, history.read_history(Path("h.json")), strict=True):
         assert_same(run, again)
-        assert again.frequency == run.frequency and again.measured_from == run.measured_from
+        assert again.measured_from == run.measured_from
     assert "NaN" not in Path("h.json").read_text()
 
 
@@ -69,44 +66,39 @@ def test_rounding_keeps_what_tells_runs_apart():
     assert again.frequency["test"]["mass"] == [5.12, 20.1]
 
 
-def spoiled(change) -> str:
-    """history.json of one run, changed."""
-    history.write_history(Path("h.json"), [make_run()])
-    content = json.loads(Path("h.json").read_text())
-    change(content["runs"][0])
-    return json.dumps(content)
-
-
-WRONG = {
-    "no JSON": lambda: "{",
-    "no runs": lambda: "{}",
-    "empty": lambda: '{"runs": []}',
-    "another list": lambda: '{"runs": [1, 2]}',
-    "a curve is missing": lambda: spoiled(lambda run: run["history"].pop("val_accuracy")),
-    "a curve is short": lambda: spoiled(lambda run: run["history"]["test_accuracy"].pop()),
-    "a curve is text": lambda: spoiled(lambda run: run["history"].update(epoch=["a", "b", "c"])),
-    "seed is text": lambda: spoiled(lambda run: run.update(seed="6")),
-    "no noise": lambda: spoiled(lambda run: run["data"].pop("noise")),
-    "settings is a list": lambda: spoiled(lambda run: run.update(settings=[])),
-    "an epoch of a band is missing": lambda: spoiled(
-        lambda run: run["frequency"]["test"].update(outputs={"e_low": [[1, 2, 3]]})
+WRONG_FILES = {
+    "missing": None,
+    "no JSON": "{",
+    "no runs": "{}",
+    "empty": '{"runs": []}',
+    "another list": '{"runs": [1, 2]}',
+}
+WRONG_ENTRIES = {
+    "a curve is missing": lambda run: run["history"].pop("val_accuracy"),
+    "a curve is short": lambda run: run["history"]["test_accuracy"].pop(),
+    "a curve is text": lambda run: run["history"].update(epoch=["a", "b", "c"]),
+    "seed is text": lambda run: run.update(seed="6"),
+    "no noise": lambda run: run["data"].pop("noise"),
+    "settings is a list": lambda run: run.update(settings=[]),
+    "an epoch of a band is missing": lambda run: run["frequency"]["test"].update(
+        outputs={"e_low": [[1, 2, 3]]}
     ),
-    "a delta too many": lambda: spoiled(
-        lambda run: run["frequency"]["sample"]["delta"].append(1e3)
-    ),
+    "a delta too many": lambda run: run["frequency"]["sample"]["delta"].append(1e3),
 }
 
 
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("wrong", [*WRONG_FILES, *WRONG_ENTRIES])
 def test_another_file_is_refused(wrong):
-    Path("h.json").write_text(WRONG[wrong]())
+    path = Path("h.json")
+    if wrong in WRONG_ENTRIES:
+        history.write_history(path, [make_run()])
+        content = json.loads(path.read_text())
+        WRONG_ENTRIES[wrong](content["runs"][0])
+        path.write_text(json.dumps(content))
+    elif wrong != "missing":
+        path.write_text(WRONG_FILES[wrong])
     with pytest.raises(UserError, match=r"h\.json: .*collect_history\.py"):
-        history.read_history(Path("h.json"))
-
-
-def test_a_missing_file_is_refused():
-    with pytest.raises(UserError, match=r"h\.json: no such file"):
-        history.collect([Path("h.json")])
+        history.collect([path])
 
 
 def test_every_run_is_collected_once():
@@ -121,48 +113,78 @@ def test_every_run_is_collected_once():
     # A copy under another name is the same run.
     shutil.copytree(folders[0], "copy/other")
     assert len(history.collect([Path("runs"), Path("copy")])[0]) == len(runs)
-
-
-def test_later_epochs_and_measures_made_since_are_added():
-    run = make_run(epochs=3)
-    write_run(run)
-    (whole,), _ = history.collect([Path("runs")])
-    for earlier in (shortened(run, 2), replace(whole, frequency=None, memorization={})):
-        history.write_history(Path("h.json"), [earlier])
-        for sources in (["h.json", "runs"], ["runs", "h.json"]):
-            (found,), _ = history.collect(list(map(Path, sources)))
-            assert found.is_complete and found.frequency and found.memorization
+    # A run that has been measured since keeps its measures, in any order.
+    unmeasured = [replace(run, frequency=None, memorization={}) for run in found]
+    history.write_history(Path("h.json"), unmeasured)
+    for sources in (["h.json", "runs"], ["runs", "h.json"]):
+        again, _ = history.collect(list(map(Path, sources)))
+        assert len(again) == 3 and all(run.frequency and run.memorization for run in again)
 
 
 def test_what_cannot_be_read_is_named():
-    good, bad, stale = (write_run(make_run(seed=seed)) for seed in (6, 7, 8))
+    good, bad, stale, damaged = (write_run(make_run(seed=seed)) for seed in (6, 7, 8, 9))
     (bad / "history.jsonl").write_text("{\n")
-    content = json.loads((stale / run_folder.FREQUENCY).read_text())
-    content["measured_from"] = "other outputs"
-    (stale / run_folder.FREQUENCY).write_text(json.dumps(content))
+    content = make_run().frequency
+    stale_content = json.dumps({**content, "measured_from": "other outputs"})
+    (stale / run_folder.FREQUENCY).write_text(stale_content)
+    content["test"]["delta"] = [1.0]
+    run_folder.write_measure(damaged, run_folder.FREQUENCY, content)
     found, notes = history.collect([Path("runs")])
-    assert {run.seed for run in found} == {6, 8} and len(notes) == 2
-    assert "seed7" in notes[0] and "left out" in notes[0] and "other outputs" in notes[1]
-    assert next(run for run in found if run.seed == 8).frequency is None
+    assert {run.seed: run.frequency is None for run in found} == {6: False, 8: True}
+    assert ["seed7" in notes[0], "other outputs" in notes[1], "seed9" in notes[2]] == [True] * 3
+    assert "left out" in notes[0] and "damaged" in notes[2] and len(notes) == 3
     shutil.rmtree(good)
     shutil.rmtree(stale)
     with pytest.raises(UserError, match="seed7"):
         history.collect([Path("runs")])
 
 
-def test_a_damaged_measure_does_not_pass():
-    folder, run = write_run(make_run()), make_run()
-    content = {**run.frequency, "test": {**run.frequency["test"], "delta": [1.0]}}
-    run_folder.write_measure(folder, run_folder.FREQUENCY, content)
-    with pytest.raises(UserError, match="damaged"):
-        history.read_run(folder)
+def edited_run(points: float) -> Path:
+    """A run on data/x.npz whose second of three test accuracies is off by so many points."""
+    dataset, random = make_dataset(), np.random.default_rng(1)
+    write_dataset(Path("data/x.npz"), dataset)
+    logits = random.normal(size=(3, 40, 4)).astype(np.float32)
+    accuracy = [0.0, points, 0.0]
+    for k, epoch in enumerate(logits):
+        for row, label in zip(epoch, dataset.test_labels, strict=True):
+            accuracy[k] += 100 / 40 * (list(row).index(max(row)) == label)
+    run = make_run(accuracy=accuracy, data={"digest": dataset.sha256}, frequency=False)
+    folder = write_run(replace(run, memorization={}))
+    np.save(folder / run_folder.TEST_LOGITS, logits)
+    records, _ = run_folder.read_history(folder)
+    (folder / "history.jsonl").unlink()
+    for record, epoch in zip(records, logits, strict=True):
+        digests = {run_folder.TEST_LOGITS: run_folder.digest(epoch)}
+        run_folder.append_history(folder, record | {"sha256": digests})
+    return folder
 
 
-def test_unfinished_runs_are_named():
-    runs = [make_run(), make_run(seed=7, epochs=40)]
-    complete, notes = history.complete_runs(runs)
-    assert complete == runs[:1]
-    assert len(notes) == 1 and "seed7: 3 of 40 epochs" in notes[0] and "--resume" in notes[0]
+@pytest.mark.parametrize(
+    ("points", "is_found"), [(0, False), (0.04, False), (-0.06, True), (2.5, True)]
+)
+def test_an_accuracy_that_was_edited_is_found(points, is_found):
+    folder = edited_run(points)
+    write_run(make_run(seed=7))
+    found, notes = history.collect([Path("runs")])
+    assert [run.seed for run in found] == ([7] if is_found else [6, 7])
+    if is_found:
+        assert f"left out: {folder}/history.jsonl: test_accuracy of epoch 2 is" in notes[-1]
+        assert "by logits.npy; train the run again" in notes[-1]
+
+
+NOT_AT_HAND = {
+    "no data set": lambda: Path("data/x.npz").unlink(),
+    "another one": lambda: write_dataset(Path("data/x.npz"), make_dataset(seed=3)),
+    "a damaged one": lambda: Path("data/x.npz").write_bytes(b"PK"),
+    "no outputs": lambda: next(Path().rglob("logits.npy")).unlink(),
+}
+
+
+@pytest.mark.parametrize("lacking", NOT_AT_HAND)
+def test_what_is_not_at_hand_is_not_compared(lacking):
+    folder = edited_run(2.5)
+    NOT_AT_HAND[lacking]()
+    assert history.collect([folder])[1] == []
 
 
 def test_runs_by_noise_series_and_seed():
@@ -178,7 +200,22 @@ def test_runs_by_noise_series_and_seed():
                 assert (run.loss, run.seed, run.data["noise"]) == (loss, seed, noise)
 
 
-def test_settings_that_differ_are_named():
+@pytest.mark.parametrize(
+    ("settings", "titles"),
+    [
+        ([{"lr": 0.05}, {"lr": 0.02}], ["lr 0.05", "lr 0.02"]),
+        ([{"augment": False}, {"augment": True}], ["no augment", "augment"]),
+        ([{}, {"sample_size": 50}], ["default sample size", "sample size 50"]),
+        ([{"sample_size": 50}, {"sample_size": None}], ["sample size 50", "default sample size"]),
+        ([{"lr": 1}, {"lr": 2, "amp": True}], ["lr 1, default amp", "lr 2, amp"]),
+    ],
+)
+def test_settings_that_differ_are_said_in_words(settings, titles):
+    (series,) = history.by_noise([make_run(settings=flags) for flags in settings]).values()
+    assert list(series) == [f"cross-entropy, {title}" for title in titles]
+
+
+def test_every_series_is_named_by_what_differs():
     runs = [
         make_run(loss, seed, settings={"lr": lr})
         for loss in ("cross-entropy", DISTILLED)
@@ -187,24 +224,11 @@ def test_settings_that_differ_are_named():
     ]
     runs.append(make_run(PREVIOUS, 6, settings={"teacher": "previous-epoch", "weight": 0.5}))
     (series,) = history.by_noise(runs).values()
-    assert list(series) == [
-        "cross-entropy, lr 0.05", "cross-entropy, lr 0.02",
-        f"{DISTILLED}, lr 0.05", f"{DISTILLED}, lr 0.02", f"{PREVIOUS}, lr 0.05",
-    ]  # fmt: skip
-    for title in list(series)[1:]:
-        assert history.baseline_of(series, title) == f"cross-entropy, lr {title[-4:]}"
-
-
-def test_a_setting_that_differs_between_losses_is_no_pair():
-    runs = [make_run(), make_run(DISTILLED, settings={"lr": 0.02})]
+    titles = [f"{loss}, lr {lr}" for loss in ("cross-entropy", DISTILLED) for lr in (0.05, 0.02)]
+    assert list(series) == [*titles, f"{PREVIOUS}, lr 0.05"]
+    runs = [make_run(), replace(make_run(settings={"depth": 14}), network="14-layer 2x16d")]
     (series,) = history.by_noise(runs).values()
-    assert list(series) == ["cross-entropy, lr 0.05", f"{DISTILLED}, lr 0.02"]
-    assert history.baseline_of(series, f"{DISTILLED}, lr 0.02") is None
-    # A flag of one loss is no setting of the other.
-    runs = [make_run(), make_run("ELR", settings={"beta": 0.7, "strength": 3.0})]
-    (series,) = history.by_noise(runs).values()
-    assert list(series) == ["cross-entropy", "ELR"]
-    assert history.baseline_of(series, "ELR") == "cross-entropy"
+    assert list(series) == ["cross-entropy, small_cnn", "cross-entropy, 14-layer 2x16d"]
 
 
 def test_settings_of_another_noise_do_not_lengthen_the_names():
@@ -214,12 +238,6 @@ def test_settings_of_another_noise_do_not_lengthen_the_names():
     runs.append(make_run(settings={"lr": 0.01}, data={"name": "all-pair40", "train_size": 900}))
     titles = [list(series) for series in history.by_noise(runs).values()]
     assert sorted(titles) == [[f"cross-entropy, lr {lr}"] for lr in (0.01, 0.02, 0.05)]
-
-
-def test_networks_are_named_by_their_titles():
-    runs = [make_run(), replace(make_run(settings={"depth": 14}), network="14-layer 2x16d")]
-    (series,) = history.by_noise(runs).values()
-    assert list(series) == ["cross-entropy, small_cnn", "cross-entropy, 14-layer 2x16d"]
 
 
 @pytest.mark.parametrize("flags", [{"momentum": None}, {"momentum": 0, "soft": False}])
@@ -244,16 +262,21 @@ def test_data_sets_that_differ_in_more_than_the_seed_are_apart():
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"settings": {"device": "cuda"}}, "same loss, setting and seed"),
+        ({"data": {"label_sha256": "x"}}, "same loss, setting and seed"),
         ({"loss": DISTILLED, "data": {"digest": "other"}}, "different data sets"),
         ({"data": {"train_size": 7}}, "two kinds of data sets"),
     ],
 )
 def test_runs_that_cannot_be_told_apart_are_refused(other, words):
-    other = make_run(**other)
-    other.settings.pop("device", None)
     with pytest.raises(UserError, match=words):
-        history.by_noise([make_run(), other])
+        history.by_noise([make_run(), make_run(**other)])
+
+
+def test_one_run_does_not_count_as_two_seeds():
+    run = make_run(seed=6)
+    copy = replace(run, name="main-pair40-seed7/copy", seed=7, data={**run.data, "seed": 7})
+    with pytest.raises(UserError, match="have the same outputs; train one of them again"):
+        history.by_noise([run, copy])
 
 
 def test_seeds_of_one_data_set_and_of_several():
@@ -288,39 +311,28 @@ def test_the_gap_and_a_band():
             run.band(*wrong)
     # Older runs have the gap in memorization.json only.
     measured = {"gap": np.array([5.0, 6.0, 7.0])}
-    np.testing.assert_array_equal(replace(make_run(gap=None), memorization=measured).gap, [5, 6, 7])
     curves = {k: v for k, v in run.history.items() if "clean_accuracy" not in k}
-    older = replace(run, history=curves, memorization=measured)
-    np.testing.assert_array_equal(older.gap, [5, 6, 7])
-    assert np.isnan(replace(older, memorization={}).gap).all()
+    for older in (make_run(gap=None), replace(run, history=curves)):
+        np.testing.assert_array_equal(replace(older, memorization=measured).gap, [5, 6, 7])
+        assert np.isnan(replace(older, memorization={}).gap).all()
 
 
 def test_runs_share_the_deltas_that_all_have():
     runs = [make_run(seed=6), with_deltas(make_run(seed=7), [400.0, 600.0], [1.0, 30.0])]
     shared, notes = history.share_deltas([*runs, make_run(noise="human")])
-    assert len(notes) == 2 and "delta 100, 564, 600 not measured" in notes[0]
+    assert len(notes) == 1 and "main-pair40-seed6: delta 100, 564, 600 not measured" in notes[0]
     for run in shared[:2]:
         assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
     assert history.filtering(shared[2].frequency["test"]) == [400, 564]
     assert runs[0].frequency["test"]["mass"] == [1.0, 5.0, 20.0]  # as it was
 
 
-def test_logits_and_softmax_are_never_mixed():
+def test_runs_without_frequencies_are_named_and_logits_are_not_mixed_with_softmax():
+    shared, notes = history.share_deltas([make_run(), make_run(seed=7, frequency=False)])
+    assert len(shared) == 2 and len(notes) == 1 and "seed7: frequencies not measured" in notes[0]
+    assert history.share_deltas([make_run(frequency=False)])[1] == []
     logits = with_deltas(make_run(seed=7), values="logits")
     with pytest.raises(UserError, match=r"seed7: frequencies of logits.*frequency\.py"):
         history.share_deltas([make_run(), logits])
     (alone, _), _ = history.share_deltas([logits, make_run(seed=8, frequency=False)])
     assert alone.frequency["values"] == "logits"
-
-
-def test_runs_without_frequencies_are_named():
-    shared, notes = history.share_deltas([make_run(), make_run(seed=7, frequency=False)])
-    assert len(shared) == 2 and len(notes) == 1 and "seed7: frequencies not measured" in notes[0]
-    assert history.share_deltas([make_run(frequency=False)])[1] == []
-
-
-def test_one_run_does_not_count_as_two_seeds():
-    run = make_run(seed=6)
-    copy = replace(run, name="main-pair40-seed7/copy", seed=7, data={**run.data, "seed": 7})
-    with pytest.raises(UserError, match="have the same outputs; train one of them again"):
-        history.by_noise([run, copy])

@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_runs import DELTAS, DISTILLED, make_run, with_deltas
 
-from analysis import quantities
+from analysis import quantities, tables
 from analysis.history import by_noise
-from analysis.quantities import QUANTITIES, Quantity, cell, curve_names, run_curve
+from analysis.quantities import ANNEALING, QUANTITIES, Quantity, cell, curve_names, run_curve
 from analysis.statistics import interval
-from analysis.tables import long_text, markdown, results
 
 NAN = float("nan")
+SHARE = st.integers(0, 20).map(lambda k: k / 20)
 
 
 def pair():
@@ -21,14 +23,11 @@ def pair():
     distilled = make_run(DISTILLED, accuracy=(42, 66, 61), validation=(1, 3, 2), gap=(0, 10, 20))
     baseline = make_run(accuracy=(40, 60, 50), validation=(3, 2, 1), gap=(0, 20, 40))
     raised = {name: curve + 0.5 for name, curve in distilled.memorization.items()}
-    frequency = {"values": "softmax"}
-    for section in ("test", "sample"):
-        content = dict(distilled.frequency[section])
-        for kind in ("outputs", "one_hot"):
-            if kind in content:
-                content[kind] = {k: (np.array(v) + 0.5).tolist() for k, v in content[kind].items()}
-        frequency[section] = content
-    return replace(distilled, memorization=raised, frequency=frequency), baseline
+    for section, kind in (("test", "outputs"), ("sample", "outputs"), ("sample", "one_hot")):
+        measures = distilled.frequency[section][kind]
+        higher = {name: (np.array(table) + 0.5).tolist() for name, table in measures.items()}
+        distilled.frequency[section][kind] = higher
+    return replace(distilled, memorization=raised), baseline
 
 
 EXPECTED = {
@@ -50,6 +49,7 @@ EXPECTED = {
     "residual_at_gap": ((0.7 - 0.15) + (0.8 - 0.2)) / 2,
     "transition": 0.5,
     "transition_at_gap": ((0.7 - 0.15) + (0.8 - 0.2)) / 2,
+    "transition_at_residual": NAN,  # 0.66 to 0.86 and 0.16 to 0.36
     **{f"residual_{part}": 0.5 for part in ("low", "high")},
     **{f"residual_contrast_{part}": 0.5 for part in ("low", "mid", "high")},
     "head_start": 0,
@@ -69,10 +69,48 @@ def test_every_quantity_by_hand():
         np.testing.assert_allclose(found[key], value, err_msg=key)
 
 
+def coefficients(residual, transition):
+    """A run with these one-hot coefficients by epoch."""
+    run = make_run(accuracy=residual, validation=None, gap=residual, frequency=False)
+    named = {"one_hot_residual": residual, "one_hot_transition": transition}
+    return replace(run, memorization={name: np.array(c, float) for name, c in named.items()})
+
+
+@given(*[st.lists(st.tuples(SHARE, SHARE), min_size=1, max_size=5)] * 2)
+def test_the_transition_at_equal_residual_against_loops(distilled, baseline):
+    curves = [np.transpose(points) for points in (distilled, baseline)]
+    differences = []
+    for level in (0.1, 0.2, 0.3, 0.4, 0.5):
+        values = []
+        for residual, transition in curves:
+            for k in range(1, len(residual)):
+                if max(residual[:k]) < level <= residual[k]:
+                    rise = (level - residual[k - 1]) / (residual[k] - residual[k - 1])
+                    values.append(transition[k - 1] + rise * (transition[k] - transition[k - 1]))
+            if residual[0] == level:
+                values.append(transition[0])
+        if len(values) == 2:
+            differences.append(values[0] - values[1])
+    (quantity,) = (q for q in QUANTITIES if q.key == "transition_at_residual")
+    found = quantity.of(*(coefficients(*curve) for curve in curves))
+    np.testing.assert_allclose(found, np.mean(differences) if differences else NAN, atol=1e-9)
+
+
+def test_an_annealed_training_beside_the_average_of_a_longer_one():
+    short = make_run(accuracy=(30, 52), validation=None, gap=(0, 20))
+    long = make_run(accuracy=(40, 60, 50), validation=None, gap=(0, 10, 30))
+    found = [quantity.of(short, long) for quantity in ANNEALING]
+    assert found == [52, 20, 55, -3]
+    beyond = make_run(accuracy=(30, 52), validation=None, gap=(0, 31))
+    assert [quantity.of(beyond, long) for quantity in ANNEALING][:2] == [52, 31]
+    assert all(math.isnan(quantity.of(beyond, long)) for quantity in ANNEALING[2:])
+    assert all(math.isnan(q.of(make_run(gap=None), long)) for q in ANNEALING[1:])
+
+
 def test_the_list_is_one_of_distinct_names():
     keys, titles = zip(*((q.key, q.title) for q in QUANTITIES), strict=True)
     assert len(set(keys)) == len(keys) and len(set(titles)) == len(titles)
-    assert all(q.unit in quantities.DIGITS for q in QUANTITIES)
+    assert all(q.unit in quantities.DIGITS for q in QUANTITIES + ANNEALING)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +118,7 @@ def test_the_list_is_one_of_distinct_names():
     [
         ({"validation": None}, {"replace", "add", "lost", "delta_early", "e_low_early"}),
         ({"gap": None}, {"gap", "accuracy_at_gap", "residual_at_gap", "accuracy_at_gap_10"}),
-        ({"memorization": False}, {"residual", "transition", "calibration", "residual_at_gap"}),
+        ({"memorization": False}, {"residual", "calibration", "transition_at_residual"}),
         ({"frequency": False}, {"delta_last", "e_low_last", "head_start", "residual_low"}),
     ],
 )
@@ -92,13 +130,10 @@ def test_what_is_not_measured_is_unknown(lacking, unknown):
     assert not any(math.isnan(found[key]) for key in known)
 
 
-def test_without_a_delta_that_filters_there_are_no_frequencies():
+def test_frequencies_without_a_delta_that_filters_and_of_logits():
     run = with_deltas(make_run(), DELTAS, [1.0, 1.1, 1.9])
     assert np.isnan(run_curve(run, "test_energy_share")).all()
     assert np.isnan(run_curve(run, "sample_clean_high")).all()
-
-
-def test_frequencies_of_logits_have_no_errors():
     run = with_deltas(make_run(), values="logits")
     np.testing.assert_allclose(run_curve(run, "test_energy_share"), [0.2, 0.4, 0.6])
     for name in ("test_e_low", "sample_residual_low", "one_hot_residual_low"):
@@ -116,12 +151,10 @@ def test_which_band_is_learned_first():
     assert math.isnan(quantities.head_start(run))
 
 
-def test_curves_have_names_and_units():
+def test_curves_have_names():
     names = curve_names([make_run(), make_run(memorization=False)])
     assert {"test_accuracy", "gap", "one_hot_residual", "test_e_low"} <= set(names)
     assert not {"epoch", "lr", "seconds"} & set(names) and len(set(names)) == len(names)
-    units = [quantities.unit_of(name) for name in ("test_accuracy", "gap", "one_hot_residual")]
-    assert units == ["percent", "percent", "ratio"]
 
 
 @pytest.mark.parametrize(
@@ -144,15 +177,11 @@ def test_a_cell_has_the_digits_of_its_unit(values, unit, options, text):
 
 def test_a_new_quantity_is_in_every_table(monkeypatch):
     new = Quantity("seeds", "the product of the seeds", "epochs", lambda d, b: d.seed * b.seed)
-    monkeypatch.setattr(quantities, "QUANTITIES", QUANTITIES)
-    QUANTITIES.append(new)
-    try:
-        runs = [make_run(loss, seed) for loss in ("cross-entropy", DISTILLED) for seed in (6, 8)]
-        content = results(by_noise(runs))
-        (row,) = (row for row in content["differences"] if row["quantity"] == "seeds")
-        assert row["values"] == {6: 36, 8: 64} and row["mean"] == 50
-        assert "the product of the seeds" in markdown(content, "quantities")
-        assert "the product of the seeds" in "\n".join(long_text(content))
-        assert "+50.0 ± 177.9" in markdown(content, "quantities")
-    finally:
-        QUANTITIES.remove(new)
+    monkeypatch.setattr(tables, "QUANTITIES", [*QUANTITIES, new])
+    runs = [make_run(loss, seed) for loss in ("cross-entropy", DISTILLED) for seed in (6, 8)]
+    content = tables.results(by_noise(runs))
+    (row,) = (row for row in content["differences"] if row["quantity"] == "seeds")
+    assert row["values"] == {6: 36, 8: 64} and row["mean"] == 50
+    assert "the product of the seeds" in "\n".join(tables.long_text(content))
+    line = "the product of the seeds | epochs | +50.0 ± 177.9"
+    assert line in tables.markdown(content, "quantities")

@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 from made_runs import DISTILLED, make_run
 from scipy import stats
 
+from analysis.history import by_noise
 from analysis.statistics import (
     at_gap,
+    at_level,
     at_stop,
+    baseline_of,
     equivalence,
     first_epoch,
     holm,
     interval,
+    longer_of,
     p_above,
     p_not_zero,
     paired,
@@ -27,7 +31,7 @@ from analysis.statistics import (
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
 NUMBER = st.floats(-100, 100).map(lambda x: round(x, 3))
 VALUES = st.lists(NUMBER, min_size=2, max_size=6)
-NAN = float("nan")
+NAN, BASE = float("nan"), "cross-entropy"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,7 @@ def test_intervals_against_the_formula(values):
 
 def test_one_value_or_none_has_no_interval():
     for values, mean in (([2.0], 2.0), ([], NAN)):
+        assert str(interval([*values, NAN])) == str(interval(values))
         result = interval(values)
         assert result["n"] == len(values)
         np.testing.assert_equal((result["mean"], result["low"], result["high"]), (mean, NAN, NAN))
@@ -108,22 +113,19 @@ def test_verdicts(values, found):
         assert verdict(np.mean(values), 0.06, **equivalence(values)).startswith("not worse")
 
 
-@given(st.dictionaries(st.integers(0, 9), NUMBER), st.dictionaries(st.integers(0, 9), NUMBER))
-def test_pairing_by_seed(distilled, baseline):
-    first = {seed: make_run(DISTILLED, seed, [x], [1], [0]) for seed, x in distilled.items()}
-    second = {seed: make_run(seed=seed, accuracy=[x], gap=[0], validation=[1])
-              for seed, x in baseline.items()}  # fmt: skip
+def test_pairing_by_seed():
+    first, second = (
+        {seed: make_run(loss, seed, [seed + step], [1], [0]) for seed in seeds}
+        for loss, seeds, step in ((DISTILLED, (8, 2, 3, 5), 0.5), (BASE, (2, 3, 4, 8), 0))
+    )
 
-    def of(d, b):
-        assert d.seed == b.seed and d.data["digest"] == b.data["digest"]
-        value = d.history["test_accuracy"][-1] - b.history["test_accuracy"][-1]
-        return NAN if d.seed == 3 else value
+    def of(distilled, baseline):
+        assert distilled.seed == baseline.seed and distilled.loss != baseline.loss
+        step = distilled.history["test_accuracy"][-1] - baseline.history["test_accuracy"][-1]
+        return NAN if distilled.seed == 3 else step + distilled.seed
 
-    expected = {}
-    for seed in range(10):
-        if seed in distilled and seed in baseline and seed != 3:
-            expected[seed] = distilled[seed] - baseline[seed]
-    assert paired(first, second, of) == expected
+    assert paired(first, second, of) == {8: 8.5, 2: 2.5}
+    assert paired(first, {}, of) == {}
 
 
 def test_holm_by_hand():
@@ -147,38 +149,49 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
     assert all(p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
 
 
-def slow_first_epoch(curve, level):
-    for k, value in enumerate(curve):
-        if value >= level:
-            if k == 0:
-                return 1
-            return k + (level - curve[k - 1]) / (value - curve[k - 1])
-    return NAN
-
-
-@given(st.lists(NUMBER, min_size=1, max_size=6), NUMBER)
-def test_when_a_curve_reaches_a_level(curve, level):
-    np.testing.assert_allclose(first_epoch(np.array(curve), level), slow_first_epoch(curve, level))
-
-
 @given(st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=6), NUMBER)
-def test_the_accuracy_at_a_gap(points, level):
-    gap, accuracy = zip(*points, strict=True)
-    run = make_run(accuracy=accuracy, validation=None, gap=gap)
-    expected = NAN
-    for k in range(len(gap)):
-        if run.gap[k] >= level:
+def test_when_a_curve_reaches_a_level_and_another_curve_there(points, level):
+    axis, curve = np.array(points).T
+    epoch, expected = NAN, NAN
+    for k in range(len(axis)):
+        if axis[k] >= level:
+            epoch = 1
             if k > 0:
-                share = (level - run.gap[k - 1]) / (run.gap[k] - run.gap[k - 1])
-                expected = (1 - share) * accuracy[k - 1] + share * accuracy[k]
-            elif run.gap[0] == level:
-                expected = accuracy[0]
+                share = (level - axis[k - 1]) / (axis[k] - axis[k - 1])
+                epoch, expected = k + share, (1 - share) * curve[k - 1] + share * curve[k]
+            elif axis[0] == level:
+                expected = curve[0]
             break
-    found = at_gap(run, run.history["test_accuracy"], level)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(first_epoch(axis, level), epoch)
+    np.testing.assert_allclose(at_level(axis, curve, level), expected, atol=1e-6)
 
 
-def test_unknown_gaps_and_curves_are_unknown():
-    run = make_run(gap=None)
-    assert math.isnan(at_gap(run, run.history["test_accuracy"], 10))
-    assert math.isnan(at_gap(make_run(), np.full(3, NAN), 10))
+def test_an_accuracy_at_a_gap():
+    run = make_run(accuracy=(40, 60, 50), gap=(0, 10, 30))
+    assert at_gap(run, run.history["test_accuracy"], 20) == 55
+    assert math.isnan(at_gap(make_run(gap=None), run.history["test_accuracy"], 20))
+    assert math.isnan(at_gap(run, np.full(3, NAN), 20))
+
+
+LR = {"lr": 0.02}
+SHORT, MIDDLE, LONG = ({"epochs": epochs} for epochs in (2, 4, 9))
+
+
+@pytest.mark.parametrize(
+    ("runs", "baseline", "longer"),
+    [
+        ([(DISTILLED, LR), (BASE, {}), (BASE, LR)], f"{BASE}, lr 0.02", None),
+        ([(DISTILLED, LR), (BASE, {})], None, None),
+        ([(DISTILLED, {"q": 0.5, "weight": 1.0}), (BASE, {})], BASE, None),  # of the loss itself
+        ([(DISTILLED, {"momentum": 0}), (BASE, {})], BASE, None),  # a flag that is gone, and off
+        ([(BASE, SHORT), (BASE, LONG), (BASE, MIDDLE)], f"{BASE}, epochs 2", f"{BASE}, epochs 9"),
+        ([(BASE, LONG), (BASE, SHORT)], f"{BASE}, epochs 9", None),
+        ([(DISTILLED, SHORT), (BASE, LONG)], None, None),
+        ([(BASE, SHORT), (BASE, LONG | LR)], f"{BASE}, lr 0.05, epochs 2", None),
+    ],
+)
+def test_what_a_series_is_compared_with(runs, baseline, longer):
+    runs = [make_run(loss, epochs=flags.get("epochs"), settings=flags) for loss, flags in runs]
+    (series,) = by_noise(runs).values()
+    title = next(title for title, members in series.items() if runs[0] in members.values())
+    assert (baseline_of(series, title), longer_of(series, title)) == (baseline, longer)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas
+from made_runs import DELTAS, DISTILLED, LOSSES, PREVIOUS, make_run, study, with_deltas
 from scipy import stats
 
 from analysis import tables
@@ -14,12 +14,8 @@ from analysis.history import by_noise, without_nan
 from analysis.quantities import QUANTITIES
 from common.command_line import UserError
 
-NOISES = {
-    "pair flip, 40% wrong": "pair",
-    "symmetric, 40% wrong": "symmetric",
-    "human, 40% wrong": "human",
-}
-LOSSES = ("cross-entropy", DISTILLED, PREVIOUS)
+PAIR, HUMAN = "pair flip, 40% wrong", "human, 40% wrong"
+NOISES = {PAIR: "pair", "symmetric, 40% wrong": "symmetric", HUMAN: "human"}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +25,10 @@ def runs():
 
 @pytest.fixture(scope="module")
 def content(runs):
+    return results(runs)
+
+
+def results(runs):
     return tables.results(by_noise(runs))
 
 
@@ -87,30 +87,65 @@ def test_primary_contrasts_and_their_correction(runs, content):
         assert math.isnan(tables.find(content, noise, DISTILLED, quantity)["p_holm"])
 
 
-def test_the_verdict_follows_the_corrected_p(content):
-    for row in content["differences"]:
+def test_every_known_quantity_and_verdict_is_there(content):
+    rows = content["differences"]
+    assert {row["quantity"] for row in rows} >= {q.key for q in QUANTITIES if q.is_shown}
+    assert all(math.isnan(row["p"]) for row in rows if not row["is_difference"])
+    for row in rows:
+        assert ("verdict" in row) == (row["quantity"] in ("replace", "add"))
         if row["quantity"] == "replace" and row["loss"] == PREVIOUS:
             is_better = row["p_holm"] < 0.05 and row["mean"] > 0
             assert ("better" in row["verdict"]) == is_better
-        if row["quantity"] == "both_last":
-            assert "verdict" not in row
-
-
-def test_every_known_quantity_is_there(content):
-    keys = {row["quantity"] for row in content["differences"]}
-    assert keys >= {q.key for q in QUANTITIES if q.is_shown}
-    levels = [row for row in content["differences"] if not row["is_difference"]]
-    assert all(math.isnan(row["p"]) for row in levels)
     json.dumps(without_nan(content), allow_nan=False)
+
+
+def test_annealed_trainings_beside_the_average_of_longer_ones():
+    # As study.py makes them: equal data sets under another name.
+    short = study(["pair", "human"], ["cross-entropy", PREVIOUS], length=3, data={"name": "short"})
+    longer = study(["pair", "human"], seeds=(6, 7, 8, 9), length=8)
+    for run in longer:  # passes the last gap of the short ones
+        run.history["sample_clean_accuracy_wrong"] = 100 - np.linspace(0, 90, 8)
+    content = results([*longer, *study(["pair"], ["cross-entropy"], length=2), *short])
+    rows = {(row["noise"], row["series"], row["quantity"]): row for row in content["annealing"]}
+    assert len(rows) == 4 * 5
+    for noise, name in ((PAIR, "pair"), (HUMAN, "human")):
+        for loss in ("cross-entropy", PREVIOUS):
+            own, others = (
+                [run for run in group if (run.data["noise"], run.loss) == (name, loss)]
+                for group in (short, longer)
+            )
+            last = accuracy(short, name, loss, "last")
+            gaps = [100 - run.history["sample_clean_accuracy_wrong"][-1] for run in own]
+            curves = [(run.gap, run.history["test_accuracy"]) for run in others if run.seed < 9]
+            averages = [np.interp(gap, *curve) for gap, curve in zip(gaps, curves, strict=True)]
+            values = {"last": last, "last_gap": gaps, "average": averages}
+            for key, numbers in (values | {"last_minus_average": last - averages}).items():
+                row = rows[noise, f"{loss}, epochs 3", key]
+                assert_interval(row, numbers)
+                assert row["minus"] == f"{loss}, epochs 8"
+            assert row["p"] == pytest.approx(stats.ttest_1samp(numbers, 0).pvalue)
+    lines = tables.annealing_table(content)[1:]
+    place = [PAIR, "cross-entropy, epochs 2", "cross-entropy, epochs 8", "3 (6 to 8)"]
+    assert len(lines) == 5 and lines[0][:4] == place
+    half = (row["high"] - row["low"]) / 2
+    assert lines[-1][-1] == f"{row['mean']:+.1f} ± {half:.1f}"
+    assert "over n seeds that differ in" in tables.markdown(content, "annealing")
+    assert "its gap (points)" in "\n".join(tables.long_text(content))
+
+
+def test_without_a_longer_training_there_is_no_table_of_annealing(content):
+    assert content["annealing"] == [] and len(tables.annealing_table(content)) == 1
+    assert "its gap" not in "\n".join(tables.long_text(content))
+    other = study(["human"], ["cross-entropy"], length=2, settings={"lr": 1})
+    assert results([*study(["human"], ["cross-entropy"]), *other])["annealing"] == []
 
 
 def test_settings_are_families_of_their_own():
     runs = [run for lr in (0.05, 0.02) for run in study(["pair"], settings={"lr": lr})]
-    content = tables.results(by_noise(runs))
+    content = results(runs)
     for lr in (0.05, 0.02):
         rows = [
-            tables.find(content, "pair flip, 40% wrong", f"{PREVIOUS}, lr {lr}", key)
-            for key in ("replace", "add")
+            tables.find(content, PAIR, f"{PREVIOUS}, lr {lr}", key) for key in ("replace", "add")
         ]
         smaller = min(row["p"] for row in rows)
         assert min(row["p_holm"] for row in rows) == pytest.approx(min(1, 2 * smaller))
@@ -121,31 +156,48 @@ def test_settings_are_families_of_their_own():
 def test_the_soft_variant_is_not_the_primary_loss():
     soft = f"{PREVIOUS}, soft"
     content = tables.results(by_noise(study(["pair"], ["cross-entropy", soft])))
-    row = tables.find(content, "pair flip, 40% wrong", soft, "replace")
+    row = tables.find(content, PAIR, soft, "replace")
     assert math.isnan(row["p_holm"]) and row["p"] < 1
 
 
 def test_seeds_that_one_loss_lacks_are_said():
     runs = study(["pair"])
     runs = [run for run in runs if run.loss != PREVIOUS or run.seed != 8]
-    content = tables.results(by_noise(runs))
-    row = tables.find(content, "pair flip, 40% wrong", PREVIOUS, "replace")
+    content = results(runs)
+    row = tables.find(content, PAIR, PREVIOUS, "replace")
     assert row["n"] == 2 and list(row["values"]) == [6, 7]
     line = next(line for line in tables.quantities_table(content) if line[0] == PREVIOUS)
     assert line[-1].endswith("(n = 2)")
     short = tables.short_text(content)
-    assert "pair flip, 40% wrong, n = 3" in short[1] and short[4].count("(n = 2)") == 4
-    cells = tables.accuracy_table(content)
-    assert [line[2] for line in cells] == ["n", "3", "3", "2"]
+    assert f"{PAIR}, n = 3" in short[1] and "previous epoch, n = 2  " in short[4]
+    assert "(n = " not in "".join(short)
     assert "(n = 2)" in tables.answer_table(content)[1][5]
+
+
+def test_the_accuracies_of_baselines_with_fewer_seeds(runs):
+    others = study(["pair"], ["GCE", "ELR"], seeds=(6, 8)) + study(["human"], ["GCE"], seeds=[7])
+    content = results([*runs, *others])
+    cells = {(line[0], line[1]): line[2:] for line in tables.accuracy_table(content)}
+    assert cells["noise", "loss"][0] == "n (seeds)" and len(cells) == 1 + 9 + 3
+    assert cells[PAIR, PREVIOUS][0] == "3 (6 to 8)" and cells[PAIR, "GCE"][0] == "2 (6, 8)"
+    for stop, text in zip(("last", "early", "best_test"), cells[PAIR, "GCE"][1:], strict=False):
+        values = accuracy(others, "pair", "GCE", stop)
+        half = stats.sem(values) * stats.t.ppf(0.975, 1)
+        assert text == f"{values.mean():.1f} ± {half:.1f}"
+    alone = accuracy(others, "human", "GCE", "last")
+    assert cells[HUMAN, "GCE"][:2] == ["1 (7)", f"{alone[0]:.1f}"]
+    *_, caption = tables.markdown(content, "accuracy").splitlines()
+    assert caption.startswith("Mean ± half-width of the 95% t-interval over n seeds that differ in")
+    one = tables.markdown(results(study(["pair"], ["cross-entropy"], seeds=[6])), "accuracy")
+    assert "| cross-entropy | 1 (6) |" in one and one.endswith("One seed (6), no intervals.")
 
 
 def test_no_wrong_labels_no_frequencies_no_held_out_images():
     runs = [make_run(loss, seed, gap=None, validation=None, frequency=False, noise="none")
             for loss in LOSSES for seed in (6, 7)]  # fmt: skip
-    content = tables.results(by_noise(runs))
+    content = results(runs)
     head, *lines = tables.accuracy_table(content)
-    assert head == ["noise", "loss", "n", "last epoch (%)", "best test epoch (%)"]
+    assert head == ["noise", "loss", "n (seeds)", "last epoch (%)", "best test epoch (%)"]
     assert len(lines) == 3
     words = ("no wrong label", "no early stopping", "frequency.json")
     for word, line in zip(words, tables.missing(content), strict=True):
@@ -157,16 +209,16 @@ def test_no_wrong_labels_no_frequencies_no_held_out_images():
 
 def test_the_delta_that_is_shown_is_named():
     runs = study(["pair"])
-    found = tables.delta_line(tables.results(by_noise(runs)))
+    found = tables.delta_line(results(runs))
     assert found == "Delta at delta 400, errors at delta 564, coefficients at delta 564"
     runs += [with_deltas(run, [1000.0, 2000.0], [3, 9]) for run in study(["human"])]
-    line = tables.delta_line(tables.results(by_noise(runs)))
+    line = tables.delta_line(results(runs))
     assert line.endswith("errors at delta 1000, coefficients at delta 1000 under human, 40% wrong")
     runs = [with_deltas(run, DELTAS, [1, 1, 1]) for run in study(["pair"])]
-    content = tables.results(by_noise(runs))
+    content = results(runs)
     assert tables.delta_line(content) == "" and len(tables.missing(content)) == 1
     runs = [with_deltas(run, DELTAS, [1, 5, 20], "logits") for run in study(["pair"])]
-    assert tables.delta_line(tables.results(by_noise(runs))).endswith("(of logits)")
+    assert tables.delta_line(results(runs)).endswith("(of logits)")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +244,8 @@ def test_the_answer_fits_a_screen(content):
     row = tables.find(content, "human, 40% wrong", PREVIOUS, "replace")
     star = " *" * (row["p_holm"] < 0.05)
     assert f"{row['mean']:+.1f} ± {(row['high'] - row['low']) / 2:.1f}{star}  " in text[-2]
-    assert max(map(len, text)) <= 100
+    assert max(map(len, text)) <= 100 and max(len(text[0]), len(text[-1])) <= 80
+    assert "best, memorized: mean" in text[0]
     many = tables.results(by_noise(study(losses=[*LOSSES, "GCE", "ELR", "label smoothing"])))
     text = tables.short_text(many)
     assert len(text) == 14 and "10 more lines: add --all" in text[-2]
@@ -211,7 +264,7 @@ def test_names_from_files_do_not_steer_the_terminal(content):
     lines = tables.aligned([["a\x1b[2J|", "b"], ["c", "d"]])
     assert lines[0].startswith("a\\x1b[2J|")
     runs = study(["x|y"])
-    text = tables.markdown(tables.results(by_noise(runs)), "answer")
+    text = tables.markdown(results(runs), "answer")
     assert "x\\|y" in text and len(set(map(len, (re.split(r"(?<!\\)\|", line) for line in
                                                  text.splitlines()[:3])))) == 1  # fmt: skip
 
