@@ -52,7 +52,6 @@ $PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
 case " $* " in *" --list "*) exit ;; esac
 
 # A history.json for each study, the tables of the pages, and the figures.
-for study in main all shake; do
+for study in main short all shake; do
   $PYTHON collect_history.py runs/$study-* --digits 4 --out results/$study/history.json
-  $PYTHON plot.py results/$study/history.json --out results/$study
 done
