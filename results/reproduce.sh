@@ -51,7 +51,17 @@ $PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
 
 case " $* " in *" --list "*) exit ;; esac
 
-# A history.json for each study, the tables of the pages, and the figures.
-for study in main short all shake; do
-  $PYTHON collect_history.py runs/$study-* --digits 4 --out results/$study/history.json
+# A history.json for each study, and the tables of the pages. The short trainings are compared with
+# the long ones of the same data sets.
+collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }
+PAGE=results/README.md
+collect main runs/main-* --readme README.md $PAGE
+collect all runs/all-* --readme $PAGE
+collect shake runs/shake-* --readme $PAGE
+collect short runs/short-* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed* \
+  --readme $PAGE
+
+# The figures.
+for study in main all shake; do
+  $PYTHON plot.py results/$study/history.json --out results/$study
 done
