@@ -26,7 +26,6 @@ GRID, GRID_DISTANCE = (100, 141, 200, 282, 400, 564, 800, 1128, 1600), 8375
 # fall on both sides of a rounding border.
 GRID_SOURCES = ("cifar10", "cifar100", "shapes")
 MEDIAN_POINTS = 2000  # among which the median distance is taken
-ALONE = 3  # with a kernel mass below this, the filtered value is mostly the image's own
 TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it should fit the cache
 VALUE_BYTES = 2**27  # of a float64 copy of values; there are a few at a time
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
@@ -48,19 +47,17 @@ class FilterSums:
     high: Tensor  # (R, V, D)    <y_r_high, y_v_high>
     low_self: Tensor  # (V, D)   |S (y - mean)|^2
     high_self: Tensor  # (V, D)  |y_high|^2
-    low_high: Tensor  # (V, D)   <S (y - mean), y_high>
     low_sum: Tensor  # (V, C, D) sum over the points of S (y - mean)
     s_deficit: Tensor  # (D,)    n - |S|_F^2
     complement: Tensor  # (D,)   |I - S|_F^2
     kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
-    alone: Tensor  # (D,)        fraction of points with C_i below ALONE
 
 
 @contextmanager
 def true_float32() -> Iterator[None]:
     """Multiply float32 matrices without TF32 or bfloat16; restores the setting at the end.
 
-    With TF32 `excess` would be wrong by up to 1e-4.
+    TF32 keeps three digits of a distance.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -125,18 +122,13 @@ def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
 
 @true_float32()
 def filter_columns(
-    points: Tensor,
-    columns: Tensor,
-    references: int,
-    deltas: Sequence[float],
-    tile_rows: int | None = None,
+    points: Tensor, columns: Tensor, references: int, deltas: Sequence[float]
 ) -> FilterSums:
     """Filter values (n, V, C) over points (n, d), for every delta (D): one pass.
 
     columns: the values, the first `references` of them to compare all with. Both are float32 on
     one device and are centered in place, which keeps the points' distances and makes rounding
-    errors smaller. All values share each tile of the kernel, of `tile_rows` rows (by default those
-    of _tile_rows).
+    errors smaller. All values share each tile of the kernel.
     """
     (count, values, classes), device = columns.shape, points.device
     mean = torch.cat([part.mean(0, dtype=torch.float64) for part in _parts(columns)])  # (V, C)
@@ -144,14 +136,14 @@ def filter_columns(
     points.sub_(points.mean(0))
     norms = points.square().sum(1)
     shapes = {"low": (references, values), "high": (references, values)}
-    shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (values,))
+    shapes |= dict.fromkeys(("low_self", "high_self"), (values,))
     shapes |= {"low_sum": (values, classes), "s_deficit": (), "complement": ()}
     sums = {
         name: torch.zeros(*shape, len(deltas), dtype=torch.float64, device=device)
         for name, shape in shapes.items()
     }
     kernel_mass = torch.empty(count, len(deltas))
-    rows = min(count, tile_rows or _tile_rows(points, values * classes))
+    rows = _tile_rows(points, values * classes)
     # Allocated once: new memory for each tile would have to be mapped again.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
     for start in progress(range(0, count, rows), "filtering"):
@@ -167,7 +159,6 @@ def filter_columns(
         mean=mean.cpu(),
         total=torch.cat([flat(part).square_().sum(1) for part in _parts(columns)]).cpu(),
         kernel_mass=kernel_mass.median(0).values.double(),
-        alone=(kernel_mass < ALONE).double().mean(0),
         **{name: value.cpu() for name, value in sums.items()},
     )
 
@@ -202,7 +193,11 @@ def _filter_tile(
             others = squares = torch.zeros(len(own), 1, device=own.device)
             low = flat(own)
         else:
-            _next_kernel(kernel, distances, deltas[index], is_square)
+            if is_square:  # it holds that of the double delta
+                kernel.square_().clamp_(min=SMALLEST_KERNEL_VALUE)
+            else:
+                torch.mul(distances, -0.5 / deltas[index], out=kernel)
+                kernel.clamp_(min=SMALLEST_EXPONENT).exp_()
             others = kernel.sum(1, keepdim=True)  # (t, 1)
             squares = torch.linalg.vector_norm(kernel, dim=1, keepdim=True).square()
             summed = (kernel @ columns.flatten(1)).view_as(own)  # (t, V, C)
@@ -212,7 +207,6 @@ def _filter_tile(
             high = flat((own * weight).sub_(summed).div_(1 + weight))
             at["high"] += high[:references] @ high.T
             at["high_self"] += torch.linalg.vecdot(high, high)
-            at["low_high"] += torch.linalg.vecdot(low, high)
         at["low"] += low[:references] @ low.T
         at["low_self"] += torch.linalg.vecdot(low, low)
         at["low_sum"] += low.view(len(low), len(own), -1).sum(1)
@@ -220,15 +214,6 @@ def _filter_tile(
         at["s_deficit"] += ((others * (2 + others) - squares) / mass.square()).sum()
         at["complement"] += ((others.square() + squares) / mass.square()).sum()
         kernel_mass[tile, index] = mass[:, 0].float().cpu()
-
-
-def _next_kernel(kernel: Tensor, distances: Tensor, delta: float, is_square: bool) -> None:
-    """Fill `kernel`, which holds K(2 delta) if `is_square`, with K(delta)."""
-    if is_square:
-        kernel.square_().clamp_(min=SMALLEST_KERNEL_VALUE)
-    else:
-        torch.mul(distances, -0.5 / delta, out=kernel)
-        kernel.clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 def _tile_rows(points: Tensor, columns: int) -> int:
