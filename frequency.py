@@ -48,7 +48,7 @@ from measures import RunArrays
 ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
-KERNEL_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
+KERNEL_SIZE = 5000  # images at most: the time grows with their cube
 NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
 NOT_AS_WRITTEN = (LookupError, TypeError, ValueError)  # a measure that was edited by hand
 
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--delta",
         nargs="+",
-        type=lambda text: text if text == "original" else positive(text),
+        type=lambda text: ORIGINAL_DELTAS if text == "original" else [positive(text)],
         default=[],
         help="variances of the filter, or `original`; by default those of the data set; with "
         f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",
@@ -73,26 +73,27 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         choices=KERNELS,
         help="of the pixels, or of the network at its start or checkpoint; by default gaussian",
     )
-    add("--size", type=integer(2), help="images of a kernel; by default up to 5000 of the sample")
+    add("--size", type=integer(2), help="most images of a kernel; by default 5000 of the sample")
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")
     args = parser.parse_args(argv)
-    if "original" in args.delta and len(args.delta) > 1:
-        parser.error("--delta original stands alone; leave the other deltas out")
     if args.eigenvectors and args.values:
         parser.error("--values: not with --eigenvectors, which measures softmax; leave it out")
     if not args.eigenvectors and (args.kernels or args.size):
         parser.error("--kernels, --size: of a kernel's eigenvectors; add --eigenvectors")
     if args.kernels and args.delta and "gaussian" not in args.kernels:
         parser.error("--delta: of the gaussian kernel; add it to --kernels, or leave --delta out")
-    args.delta = ORIGINAL_DELTAS if args.delta == ["original"] else args.delta
+    args.delta = [delta for deltas in args.delta for delta in deltas]
     return args
 
 
 def frequency(args: Namespace) -> int:
     """Measure the runs that the flags name; the exit status is 2 if none could be measured."""
+    import torch
+
     from dataset.data_file import read_dataset
 
+    torch.set_float32_matmul_precision("highest")  # TF32 would keep three digits of a distance
     device, read = choose_device(args.device), lru_cache(maxsize=1)(read_dataset)
     paths, left_out, spectra = run_folder.find_runs(args.run or [args.runs]), 0, {}
     for path in paths:
@@ -185,12 +186,11 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
         return
     deltas = sorted(measured.union(wanted))
     print(f"{path}: {len(run.arrays.logits)} epochs, {len(deltas)} deltas ...", flush=True)
-    content = bands.measure_bands(run.arrays, bands.Filter(deltas, values, device))
+    content = bands.measure_bands(run.arrays, deltas, values, device)
     run.write(run_folder.FREQUENCY, content)
-    idle = [f"{delta:g}" for delta in deltas if delta not in filtering(content["test"])]
+    idle = ", ".join(f"{delta:g}" for delta in sorted({*deltas} - {*filtering(content["test"])}))
     why = f"(median kernel mass below {ENOUGH_MASS}, as is usual of few images)"
-    note = f"; hardly any filter at {', '.join(idle)} {why}" if idle else ""
-    print(f"{path}: written{note}", flush=True)
+    print(f"{path}: written" + (f"; hardly any filter at {idle} {why}" if idle else ""), flush=True)
 
 
 def measure_memorization(run: Run) -> None:
@@ -210,10 +210,7 @@ def measure_eigenvectors(run: Run, args: Namespace, device, spectra: dict) -> No
     from measures import parts, spectrum
 
     path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.arrays.noisy)
-    size, entries = args.size or min(KERNEL_SIZE, count), {}
-    if size > count:
-        more = f"use --size {count}, or train with a larger --sample-size"
-        raise UserError(f"--size {size}: {run.path} has outputs of {count} images; {more}")
+    size, entries = min(args.size or KERNEL_SIZE, count), {}
     old = run.read(run_folder.SPECTRUM)
     if old.get("n", size) != size:
         print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
@@ -233,7 +230,12 @@ def measure_eigenvectors(run: Run, args: Namespace, device, spectra: dict) -> No
     for name, delta in missing:
         title = name if delta is None else f"{name} of delta {delta:g}"
         print(f"{path}: {len(logits)} epochs, {size} images, {title} ...", flush=True)
-        found = label_spectrum(name, delta, run, some, labels, device, spectra)
+        try:
+            found = label_spectrum(name, delta, run, some, labels, device, spectra)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{run.path}, {title}: {error}; leave it out") from error
         measures = spectrum.measure_spectrum(found, logits, dropped)
         entries[name, delta] = {"kernel": name, "delta": delta, **measures}
         order = sorted(entries, key=lambda entry: (entry[0], entry[1] or 0))
@@ -249,7 +251,10 @@ def label_spectrum(
 
     spectra: those of the runs before, by what decides them; those of other images are dropped.
     """
-    from measures import spectrum
+    import torch
+
+    from dataset.batches import normalize
+    from measures import kernels, spectrum
     from training.run import load_network
 
     images = run.dataset.sha256, run.flags["sample_size"], len(some)
@@ -259,15 +264,16 @@ def label_spectrum(
         return spectra[key]
     for other in [other for other in spectra if other[0] != images]:
         del spectra[other]
-    model, classes = None, run.dataset.num_classes
-    if name != "gaussian":
+    points = normalize(torch.from_numpy(run.arrays.images[some]).to(device))
+    if name == "gaussian":
+        kernel = kernels.gaussian_kernel(points, delta)
+    else:
         model, _ = load_network(run.path, run.dataset, device, initial=name == "ntk-initial")
-    try:
-        kernel = spectrum.make_kernel(name, delta, run.arrays.images[some], classes, model, device)
-        found = spectrum.label_spectrum(kernel, labels)
-    except ValueError as error:
-        kernel = name if delta is None else f"{name} of delta {delta:g}"
-        raise UserError(f"{run.path}, {kernel}: {error}; leave it out") from error
+        model = kernels.calibrated(model, points) if name == "ntk-initial" else model
+        vectors = kernels.output_vectors(run.dataset.num_classes)
+        kernel = kernels.tangent_kernel(model, points, vectors)
+    print("  its eigenvectors ...", flush=True)
+    found = spectrum.label_spectrum(kernel, labels)
     if name != "ntk-final":  # each run has its own
         spectra[key] = found
     return found

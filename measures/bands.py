@@ -16,7 +16,6 @@ and `shuffled`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -40,75 +39,73 @@ OUTPUT_BYTES = 2**28  # of the logits that share a pass
 Measure = Callable[[FilterSums], dict[str, np.ndarray]]  # by name, (V, D) float64 each
 
 
-@dataclass(frozen=True)
-class Filter:
-    """How to filter."""
-
-    deltas: Sequence[float]
-    values: str  # softmax or logits
-    device: torch.device
-
-
-def measure_bands(run: RunArrays, how: Filter) -> dict:
-    """The content of frequency.json."""
+def measure_bands(
+    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
+) -> dict:
+    """The content of frequency.json; values: softmax or logits."""
     return {
-        "values": how.values,
-        "test": measure_test(run, how),
-        "sample": measure_sample(run, how),
+        "values": values,
+        "test": measure_test(run, deltas, values, device),
+        "sample": measure_sample(run, deltas, values, device),
     }
 
 
-def measure_test(run: RunArrays, how: Filter) -> dict:
+def measure_test(
+    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
+) -> dict:
     """The section of the test images."""
+    points = as_points(run.test_images, device)
     true = one_hot(run.test_labels, run.test_logits.shape[2])[None]
     measures = {"softmax": [original_ratios, relative_errors], "logits": [original_ratios]}
-    of_values = {how.values: measures[how.values]}
-    return measure_section(run.test_images, true, run.test_logits, of_values, how)
+    return measure_section(points, true, run.test_logits, {values: measures[values]}, deltas)
 
 
-def measure_sample(run: RunArrays, how: Filter) -> dict:
+def measure_sample(
+    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
+) -> dict:
     """The section of the train sample, which has `one_hot` too, unless the values are logits."""
-    classes = run.logits.shape[2]
+    points, classes = as_points(run.images, device), run.logits.shape[2]
     parts, dropped = split_labels(run.clean, run.noisy, classes, run.training_labels)
     noise = one_hot(run.noisy, classes) - parts["clean"]
     references = np.stack([parts["clean"], noise, parts["transition"]])
     of_parts = partial(band_coefficients, transition_dropped=dropped)
     measures = {"logits": [original_ratios]}
-    if how.values == "softmax":
+    if values == "softmax":
         measures = {"softmax": [original_ratios, of_parts], "one_hot": [of_parts]}
-    return measure_section(run.images, references, run.logits, measures, how)
+    return measure_section(points, references, run.logits, measures, deltas)
 
 
 def measure_section(
-    images: np.ndarray,
+    points: Tensor,
     references: np.ndarray,
     logits: np.ndarray,
     measures: dict[str, Sequence[Measure]],
-    how: Filter,
+    deltas: Sequence[float],
 ) -> dict:
     """A section of frequency.json.
 
-    images: uint8 (n, H, W, 3); references: (R, n, C), the clean labels first; logits:
+    points: (n, d), centered in place; references: (R, n, C), the clean labels first; logits:
     (epochs, n, C); measures: what is measured of each kind of OUTPUTS.
     """
     blocks: dict[str, dict[str, list]] = {kind: {} for kind in measures}
-    for sums, epochs in filter_outputs(images, references, logits, list(measures), how):
+    for sums, epochs in filter_outputs(points, references, logits, list(measures), deltas):
         start = len(references)
         for kind, of_kind in measures.items():
             for name, values in (item for one in of_kind for item in one(sums).items()):
                 blocks[kind].setdefault(name, []).append(values[start : start + epochs])
             start += epochs
     outputs = {
-        kind: {name: np.concatenate(values) for name, values in found.items()}
+        "one_hot" if kind == "one_hot" else "outputs": {
+            name: np.concatenate(values) for name, values in found.items()
+        }
         for kind, found in blocks.items()
     }
     return {
         "n": sums.count,
-        "delta": np.array(how.deltas, float),
+        "delta": np.array(deltas, float),
         "mass": sums.kernel_mass.numpy(),
         "shuffled": shuffled_ratios(sums),
         "labels": {"true": {name: values[0] for name, values in original_ratios(sums).items()}},
-        "outputs": outputs.pop(how.values),
         **outputs,
     }
 
@@ -121,11 +118,11 @@ OUTPUTS = {
 
 
 def filter_outputs(
-    images: np.ndarray,
+    points: Tensor,
     references: np.ndarray,
     logits: np.ndarray,
     kinds: Sequence[str],
-    how: Filter,
+    deltas: Sequence[float],
 ) -> Iterator[tuple[FilterSums, int]]:
     """Filter the epochs in blocks: the sums of each pass, and the number of its epochs.
 
@@ -135,9 +132,8 @@ def filter_outputs(
     deltas, the distances cost as much as d / D columns of values; a whole block of 10,000 images
     has 6,700 columns or more.
     """
-    points = as_points(images, how.device)
     shared, (count, classes) = len(references), logits.shape[1:]
-    first = torch.from_numpy(references).float().to(how.device).transpose(0, 1)  # (n, R, C)
+    first = torch.from_numpy(references).float().to(points).transpose(0, 1)  # (n, R, C)
     size = min(len(logits), max(1, OUTPUT_BYTES // logits[0].nbytes))
     # Allocated once: the memory that the first block frees does not always fit the next block.
     room = first.new_empty(count * (shared + len(kinds) * size) * classes)
@@ -149,7 +145,7 @@ def filter_outputs(
         for k, kind in enumerate(kinds):
             for e, epoch in enumerate(block):
                 columns[:, shared + k * len(block) + e] = OUTPUTS[kind](np.array(epoch))
-        yield filter_columns(points, columns, shared, how.deltas), len(block)
+        yield filter_columns(points, columns, shared, deltas), len(block)
 
 
 def as_points(images: np.ndarray, device: torch.device) -> Tensor:

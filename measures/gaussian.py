@@ -10,8 +10,7 @@ measures.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,20 +52,6 @@ class FilterSums:
     kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
 
 
-@contextmanager
-def true_float32() -> Iterator[None]:
-    """Multiply float32 matrices without TF32 or bfloat16; restores the setting at the end.
-
-    TF32 keeps three digits of a distance.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def squared_distances(
     points: Tensor, norms: Tensor, rows: slice, out: Tensor | None = None
 ) -> Tensor:
@@ -83,7 +68,6 @@ def squared_distances(
     return distances
 
 
-@true_float32()
 def median_distance(points: Tensor) -> float:
     """The median squared distance of up to MEDIAN_POINTS of the points (n, d), n at least 2."""
     some = points[:: math.ceil(len(points) / MEDIAN_POINTS)]
@@ -109,18 +93,12 @@ def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
 
     K(delta / 2) = K(delta)^2, and a square is much cheaper than an exponential.
     """
-    order, left = [], sorted(range(len(deltas)), key=lambda index: -deltas[index])
-    while left:
-        index, is_square = left[0], False
-        while index is not None:
-            left.remove(index)
-            order.append((index, is_square))
-            half, is_square = deltas[index] / 2, True
-            index = next((i for i in left if deltas[i] == half), None)
-    return order
+    # A number and its double have one mantissa.
+    order = sorted(range(len(deltas)), key=lambda k: (math.frexp(deltas[k])[0], -deltas[k]))
+    halves = [0, *(deltas[index] / 2 for index in order)]
+    return [(index, deltas[index] == half) for index, half in zip(order, halves, strict=False)]
 
 
-@true_float32()
 def filter_columns(
     points: Tensor, columns: Tensor, references: int, deltas: Sequence[float]
 ) -> FilterSums:

@@ -12,17 +12,15 @@ clean, transition and residual:
     delta     of the Gaussian kernel, a variance in squared normalized-pixel units
     edges     of the bands: band k is index edges[k] to edges[k + 1] - 1
     energies  {part: (K,) fraction of the part's energy}; NaN for a part without energy
-    softmax, one_hot
-              {part: (epochs, K) coefficients}; NaN where the part is dropped or has no energy
+    softmax   {part: (epochs, K) coefficients}; NaN where the part is dropped or has no energy
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset.batches import normalize
 from measures import kernels, parts
 from measures.parts import PARTS
 
@@ -37,27 +35,6 @@ class LabelSpectrum:
     vectors: Tensor  # float32 (n, n - 1)
     projections: Tensor  # float64 (n - 1, C, 3) of the parts on the eigenvectors
     gram: np.ndarray  # (3, 3, K)    inner products of the parts within each band
-
-
-def make_kernel(
-    name: str,
-    delta: float | None,
-    images: np.ndarray,
-    classes: int,
-    model: nn.Module | None,
-    device: torch.device,
-) -> Tensor:
-    """A kernel float64 (n, n) of images uint8 (n, H, W, 3).
-
-    name, delta: as in spectrum.json; model: of a tangent kernel, on the device, with as many
-    outputs as classes. Raises ValueError as `tangent_kernel` does.
-    """
-    points = normalize(torch.from_numpy(images).to(device))
-    if name == "gaussian":
-        return kernels.gaussian_kernel(points, delta)
-    if name == "ntk-initial":
-        model = kernels.calibrated(model, points)
-    return kernels.tangent_kernel(model, points, kernels.output_vectors(classes))
 
 
 def label_spectrum(kernel: Tensor, label_parts: dict[str, np.ndarray]) -> LabelSpectrum:
@@ -82,34 +59,24 @@ def measure_spectrum(spectrum: LabelSpectrum, logits: np.ndarray, transition_dro
     """
     energies = np.stack([spectrum.gram[part, part] for part in range(len(PARTS))])  # (3, K)
     totals = energies.sum(axis=1, keepdims=True)
-    blocks: dict[str, list[np.ndarray]] = {"softmax": [], "one_hot": []}
-    for start in range(0, len(logits), EPOCHS_AT_ONCE):
-        block = np.array(logits[start : start + EPOCHS_AT_ONCE])
-        softmax = torch.from_numpy(block).to(spectrum.vectors.device).softmax(2)
-        one_hot = torch.from_numpy(parts.one_hot_predictions(block)).to(softmax)
-        for name, outputs in (("softmax", softmax), ("one_hot", one_hot)):
-            products = _output_products(spectrum, outputs)
-            found = parts.coefficients(
-                spectrum.gram, products, transition_dropped, float(totals[0, 0])
-            )
-            blocks[name].append(found)
     present = totals > parts.NEGLIGIBLE * totals[0]
     fractions = np.where(present, energies / np.where(present, totals, 1), np.nan)
-    by_kind = {name: np.concatenate(found, axis=1) for name, found in blocks.items()}
+    blocks = []
+    for start in range(0, len(logits), EPOCHS_AT_ONCE):
+        block = torch.from_numpy(np.array(logits[start : start + EPOCHS_AT_ONCE]))
+        outputs = block.to(spectrum.vectors.device).softmax(2)  # (E, n, C)
+        columns = (outputs - outputs.mean(1, keepdim=True)).permute(1, 2, 0)  # (n, C, E)
+        # The rounding errors of this float32 product are below 1e-6 of the outputs' norm.
+        projected = spectrum.vectors.T @ columns.reshape(len(columns), -1)
+        projected = projected.view(-1, *columns.shape[1:]).double()
+        products = _band_products(spectrum.projections, projected, spectrum.edges)
+        total = float(totals[0, 0])
+        blocks.append(parts.coefficients(spectrum.gram, products, transition_dropped, total))
     return {
         "edges": spectrum.edges,
         "energies": dict(zip(PARTS, fractions, strict=True)),
-        **{name: dict(zip(PARTS, values, strict=True)) for name, values in by_kind.items()},
+        "softmax": dict(zip(PARTS, np.concatenate(blocks, axis=1), strict=True)),
     }
-
-
-def _output_products(spectrum: LabelSpectrum, outputs: Tensor) -> np.ndarray:
-    """Inner products of the labels' parts with outputs float32 (E, n, C), by band: (3, E, K)."""
-    columns = (outputs - outputs.mean(1, keepdim=True)).permute(1, 2, 0)  # (n, C, E)
-    # The rounding errors of this float32 product are below 1e-6 of the outputs' norm.
-    projected = spectrum.vectors.T @ columns.reshape(len(columns), -1)
-    projected = projected.view(-1, *columns.shape[1:]).double()
-    return _band_products(spectrum.projections, projected, spectrum.edges)
 
 
 def _band_products(first: Tensor, second: Tensor, edges: list[int]) -> np.ndarray:
