@@ -50,7 +50,7 @@ KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images at most: the time grows with their cube
 NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
-NOT_AS_WRITTEN = (LookupError, TypeError, ValueError)  # a measure that was edited by hand
+NOT_AS_WRITTEN = LookupError, TypeError, ValueError  # of a measure that was edited by hand
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -124,9 +124,14 @@ class Run:
     digest: str  # of the outputs
     arrays: RunArrays
 
-    def read(self, name: str) -> dict:
-        """A measure of these outputs, empty if there is none."""
-        return run_folder.read_measure(self.path, name)[0] or {}
+    def read(self, name: str, key: str = "", value: object = None) -> dict:
+        """A measure of these outputs; empty if there is none with this value of `key`."""
+        old = run_folder.read_measure(self.path, name)[0] or {}
+        if old.get(key, value) == value:
+            return old
+        again = f"is measured again, with {key} {value}; it had {key} {old[key]}"
+        print(f"{self.path / name}: {again}", flush=True)
+        return {}
 
     def write(self, name: str, content: dict) -> None:
         """Write a measure. Raises UserError if the run has other outputs by now."""
@@ -148,7 +153,7 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     dataset, index = read(data), run_folder.read_sample_indices(path)
     if dataset.sha256 != config["data"]["digest"]:
         raise UserError(f"{path} was not trained on {data}; name its data set with --data")
-    if not np.array_equal(index, sample_indices(dataset, flags["sample_size"])):
+    if not np.array_equal(index, sample_indices(dataset, flags.get("sample_size"))):
         raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.AGAIN}")
     count, test_count = len(index), len(dataset.test_labels)
     if min(count, test_count) < 2:
@@ -173,12 +178,9 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     from measures import bands, gaussian
 
     path, values = run.path / run_folder.FREQUENCY, args.values or "softmax"
-    old, measured = run.read(run_folder.FREQUENCY), set()
-    if old.get("values", values) != values:
-        print(f"{path}: is measured again, of {values}; it was of {old['values']}", flush=True)
-    else:
-        with suppress(*NOT_AS_WRITTEN):
-            measured = {float(delta) for delta in old["test"]["delta"]}
+    old, measured = run.read(run_folder.FREQUENCY, "values", values), set()
+    with suppress(*NOT_AS_WRITTEN):
+        measured = {float(delta) for delta in old["test"]["delta"]}
     points = bands.as_points(run.arrays.test_images, device)
     wanted = args.delta or gaussian.default_deltas(run.dataset.meta.get("source"), points)
     if measured.issuperset(wanted):
@@ -203,20 +205,14 @@ def measure_memorization(run: Run) -> None:
 
 
 def measure_eigenvectors(run: Run, args: Namespace, device, spectra: dict) -> None:
-    """Write spectrum.json, or add the kernels that it lacks.
-
-    spectra: those of the runs before, see `label_spectrum`.
-    """
+    """Write spectrum.json, or add the kernels that it lacks; spectra: see `label_spectrum`."""
     from measures import parts, spectrum
 
     path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.arrays.noisy)
     size, entries = min(args.size or KERNEL_SIZE, count), {}
-    old = run.read(run_folder.SPECTRUM)
-    if old.get("n", size) != size:
-        print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
-    else:
-        with suppress(*NOT_AS_WRITTEN):
-            entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
+    old = run.read(run_folder.SPECTRUM, "n", size)
+    with suppress(*NOT_AS_WRITTEN):
+        entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
     deltas = {"gaussian": args.delta or KERNEL_DELTAS}
     wanted = [(k, d) for k in args.kernels or ["gaussian"] for d in deltas.get(k, [None])]
     missing = [kernel for kernel in dict.fromkeys(wanted) if kernel not in entries]
@@ -257,8 +253,8 @@ def label_spectrum(
     from measures import kernels, spectrum
     from training.run import load_network
 
-    images = run.dataset.sha256, run.flags["sample_size"], len(some)
-    start = [run.flags[flag] for flag in NETWORK] if name == "ntk-initial" else []
+    images = run.dataset.sha256, run.flags.get("sample_size"), len(some)
+    start = [run.flags.get(flag) for flag in NETWORK] if name == "ntk-initial" else []
     key = images, name, delta, str(start)
     if key in spectra:
         return spectra[key]

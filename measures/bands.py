@@ -43,36 +43,22 @@ def measure_bands(
     run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
 ) -> dict:
     """The content of frequency.json; values: softmax or logits."""
-    return {
-        "values": values,
-        "test": measure_test(run, deltas, values, device),
-        "sample": measure_sample(run, deltas, values, device),
-    }
-
-
-def measure_test(
-    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
-) -> dict:
-    """The section of the test images."""
-    points = as_points(run.test_images, device)
-    true = one_hot(run.test_labels, run.test_logits.shape[2])[None]
-    measures = {"softmax": [original_ratios, relative_errors], "logits": [original_ratios]}
-    return measure_section(points, true, run.test_logits, {values: measures[values]}, deltas)
-
-
-def measure_sample(
-    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
-) -> dict:
-    """The section of the train sample, which has `one_hot` too, unless the values are logits."""
-    points, classes = as_points(run.images, device), run.logits.shape[2]
+    classes = run.logits.shape[2]
     parts, dropped = split_labels(run.clean, run.noisy, classes, run.training_labels)
     noise = one_hot(run.noisy, classes) - parts["clean"]
     references = np.stack([parts["clean"], noise, parts["transition"]])
-    of_parts = partial(band_coefficients, transition_dropped=dropped)
-    measures = {"logits": [original_ratios]}
+    true = one_hot(run.test_labels, classes)[None]
+    of_test = of_sample = {values: [original_ratios]}
     if values == "softmax":
-        measures = {"softmax": [original_ratios, of_parts], "one_hot": [of_parts]}
-    return measure_section(points, references, run.logits, measures, deltas)
+        of_parts = partial(band_coefficients, transition_dropped=dropped)
+        of_test = {"softmax": [original_ratios, relative_errors]}
+        of_sample = {"softmax": [original_ratios, of_parts], "one_hot": [of_parts]}
+    test, sample = as_points(run.test_images, device), as_points(run.images, device)
+    return {
+        "values": values,
+        "test": measure_section(test, true, run.test_logits, of_test, deltas),
+        "sample": measure_section(sample, references, run.logits, of_sample, deltas),
+    }
 
 
 def measure_section(
@@ -85,7 +71,7 @@ def measure_section(
     """A section of frequency.json.
 
     points: (n, d), centered in place; references: (R, n, C), the clean labels first; logits:
-    (epochs, n, C); measures: what is measured of each kind of OUTPUTS.
+    (epochs, n, C); measures: of each kind of OUTPUTS.
     """
     blocks: dict[str, dict[str, list]] = {kind: {} for kind in measures}
     for sums, epochs in filter_outputs(points, references, logits, list(measures), deltas):
@@ -128,9 +114,7 @@ def filter_outputs(
 
     The values of a pass are the references (R, n, C), then its epochs' outputs of each kind of
     OUTPUTS. A block has up to OUTPUT_BYTES of logits (epochs, n, C), so that memory does not grow
-    with the epochs. Each block computes distances and kernels again. With d numbers per point and D
-    deltas, the distances cost as much as d / D columns of values; a whole block of 10,000 images
-    has 6,700 columns or more.
+    with the epochs. Each computes the kernels again, which costs little beside its products.
     """
     shared, (count, classes) = len(references), logits.shape[1:]
     first = torch.from_numpy(references).float().to(points).transpose(0, 1)  # (n, R, C)

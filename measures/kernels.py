@@ -1,16 +1,12 @@
 """Kernels over images, and their eigenvectors: Gaussian, and the network's tangent kernel.
 
-The eigenvectors of a centered kernel over n images are orthogonal; ordered by eigenvalue, those of
-a Gaussian kernel go from smooth to rough. They are grouped in half octaves of their index.
-
-The empirical neural tangent kernel of a network over a set of images is
+The empirical neural tangent kernel of a network over a set of images (Jacot et al., arXiv
+1806.07572) is
 
     K_ij = sum over the outputs k of < d f_k(x_i) / d theta, d f_k(x_j) / d theta >
 
-with the logits f and all parameters theta, in eval mode (Jacot et al., arXiv 1806.07572; the fixed
-kernel of training along its eigenvectors: Arora et al., arXiv 1901.08584). The sum over outputs is
-a sum over vectors v of the gradients of v . f, exact for the unit vectors and unbiased for random
-sign vectors.
+with the logits f and all parameters theta, in eval mode. The sum over outputs is a sum over vectors
+v of the gradients of v . f, exact for the unit vectors and unbiased for random sign vectors.
 
 The gradient of a linear layer's weights is an outer product, so that its part of the kernel is the
 inputs' Gram matrix times that of the gradients at its outputs, and no gradient is formed. The
