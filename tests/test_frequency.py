@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import LEARNING_RUN, make_learnable_dataset
-from references import CLASSES, as_points, expected_errors, smoothing_matrix, softmax
+from references import CLASSES
 
 import frequency
 import train
+from analysis.history import without_nan
 from common import run_folder
 from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset, write_dataset
 from measures import spectrum
+from measures.bands import measure_bands
 from measures.kernels import calibrated, gaussian_kernel, tangent_kernel
 from measures.memorization import measure_memorization
 from measures.parts import split_labels
@@ -24,6 +26,7 @@ from training.run import load_network
 RUNS = Path("runs/small")
 PLAIN, EMA = RUNS / "plain", RUNS / "ema"
 DELTAS = ("--delta", 30, 100)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -47,36 +50,31 @@ def runs(trained, tmp_path, monkeypatch):
 
 
 def read(run, name="frequency.json"):
+    """A measure of the run, but for what it was measured from."""
     content, note = run_folder.read_measure(run, name)
-    assert note == "" and content
+    assert note == "" and content.pop("measured_from")
     return content
+
+
+def arrays_of(run):
+    return frequency.open_run(run, None, read_dataset).arrays
 
 
 def test_the_files_of_every_run(runs, script):
     status, out, err = script("frequency", *DELTAS)
     assert (status, err) == (0, "") and out.count("frequency.json: 3 epochs, 2 deltas") == 2
     dataset = read_dataset("data/small.npz")
-    points, true = as_points(dataset.test_images), np.eye(CLASSES)[dataset.test_labels]
     for run in (PLAIN, EMA):
-        content = read(run)
-        assert (content["values"], content["sample"]["n"]) == ("softmax", 100)
-        assert content["test"]["delta"] == content["sample"]["delta"] == [30, 100]
-        for k, delta in enumerate((30, 100)):
-            smoothing = smoothing_matrix(points, delta)
-            for epoch, values in enumerate(softmax(np.load(run / "logits.npy"))):
-                for name, value in expected_errors(smoothing, true, values).items():
-                    found = content["test"]["outputs"][name][epoch][k]
-                    assert found == pytest.approx(value, rel=1e-5)
-        arrays = frequency.open_run(run, None, read_dataset).arrays
-        index = np.load(run / "train_indices.npy")
+        arrays, index = arrays_of(run), np.load(run / "train_indices.npy")
         np.testing.assert_array_equal(arrays.images, dataset.train_images[index])
         np.testing.assert_array_equal(arrays.clean, dataset.clean_labels[index])
         np.testing.assert_array_equal(arrays.noisy, dataset.train_labels[index])
         np.testing.assert_array_equal(arrays.logits, np.load(run / "train_logits.npy"))
-        assert len(arrays.training_labels[0]) == 160
-        written = read(run, "memorization.json")
-        for name, curve in measure_memorization(arrays)["curves"].items():
-            np.testing.assert_allclose(np.array(written["curves"][name], float), curve)
+        np.testing.assert_array_equal(arrays.test_logits, np.load(run / "logits.npy"))
+        np.testing.assert_array_equal(arrays.test_labels, dataset.test_labels)
+        assert len(index) == 100 and len(arrays.training_labels[0]) == 160
+        assert read(run) == without_nan(measure_bands(arrays, (30, 100), "softmax", CPU))
+        assert read(run, "memorization.json") == without_nan(measure_memorization(arrays))
 
 
 def test_the_deltas_that_are_measured(runs, script):
@@ -117,22 +115,18 @@ def test_outputs_that_changed_are_measured_again(runs, script):
     assert read(EMA)["test"]["delta"] == [30]
 
 
-def assert_measured(entry, kernel, run, some=slice(None)):
-    """An entry of spectrum.json is what the kernel (n, n) of images of the sample gives."""
-    arrays = frequency.open_run(run, None, read_dataset).arrays
+def expected_entry(run, name, delta, kernel, some=slice(None)):
+    """An entry of spectrum.json by a kernel (n, n) of images of the sample."""
+    arrays = arrays_of(run)
     clean, noisy = arrays.clean[some], arrays.noisy[some]
     labels, dropped = split_labels(clean, noisy, CLASSES, arrays.training_labels)
     found = spectrum.label_spectrum(kernel, labels)
-    expected = spectrum.measure_spectrum(found, arrays.logits[:, some], dropped)
-    assert entry["edges"] == expected["edges"]
-    for kind in ("energies", "softmax"):
-        for part, values in expected[kind].items():
-            np.testing.assert_allclose(np.array(entry[kind][part], float), values)
+    measures = spectrum.measure_spectrum(found, arrays.logits[:, some], dropped)
+    return without_nan({"kernel": name, "delta": delta, **measures})
 
 
 def pixels_of(run, some=slice(None)):
-    arrays = frequency.open_run(run, None, read_dataset).arrays
-    return normalize(torch.from_numpy(arrays.images[some]))
+    return normalize(torch.from_numpy(arrays_of(run).images[some]))
 
 
 def test_gaussian_eigenvectors(runs, script):
@@ -144,18 +138,16 @@ def test_gaussian_eigenvectors(runs, script):
     first = read(PLAIN, "spectrum.json")["kernels"]
     assert script("frequency", *flags, 100, 400)[0] == 0
     for run in (PLAIN, EMA):
-        content = read(run, "spectrum.json")
-        kernels = [(entry["kernel"], entry["delta"]) for entry in content["kernels"]]
-        assert (content["n"], kernels) == (100, [("gaussian", 100), ("gaussian", 400)])
-        for entry in content["kernels"]:
-            assert_measured(entry, gaussian_kernel(pixels_of(run), entry["delta"]), run)
+        kernels = {delta: gaussian_kernel(pixels_of(run), delta) for delta in (100, 400)}
+        expected = [expected_entry(run, "gaussian", *kernel) for kernel in kernels.items()]
+        assert read(run, "spectrum.json") == {"n": 100, "kernels": expected}
     assert read(PLAIN, "spectrum.json")["kernels"][1:] == first
     status, out, _ = script("frequency", PLAIN, *flags, 100, "--size", 50)
     assert status == 0 and "measured again, with n 50; it had n 100" in out
-    content, half = read(PLAIN, "spectrum.json"), slice(None, None, 2)
-    assert content["n"] == 50 and len(content["kernels"]) == 1
+    half = slice(None, None, 2)
     kernel = gaussian_kernel(pixels_of(PLAIN, half), 100)
-    assert_measured(content["kernels"][0], kernel, PLAIN, half)
+    expected = expected_entry(PLAIN, "gaussian", 100, kernel, half)
+    assert read(PLAIN, "spectrum.json") == {"n": 50, "kernels": [expected]}
 
 
 def test_a_kernel_that_tells_nothing_is_named_and_the_others_are_kept(runs, script):
@@ -175,20 +167,22 @@ def test_tangent_kernels_of_trained_networks(runs, script):
     kernels = "--eigenvectors", "--device", "cpu", "--size", 12, "--kernels"
     assert script("frequency", *kernels, "gaussian", "ntk-initial")[::2] == (0, "")
     assert script("frequency", PLAIN, EMA, *kernels, "ntk-final")[::2] == (0, "")
-    dataset, cpu, energies = read_dataset("data/small.npz"), torch.device("cpu"), {}
+    dataset, energies = read_dataset("data/small.npz"), {}
     for run in (PLAIN, EMA):
         entries = read(run, "spectrum.json")["kernels"]
         names = [entry["kernel"] for entry in entries]
         assert names == [*["gaussian"] * 3, "ntk-final", "ntk-initial"]
-        for entry, epoch in zip(entries[3:], (3, 0), strict=True):
-            energies[run, epoch] = entry["energies"]
-            pixels, (model, _) = pixels_of(run, some), load_network(run, dataset, cpu, not epoch)
+        for entry in entries[3:]:
+            name, pixels = entry["kernel"], pixels_of(run, some)
+            energies[run, name] = entry["energies"]
+            model, epoch = load_network(run, dataset, CPU, name == "ntk-initial")
             model = model if epoch else calibrated(model, pixels)
             kernel = tangent_kernel(model, pixels, torch.eye(CLASSES))
-            assert_measured(entry, kernel, run, some)
+            assert entry == expected_entry(run, name, None, kernel, some)
     # Networks that start as others do share a kernel; a trained one is a run's own.
-    assert energies[PLAIN, 0] == energies[EMA, 0] and energies[PLAIN, 3] != energies[EMA, 3]
-    assert energies[PLAIN, 0] != read(seed1, "spectrum.json")["kernels"][-1]["energies"]
+    assert energies[PLAIN, "ntk-initial"] == energies[EMA, "ntk-initial"]
+    assert energies[PLAIN, "ntk-final"] != energies[EMA, "ntk-final"]
+    assert energies[PLAIN, "ntk-initial"] != read(seed1, "spectrum.json")["kernels"][-1]["energies"]
 
 
 REFUSED_FLAGS = [
