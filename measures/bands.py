@@ -77,8 +77,9 @@ def measure_section(
     for sums, epochs in filter_outputs(points, references, logits, list(measures), deltas):
         start = len(references)
         for kind, of_kind in measures.items():
-            for name, values in (item for one in of_kind for item in one(sums).items()):
-                blocks[kind].setdefault(name, []).append(values[start : start + epochs])
+            for measure in of_kind:
+                for name, values in measure(sums).items():
+                    blocks[kind].setdefault(name, []).append(values[start : start + epochs])
             start += epochs
     outputs = {
         "one_hot" if kind == "one_hot" else "outputs": {

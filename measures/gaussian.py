@@ -164,7 +164,7 @@ def _filter_tile(
     """
     own, nearest = columns[tile], distances.min().item()  # (t, V, C)
     references = len(sums["low"])
-    for index, is_square in halving_chains(deltas):
+    for index, is_square in progress(halving_chains(deltas), "deltas of a tile"):
         at = {name: values[..., index] for name, values in sums.items()}
         # Where no other point has any weight, the rows of S are those of the identity.
         if nearest > -2 * SMALLEST_EXPONENT * deltas[index]:

