@@ -96,16 +96,6 @@ def test_calibration_against_a_slow_loop(scale):
     np.testing.assert_allclose(confidence, 100 * np.array(by_hand), rtol=1e-12)
 
 
-def test_calibration_error_by_hand():
-    # Bins of 0.9 (1 of 2 correct: |0.5 - 0.9|) and of 0.62 (2 of 2: |1 - 0.62|), half each.
-    probabilities = [[0.9, 0.1], [0.9, 0.1], [0.62, 0.38], [0.38, 0.62]]
-    error, _ = mz.calibration(np.log([probabilities]), np.array([0, 1, 0, 1]))
-    assert error[0] == pytest.approx(50 * (0.4 + 0.38), abs=1e-10)
-    # Errors of opposite sign cancel within a bin: 80% correct at 80% confidence.
-    error, _ = mz.calibration(np.log([[[0.8, 0.2]] * 5]), np.array([0, 0, 0, 0, 1]))
-    assert error[0] == pytest.approx(0, abs=1e-10)
-
-
 def test_the_content_of_memorization_json():
     run = learning_run(epochs=4)
     content = mz.measure_memorization(run)
