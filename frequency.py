@@ -15,10 +15,10 @@ New deltas and new kernels are added to those that a run has. docs/method.md exp
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from common.command_line import (
@@ -40,7 +40,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from analysis.history import without_nan
+from analysis.history import ENOUGH_MASS, filtering, without_nan
 from common import run_folder
 from dataset.make import sample_indices
 from measures import RunArrays
@@ -48,9 +48,9 @@ from measures import RunArrays
 ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
-KERNEL_SIZE = 5000  # images, unless the sample has fewer: the time grows with its cube
-ACCURACY_TOLERANCE = 0.05  # points: on another device, tied outputs may give another class
+KERNEL_SIZE = 5000  # images at most: the time grows with their cube
 NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
+NOT_AS_WRITTEN = LookupError, TypeError, ValueError  # of a measure that was edited by hand
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -60,7 +60,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--delta",
         nargs="+",
-        type=lambda text: text if text == "original" else positive(text),
+        type=lambda text: ORIGINAL_DELTAS if text == "original" else [positive(text)],
         default=[],
         help="variances of the filter, or `original`; by default those of the data set; with "
         f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",
@@ -73,28 +73,29 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         choices=KERNELS,
         help="of the pixels, or of the network at its start or checkpoint; by default gaussian",
     )
-    add("--size", type=integer(2), help="images of a kernel; by default up to 5000 of the sample")
+    add("--size", type=integer(2), help="most images of a kernel; by default 5000 of the sample")
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")
     args = parser.parse_args(argv)
-    if "original" in args.delta and len(args.delta) > 1:
-        parser.error("--delta original stands alone; leave the other deltas out")
     if args.eigenvectors and args.values:
         parser.error("--values: not with --eigenvectors, which measures softmax; leave it out")
     if not args.eigenvectors and (args.kernels or args.size):
         parser.error("--kernels, --size: of a kernel's eigenvectors; add --eigenvectors")
     if args.kernels and args.delta and "gaussian" not in args.kernels:
         parser.error("--delta: of the gaussian kernel; add it to --kernels, or leave --delta out")
-    args.delta = ORIGINAL_DELTAS if args.delta == ["original"] else args.delta
+    args.delta = [delta for deltas in args.delta for delta in deltas]
     return args
 
 
 def frequency(args: Namespace) -> int:
     """Measure the runs that the flags name; the exit status is 2 if none could be measured."""
+    import torch
+
     from dataset.data_file import read_dataset
 
+    torch.set_float32_matmul_precision("highest")  # TF32 would keep three digits of a distance
     device, read = choose_device(args.device), lru_cache(maxsize=1)(read_dataset)
-    paths, left_out, kernels = run_folder.find_runs(args.run or [args.runs]), 0, {}
+    paths, left_out, spectra = run_folder.find_runs(args.run or [args.runs]), 0, {}
     for path in paths:
         try:
             with explained_memory("use --device cpu, or a smaller --size with --eigenvectors"):
@@ -103,7 +104,7 @@ def frequency(args: Namespace) -> int:
                 except OSError as error:
                     raise explained(error) from None
                 if args.eigenvectors:
-                    measure_eigenvectors(run, args, device, kernels)
+                    measure_eigenvectors(run, args, device, spectra)
                 else:
                     measure_bands(run, args, device)
                     measure_memorization(run)
@@ -120,13 +121,17 @@ class Run:
     path: Path
     flags: dict  # of train.py
     dataset: object  # dataset.data_file.DataSet
-    index: np.ndarray  # int64 (n,)    the train sample
     digest: str  # of the outputs
     arrays: RunArrays
 
-    def read(self, name: str) -> dict:
-        """A measure of these outputs, empty if there is none."""
-        return run_folder.read_measure(self.path, name)[0] or {}
+    def read(self, name: str, key: str = "", value: object = None) -> dict:
+        """A measure of these outputs; empty if there is none with this value of `key`."""
+        old = run_folder.read_measure(self.path, name)[0] or {}
+        if old.get(key, value) == value:
+            return old
+        again = f"is measured again, with {key} {value}; it had {key} {old[key]}"
+        print(f"{self.path / name}: {again}", flush=True)
+        return {}
 
     def write(self, name: str, content: dict) -> None:
         """Write a measure. Raises UserError if the run has other outputs by now."""
@@ -141,56 +146,31 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     data: where the data set is, if config.json's path is outdated. Raises UserError.
     """
     config, digest = run_folder.read_config(path), run_folder.outputs_digest(path)
-    if len(run_folder.read_history(path)[0]) < config["flags"]["epochs"]:
+    flags = config["flags"]
+    if len(run_folder.read_history(path)[0]) < flags["epochs"]:
         raise UserError(f"{path}: is not trained to its last epoch; go on with train.py --resume")
-    data = data or Path(config["flags"]["data"])
+    data = data or Path(flags["data"])
     dataset, index = read(data), run_folder.read_sample_indices(path)
-    labels, test_labels = dataset.train_labels, dataset.test_labels
     if dataset.sha256 != config["data"]["digest"]:
         raise UserError(f"{path} was not trained on {data}; name its data set with --data")
-    if not np.array_equal(index, sample_indices(dataset, config["flags"]["sample_size"])):
+    if not np.array_equal(index, sample_indices(dataset, flags.get("sample_size"))):
         raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.AGAIN}")
-    if min(len(index), len(test_labels)) < 2:
+    count, test_count = len(index), len(dataset.test_labels)
+    if min(count, test_count) < 2:
         more = "train with more test images, or a larger --sample-size"
         raise UserError(f"{path}: a filter needs two images; {more}")
-    sizes = {run_folder.TEST_LOGITS: len(test_labels), run_folder.SAMPLE_LOGITS: len(index)}
-    test_logits, logits = (
-        run_folder.read_outputs(path, *size, dataset.num_classes) for size in sizes.items()
-    )
+    classes = dataset.num_classes
     arrays = RunArrays(
         test_images=dataset.test_images,
-        test_labels=test_labels,
-        test_logits=test_logits,
+        test_labels=dataset.test_labels,
+        test_logits=run_folder.read_outputs(path, run_folder.TEST_LOGITS, test_count, classes),
         images=dataset.train_images[index],
         clean=dataset.clean_labels[index],
-        noisy=labels[index],
-        logits=logits,
-        training_labels=(dataset.clean_labels, labels),
+        noisy=dataset.train_labels[index],
+        logits=run_folder.read_outputs(path, run_folder.SAMPLE_LOGITS, count, classes),
+        training_labels=(dataset.clean_labels, dataset.train_labels),
     )
-    check_accuracies(path, arrays)
-    return Run(path, config["flags"], dataset, index, digest, arrays)
-
-
-def check_accuracies(path: Path, arrays: RunArrays) -> None:
-    """Raise UserError unless the outputs have the accuracies of history.jsonl.
-
-    They do not if train_indices.npy names other images, or the same ones in another order.
-    """
-    curves = {
-        "test_accuracy": (arrays.test_logits, arrays.test_labels),
-        "sample_accuracy": (arrays.logits, arrays.noisy),
-        "sample_clean_accuracy": (arrays.logits, arrays.clean),
-    }
-    records, _ = run_folder.read_history(path)
-    for name, (logits, labels) in curves.items():
-        for record, outputs in zip(records, logits, strict=True):
-            found = 100 * np.mean(outputs.argmax(axis=1) == labels)
-            if abs(found - record[name]) > ACCURACY_TOLERANCE:
-                raise UserError(
-                    f"{path}: {name} of epoch {record['epoch']} is {record[name]:g} in "
-                    f"history.jsonl, {found:g} by the outputs and {run_folder.SAMPLE_INDICES}: one "
-                    f"of these files is not this run's; {run_folder.AGAIN}"
-                )
+    return Run(path, flags, dataset, digest, arrays)
 
 
 def measure_bands(run: Run, args: Namespace, device) -> None:
@@ -198,12 +178,9 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     from measures import bands, gaussian
 
     path, values = run.path / run_folder.FREQUENCY, args.values or "softmax"
-    old, measured = run.read(run_folder.FREQUENCY), set()
-    if old and old.get("values") != values:
-        print(f"{path}: is measured again, of {values}; it was of {old.get('values')}", flush=True)
-    elif old:
-        with damaged(path):
-            measured = {float(delta) for delta in old["test"]["delta"]}
+    old, measured = run.read(run_folder.FREQUENCY, "values", values), set()
+    with suppress(*NOT_AS_WRITTEN):
+        measured = {float(delta) for delta in old["test"]["delta"]}
     points = bands.as_points(run.arrays.test_images, device)
     wanted = args.delta or gaussian.default_deltas(run.dataset.meta.get("source"), points)
     if measured.issuperset(wanted):
@@ -211,13 +188,11 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
         return
     deltas = sorted(measured.union(wanted))
     print(f"{path}: {len(run.arrays.logits)} epochs, {len(deltas)} deltas ...", flush=True)
-    content = bands.measure_bands(run.arrays, bands.Filter(deltas, values, device))
+    content = bands.measure_bands(run.arrays, deltas, values, device)
     run.write(run_folder.FREQUENCY, content)
-    mass = content["test"]["mass"]
-    idle = ", ".join(f"{d:g}" for d, m in zip(deltas, mass, strict=True) if m < bands.LEAST_MASS)
-    why = f"(median kernel mass below {bands.LEAST_MASS}, as is usual of few images)"
-    note = idle and f"; hardly any filter at {idle} {why}"
-    print(f"{path}: written{note}", flush=True)
+    idle = ", ".join(f"{delta:g}" for delta in sorted({*deltas} - {*filtering(content["test"])}))
+    why = f"(median kernel mass below {ENOUGH_MASS}, as is usual of few images)"
+    print(f"{path}: written" + (f"; hardly any filter at {idle} {why}" if idle else ""), flush=True)
 
 
 def measure_memorization(run: Run) -> None:
@@ -229,24 +204,15 @@ def measure_memorization(run: Run) -> None:
         print(f"{run.path / run_folder.MEMORIZATION}: written", flush=True)
 
 
-def measure_eigenvectors(run: Run, args: Namespace, device, shared: dict) -> None:
-    """Write spectrum.json, or add the kernels that it lacks.
-
-    shared: what runs of one data set and sample have in common, see `along`.
-    """
+def measure_eigenvectors(run: Run, args: Namespace, device, spectra: dict) -> None:
+    """Write spectrum.json, or add the kernels that it lacks; spectra: see `label_spectrum`."""
     from measures import parts, spectrum
 
-    path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.index)
-    size, epochs, entries = args.size or min(KERNEL_SIZE, count), len(arrays.logits), {}
-    if size > count:
-        more = f"use --size {count}, or train with a larger --sample-size"
-        raise UserError(f"--size {size}: {run.path} has outputs of {count} images; {more}")
-    old = run.read(run_folder.SPECTRUM)
-    with damaged(path):
-        if old and old["n"] != size:
-            print(f"{path}: is measured again, on {size} images; it was on {old['n']}", flush=True)
-        elif old:
-            entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
+    path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.arrays.noisy)
+    size, entries = min(args.size or KERNEL_SIZE, count), {}
+    old = run.read(run_folder.SPECTRUM, "n", size)
+    with suppress(*NOT_AS_WRITTEN):
+        entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
     deltas = {"gaussian": args.delta or KERNEL_DELTAS}
     wanted = [(k, d) for k in args.kernels or ["gaussian"] for d in deltas.get(k, [None])]
     missing = [kernel for kernel in dict.fromkeys(wanted) if kernel not in entries]
@@ -259,52 +225,54 @@ def measure_eigenvectors(run: Run, args: Namespace, device, shared: dict) -> Non
     logits = arrays.logits if size == count else arrays.logits[:, some]
     for name, delta in missing:
         title = name if delta is None else f"{name} of delta {delta:g}"
-        print(f"{path}: {epochs} epochs, {size} images, {title} ...", flush=True)
+        print(f"{path}: {len(logits)} epochs, {size} images, {title} ...", flush=True)
         try:
-            fields, found = along(name, delta, run, some, labels, device, shared)
+            found = label_spectrum(name, delta, run, some, labels, device, spectra)
         except UserError:
             raise
         except ValueError as error:
             raise UserError(f"{run.path}, {title}: {error}; leave it out") from error
-        entries[name, delta] = fields | spectrum.measure_spectrum(found, logits, dropped)
+        measures = spectrum.measure_spectrum(found, logits, dropped)
+        entries[name, delta] = {"kernel": name, "delta": delta, **measures}
         order = sorted(entries, key=lambda entry: (entry[0], entry[1] or 0))
-        content = {"n": size, "epochs": epochs, "kernels": [entries[entry] for entry in order]}
+        content = {"n": size, "kernels": [entries[entry] for entry in order]}
         run.write(run_folder.SPECTRUM, content)
         print(f"{path}: written", flush=True)
 
 
-def along(name, delta, run: Run, some: np.ndarray, labels: dict, device, shared: dict) -> tuple:
-    """The fields of a kernel in spectrum.json, and the LabelSpectrum along its eigenvectors.
+def label_spectrum(
+    name: str, delta: float | None, run: Run, some: np.ndarray, labels: dict, device, spectra: dict
+):
+    """The parts (n, C) of the labels along a kernel over the images `some` of the train sample.
 
-    some: int64 (n,) of the train sample; labels: parts (n, C); shared: those of the runs before,
-    by what decides them. Those of other images are dropped.
+    spectra: those of the runs before, by what decides them; those of other images are dropped.
     """
-    from measures import spectrum
+    import torch
+
+    from dataset.batches import normalize
+    from measures import kernels, spectrum
     from training.run import load_network
 
-    images = run.dataset.sha256, run.index[some].tobytes()
-    start = [run.flags[flag] for flag in NETWORK] if name == "ntk-initial" else []
-    key = *images, name, delta, str(start)
-    if key in shared:
-        return shared[key]
-    if any(other[:2] != images for other in shared):
-        shared.clear()
-    load = partial(load_network, run.path, run.dataset, device)
-    classes, pixels = run.dataset.num_classes, run.arrays.images[some]
-    fields, kernel = spectrum.make_kernel(name, delta, pixels, classes, device, load)
-    found = fields, spectrum.label_spectrum(kernel, labels)
+    images = run.dataset.sha256, run.flags.get("sample_size"), len(some)
+    start = [run.flags.get(flag) for flag in NETWORK] if name == "ntk-initial" else []
+    key = images, name, delta, str(start)
+    if key in spectra:
+        return spectra[key]
+    for other in [other for other in spectra if other[0] != images]:
+        del spectra[other]
+    points = normalize(torch.from_numpy(run.arrays.images[some]).to(device))
+    if name == "gaussian":
+        kernel = kernels.gaussian_kernel(points, delta)
+    else:
+        model, _ = load_network(run.path, run.dataset, device, initial=name == "ntk-initial")
+        model = kernels.calibrated(model, points) if name == "ntk-initial" else model
+        vectors = kernels.output_vectors(run.dataset.num_classes)
+        kernel = kernels.tangent_kernel(model, points, vectors)
+    print("  its eigenvectors ...", flush=True)
+    found = spectrum.label_spectrum(kernel, labels)
     if name != "ntk-final":  # each run has its own
-        shared[key] = found
+        spectra[key] = found
     return found
-
-
-@contextmanager
-def damaged(path: Path) -> Iterator[None]:
-    """A block that reads a measure: UserError if its content is not what was written."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: damaged; remove it, and run frequency.py again") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,14 @@
 """The measures of ONE run: arrays in, numbers out. No file is read or written here."""
 
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from tqdm import tqdm
+
+LINE_SECONDS = 20  # without a terminal, a line that work goes on comes about so often
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,11 @@ class RunArrays:
     training_labels: tuple[np.ndarray, np.ndarray]  # int64 (N,)    clean and noisy, all images
 
 
-def progress(steps: Iterable, title: str) -> Iterable:
-    """The steps, with a bar on a terminal once they have taken two seconds."""
-    return tqdm(steps, title, leave=False, disable=None, delay=2)
+def progress(steps: Sequence, title: str) -> Iterator:
+    """The steps, with a bar on a terminal, and otherwise a line per LINE_SECONDS."""
+    shown = time.monotonic()
+    for done, step in enumerate(tqdm(steps, title, leave=False, disable=None, delay=2)):
+        yield step
+        if not sys.stderr.isatty() and time.monotonic() - shown >= LINE_SECONDS:
+            shown = time.monotonic()
+            print(f"  {title}: {done + 1} of {len(steps)}", flush=True)

@@ -1,24 +1,21 @@
 """Measures by frequency band: frequency.json.
 
-Norms are over all images and classes, `low` is y_low of y less its mean, Y the clean labels, h the
-outputs. A measure has a value for each delta; one of an empty band is NaN.
+Norms are over all images and classes, Y are the clean labels, h the outputs. A measure has a value
+for each delta; one of an empty band is NaN.
 
     delta_norm     |y_low| / (|y_low| + |y_high|), the original's README
     energy_share   |y_low|^2 / (|y_low|^2 + |y_high|^2), the original's code
-    lfr            |low|^2 / |y - mean|^2 (LFR of arXiv 1901.06523); 1 for constant values
-    excess         (lfr - null) / (1 - null): 0 for shuffled values, 1 if all is low
     e_low, e_high  |Y_low - h_low| / |Y_low|, and high (arXiv 1901.06523): softmax, test images
     clean_low, transition_low, residual_low, clean_high, transition_high, residual_high
                    coefficients on the parts of the noisy labels (measures/parts.py) in a band:
                    softmax outputs and one-hot predictions, train sample
 
-A section of frequency.json also holds n, delta (D,), mass (D,): the median number of images that a
-filtered value is a mean of, alone (D,): the fraction of images for which that is below 3, null
-(D,): the expected lfr of shuffled values, and shuffled: the two ratios of shuffled clean labels.
+The sections `test` and `sample` also hold n, delta (D,), mass (D,): the median number of images
+that a filtered value is a mean of, and the two ratios of the clean labels, as they are (`labels`)
+and `shuffled`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -38,90 +35,65 @@ from measures.parts import (
 )
 
 OUTPUT_BYTES = 2**28  # of the logits that share a pass
-# A median mass below this means that most images are averaged with less than one other in all.
-LEAST_MASS = 2
 
 Measure = Callable[[FilterSums], dict[str, np.ndarray]]  # by name, (V, D) float64 each
 
 
-@dataclass(frozen=True)
-class Filter:
-    """How to filter."""
-
-    deltas: Sequence[float]
-    values: str  # softmax or logits
-    device: torch.device
-
-
-def measure_bands(run: RunArrays, how: Filter) -> dict:
-    """The content of frequency.json."""
-    return {
-        "values": how.values,
-        "test": measure_test(run, how),
-        "sample": measure_sample(run, how),
-    }
-
-
-def measure_test(run: RunArrays, how: Filter) -> dict:
-    """The section of the test images."""
-    true = one_hot(run.test_labels, run.test_logits.shape[2])[None]
-    errors = (relative_errors,) if how.values == "softmax" else ()
-    kinds = {"outputs": (how.values, (original_ratios, low_frequency_ratio, *errors))}
-    return measure_section(run.test_images, true, run.test_logits, kinds, how)
-
-
-def measure_sample(run: RunArrays, how: Filter) -> dict:
-    """The section of the train sample.
-
-    It also has transition_dropped, and as `one_hot` the coefficients of one-hot predictions: none
-    for the values of logits.
-    """
+def measure_bands(
+    run: RunArrays, deltas: Sequence[float], values: str, device: torch.device
+) -> dict:
+    """The content of frequency.json; values: softmax or logits."""
     classes = run.logits.shape[2]
     parts, dropped = split_labels(run.clean, run.noisy, classes, run.training_labels)
     noise = one_hot(run.noisy, classes) - parts["clean"]
     references = np.stack([parts["clean"], noise, parts["transition"]])
-    of_parts = partial(band_coefficients, transition_dropped=dropped)
-    softmax = (of_parts,) if how.values == "softmax" else ()
-    kinds = {"outputs": (how.values, (original_ratios, low_frequency_ratio, *softmax))}
-    if softmax:
-        kinds["one_hot"] = ("one_hot", softmax)
-    section = measure_section(run.images, references, run.logits, kinds, how)
-    return {"one_hot": {}, **section, "transition_dropped": bool(dropped)}
+    true = one_hot(run.test_labels, classes)[None]
+    of_test = of_sample = {values: [original_ratios]}
+    if values == "softmax":
+        of_parts = partial(band_coefficients, transition_dropped=dropped)
+        of_test = {"softmax": [original_ratios, relative_errors]}
+        of_sample = {"softmax": [original_ratios, of_parts], "one_hot": [of_parts]}
+    test, sample = as_points(run.test_images, device), as_points(run.images, device)
+    return {
+        "values": values,
+        "test": measure_section(test, true, run.test_logits, of_test, deltas),
+        "sample": measure_section(sample, references, run.logits, of_sample, deltas),
+    }
 
 
 def measure_section(
-    images: np.ndarray,
+    points: Tensor,
     references: np.ndarray,
     logits: np.ndarray,
-    kinds: dict[str, tuple[str, Sequence[Measure]]],
-    how: Filter,
+    measures: dict[str, Sequence[Measure]],
+    deltas: Sequence[float],
 ) -> dict:
-    """A section: what a pass tells of the images and of the clean labels, and kinds of outputs.
+    """A section of frequency.json.
 
-    images: uint8 (n, H, W, 3); references: (R, n, C), the clean labels first; logits:
-    (epochs, n, C); kinds: by its name in the section, the name in OUTPUTS and what is measured.
+    points: (n, d), centered in place; references: (R, n, C), the clean labels first; logits:
+    (epochs, n, C); measures: of each kind of OUTPUTS.
     """
-    rows: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in kinds}
-    names = [outputs for outputs, _ in kinds.values()]
-    for sums, epochs in filter_outputs(images, references, logits, names, how):
+    blocks: dict[str, dict[str, list]] = {kind: {} for kind in measures}
+    for sums, epochs in filter_outputs(points, references, logits, list(measures), deltas):
         start = len(references)
-        for name, (_, measures) in kinds.items():
-            for title, values in measure(sums, measures).items():
-                rows[name].setdefault(title, []).append(values[start : start + epochs])
+        for kind, of_kind in measures.items():
+            for measure in of_kind:
+                for name, values in measure(sums).items():
+                    blocks[kind].setdefault(name, []).append(values[start : start + epochs])
             start += epochs
-    labels = measure(sums, (original_ratios, low_frequency_ratio))
+    outputs = {
+        "one_hot" if kind == "one_hot" else "outputs": {
+            name: np.concatenate(values) for name, values in found.items()
+        }
+        for kind, found in blocks.items()
+    }
     return {
         "n": sums.count,
-        "delta": np.array(how.deltas, float),
+        "delta": np.array(deltas, float),
         "mass": sums.kernel_mass.numpy(),
-        "alone": sums.alone.numpy(),
-        "null": null_ratio(sums).numpy(),
         "shuffled": shuffled_ratios(sums),
-        "labels": {"true": {name: values[0] for name, values in labels.items()}},
-        **{
-            name: {title: np.concatenate(blocks) for title, blocks in of_kind.items()}
-            for name, of_kind in rows.items()
-        },
+        "labels": {"true": {name: values[0] for name, values in original_ratios(sums).items()}},
+        **outputs,
     }
 
 
@@ -133,23 +105,20 @@ OUTPUTS = {
 
 
 def filter_outputs(
-    images: np.ndarray,
+    points: Tensor,
     references: np.ndarray,
     logits: np.ndarray,
     kinds: Sequence[str],
-    how: Filter,
+    deltas: Sequence[float],
 ) -> Iterator[tuple[FilterSums, int]]:
     """Filter the epochs in blocks: the sums of each pass, and the number of its epochs.
 
     The values of a pass are the references (R, n, C), then its epochs' outputs of each kind of
     OUTPUTS. A block has up to OUTPUT_BYTES of logits (epochs, n, C), so that memory does not grow
-    with the epochs. Each block computes distances and kernels again. With d numbers per point and D
-    deltas, the distances cost as much as d / D columns of values; a whole block of 10,000 images
-    has 6,700 columns or more.
+    with the epochs. Each computes the kernels again, which costs little beside its products.
     """
-    points = as_points(images, how.device)
     shared, (count, classes) = len(references), logits.shape[1:]
-    first = torch.from_numpy(references).float().to(how.device).transpose(0, 1)  # (n, R, C)
+    first = torch.from_numpy(references).float().to(points).transpose(0, 1)  # (n, R, C)
     size = min(len(logits), max(1, OUTPUT_BYTES // logits[0].nbytes))
     # Allocated once: the memory that the first block frees does not always fit the next block.
     room = first.new_empty(count * (shared + len(kinds) * size) * classes)
@@ -161,17 +130,12 @@ def filter_outputs(
         for k, kind in enumerate(kinds):
             for e, epoch in enumerate(block):
                 columns[:, shared + k * len(block) + e] = OUTPUTS[kind](np.array(epoch))
-        yield filter_columns(points, columns, shared, how.deltas), len(block)
+        yield filter_columns(points, columns, shared, deltas), len(block)
 
 
 def as_points(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 (n, H, W, 3) -> float32 (n, 3 H W) in normalized pixels."""
     return normalize(torch.from_numpy(images).to(device)).flatten(1)
-
-
-def measure(sums: FilterSums, measures: Sequence[Measure]) -> dict[str, np.ndarray]:
-    """All of the measures, by name: (V, D) each."""
-    return {name: values for one in measures for name, values in one(sums).items()}
 
 
 def original_ratios(sums: FilterSums) -> dict[str, np.ndarray]:
@@ -194,28 +158,15 @@ def ratios(low: Tensor, high: Tensor) -> dict[str, np.ndarray]:
     return {name: value.where(~both_zero, 1).numpy() for name, value in values.items()}
 
 
-def null_ratio(sums: FilterSums) -> Tensor:
-    """(|S|_F^2 - 1) / (n - 1) (D,): mean of |S y|^2 / |y|^2 over permutations of centered y."""
-    return 1 - sums.s_deficit / (sums.count - 1)
-
-
 def shuffled_ratios(sums: FilterSums) -> dict[str, np.ndarray]:
-    """The original's two ratios (D,) expected for the first reference, shuffled."""
+    """The original's two ratios (D,) of the first reference, expected if it is shuffled.
+
+    Over permutations of centered y, |S y|^2 is |y|^2 (|S|_F^2 - 1) / (n - 1) on average.
+    """
     mean_energy = sums.count * sums.mean[0].square().sum()
+    low = sums.total[0] * (1 - sums.s_deficit / (sums.count - 1))
     high = sums.total[0] * sums.complement / (sums.count - 1)
-    return ratios(sums.total[0] * null_ratio(sums) + mean_energy, high)
-
-
-def low_frequency_ratio(sums: FilterSums) -> dict[str, np.ndarray]:
-    """lfr and its excess over the null (V, D)."""
-    total = sums.total[:, None]
-    above = (2 * sums.low_high + sums.high_self) / total  # 1 - lfr, precise where that is small
-    constant = (total == 0).expand_as(above)
-    excess = 1 - above / (sums.s_deficit / (sums.count - 1))
-    return {
-        "lfr": (1 - above).where(~constant, 1).numpy(),
-        "excess": excess.where(sums.s_deficit > NEGLIGIBLE, 0).where(~constant, 1).numpy(),
-    }
+    return ratios(low + mean_energy, high)
 
 
 def relative_errors(sums: FilterSums) -> dict[str, np.ndarray]:

@@ -10,8 +10,7 @@ measures.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +25,6 @@ GRID, GRID_DISTANCE = (100, 141, 200, 282, 400, 564, 800, 1128, 1600), 8375
 # fall on both sides of a rounding border.
 GRID_SOURCES = ("cifar10", "cifar100", "shapes")
 MEDIAN_POINTS = 2000  # among which the median distance is taken
-ALONE = 3  # with a kernel mass below this, the filtered value is mostly the image's own
 TILE_BYTES = 2**24  # of a kernel tile on a CPU: it is used many times, so it should fit the cache
 VALUE_BYTES = 2**27  # of a float64 copy of values; there are a few at a time
 SMALLEST_EXPONENT = -80.0  # below -87 float32 exp meets denormal numbers, at a tenth of its speed
@@ -48,26 +46,10 @@ class FilterSums:
     high: Tensor  # (R, V, D)    <y_r_high, y_v_high>
     low_self: Tensor  # (V, D)   |S (y - mean)|^2
     high_self: Tensor  # (V, D)  |y_high|^2
-    low_high: Tensor  # (V, D)   <S (y - mean), y_high>
     low_sum: Tensor  # (V, C, D) sum over the points of S (y - mean)
     s_deficit: Tensor  # (D,)    n - |S|_F^2
     complement: Tensor  # (D,)   |I - S|_F^2
     kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
-    alone: Tensor  # (D,)        fraction of points with C_i below ALONE
-
-
-@contextmanager
-def true_float32() -> Iterator[None]:
-    """Multiply float32 matrices without TF32 or bfloat16; restores the setting at the end.
-
-    With TF32 `excess` would be wrong by up to 1e-4.
-    """
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def squared_distances(
@@ -86,7 +68,6 @@ def squared_distances(
     return distances
 
 
-@true_float32()
 def median_distance(points: Tensor) -> float:
     """The median squared distance of up to MEDIAN_POINTS of the points (n, d), n at least 2."""
     some = points[:: math.ceil(len(points) / MEDIAN_POINTS)]
@@ -112,31 +93,20 @@ def halving_chains(deltas: Sequence[float]) -> list[tuple[int, bool]]:
 
     K(delta / 2) = K(delta)^2, and a square is much cheaper than an exponential.
     """
-    order, left = [], sorted(range(len(deltas)), key=lambda index: -deltas[index])
-    while left:
-        index, is_square = left[0], False
-        while index is not None:
-            left.remove(index)
-            order.append((index, is_square))
-            half, is_square = deltas[index] / 2, True
-            index = next((i for i in left if deltas[i] == half), None)
-    return order
+    # A number and its double have one mantissa.
+    order = sorted(range(len(deltas)), key=lambda k: (math.frexp(deltas[k])[0], -deltas[k]))
+    halves = [0, *(deltas[index] / 2 for index in order)]
+    return [(index, deltas[index] == half) for index, half in zip(order, halves, strict=False)]
 
 
-@true_float32()
 def filter_columns(
-    points: Tensor,
-    columns: Tensor,
-    references: int,
-    deltas: Sequence[float],
-    tile_rows: int | None = None,
+    points: Tensor, columns: Tensor, references: int, deltas: Sequence[float]
 ) -> FilterSums:
     """Filter values (n, V, C) over points (n, d), for every delta (D): one pass.
 
     columns: the values, the first `references` of them to compare all with. Both are float32 on
     one device and are centered in place, which keeps the points' distances and makes rounding
-    errors smaller. All values share each tile of the kernel, of `tile_rows` rows (by default those
-    of _tile_rows).
+    errors smaller. All values share each tile of the kernel.
     """
     (count, values, classes), device = columns.shape, points.device
     mean = torch.cat([part.mean(0, dtype=torch.float64) for part in _parts(columns)])  # (V, C)
@@ -144,14 +114,14 @@ def filter_columns(
     points.sub_(points.mean(0))
     norms = points.square().sum(1)
     shapes = {"low": (references, values), "high": (references, values)}
-    shapes |= dict.fromkeys(("low_self", "high_self", "low_high"), (values,))
+    shapes |= dict.fromkeys(("low_self", "high_self"), (values,))
     shapes |= {"low_sum": (values, classes), "s_deficit": (), "complement": ()}
     sums = {
         name: torch.zeros(*shape, len(deltas), dtype=torch.float64, device=device)
         for name, shape in shapes.items()
     }
     kernel_mass = torch.empty(count, len(deltas))
-    rows = min(count, tile_rows or _tile_rows(points, values * classes))
+    rows = _tile_rows(points, values * classes)
     # Allocated once: new memory for each tile would have to be mapped again.
     tile_distances, tile_kernel = torch.empty(2, rows, count, device=device)
     for start in progress(range(0, count, rows), "filtering"):
@@ -167,7 +137,6 @@ def filter_columns(
         mean=mean.cpu(),
         total=torch.cat([flat(part).square_().sum(1) for part in _parts(columns)]).cpu(),
         kernel_mass=kernel_mass.median(0).values.double(),
-        alone=(kernel_mass < ALONE).double().mean(0),
         **{name: value.cpu() for name, value in sums.items()},
     )
 
@@ -195,14 +164,18 @@ def _filter_tile(
     """
     own, nearest = columns[tile], distances.min().item()  # (t, V, C)
     references = len(sums["low"])
-    for index, is_square in halving_chains(deltas):
+    for index, is_square in progress(halving_chains(deltas), "deltas of a tile"):
         at = {name: values[..., index] for name, values in sums.items()}
         # Where no other point has any weight, the rows of S are those of the identity.
         if nearest > -2 * SMALLEST_EXPONENT * deltas[index]:
             others = squares = torch.zeros(len(own), 1, device=own.device)
             low = flat(own)
         else:
-            _next_kernel(kernel, distances, deltas[index], is_square)
+            if is_square:  # it holds that of the double delta
+                kernel.square_().clamp_(min=SMALLEST_KERNEL_VALUE)
+            else:
+                torch.mul(distances, -0.5 / deltas[index], out=kernel)
+                kernel.clamp_(min=SMALLEST_EXPONENT).exp_()
             others = kernel.sum(1, keepdim=True)  # (t, 1)
             squares = torch.linalg.vector_norm(kernel, dim=1, keepdim=True).square()
             summed = (kernel @ columns.flatten(1)).view_as(own)  # (t, V, C)
@@ -212,7 +185,6 @@ def _filter_tile(
             high = flat((own * weight).sub_(summed).div_(1 + weight))
             at["high"] += high[:references] @ high.T
             at["high_self"] += torch.linalg.vecdot(high, high)
-            at["low_high"] += torch.linalg.vecdot(low, high)
         at["low"] += low[:references] @ low.T
         at["low_self"] += torch.linalg.vecdot(low, low)
         at["low_sum"] += low.view(len(low), len(own), -1).sum(1)
@@ -220,15 +192,6 @@ def _filter_tile(
         at["s_deficit"] += ((others * (2 + others) - squares) / mass.square()).sum()
         at["complement"] += ((others.square() + squares) / mass.square()).sum()
         kernel_mass[tile, index] = mass[:, 0].float().cpu()
-
-
-def _next_kernel(kernel: Tensor, distances: Tensor, delta: float, is_square: bool) -> None:
-    """Fill `kernel`, which holds K(2 delta) if `is_square`, with K(delta)."""
-    if is_square:
-        kernel.square_().clamp_(min=SMALLEST_KERNEL_VALUE)
-    else:
-        torch.mul(distances, -0.5 / delta, out=kernel)
-        kernel.clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 def _tile_rows(points: Tensor, columns: int) -> int:

@@ -1,21 +1,16 @@
 """Kernels over images, and their eigenvectors: Gaussian, and the network's tangent kernel.
 
-The eigenvectors of a centered kernel over n images are orthogonal; ordered by eigenvalue, those of
-a Gaussian kernel go from smooth to rough. They are grouped in half octaves of their index.
-
-The empirical neural tangent kernel of a network over a set of images is
+The empirical neural tangent kernel of a network over a set of images (Jacot et al., arXiv
+1806.07572) is
 
     K_ij = sum over the outputs k of < d f_k(x_i) / d theta, d f_k(x_j) / d theta >
 
-with the logits f and all parameters theta, in eval mode (Jacot et al., arXiv 1806.07572; the fixed
-kernel of training along its eigenvectors: Arora et al., arXiv 1901.08584). The sum over outputs is
-a sum over vectors v of the gradients of v . f, exact for the unit vectors and unbiased for random
-sign vectors.
+with the logits f and all parameters theta, in eval mode. The sum over outputs is a sum over vectors
+v of the gradients of v . f, exact for the unit vectors and unbiased for random sign vectors.
 
 The gradient of a linear layer's weights is an outer product, so that its part of the kernel is the
 inputs' Gram matrix times that of the gradients at its outputs, and no gradient is formed. The
-gradients of all other parameters are formed image by image with torch.func, for as many images at a
-time as fit the given memory.
+gradients of all other parameters are formed image by image with torch.func.
 """
 
 import copy
@@ -94,22 +89,20 @@ def calibrated(model: nn.Module, images: Tensor) -> nn.Module:
     return model.eval()
 
 
-def output_vectors(classes: int, seed: int = 0) -> tuple[Tensor, str]:
-    """Vectors float32 (V, C) with sum v v' = I, and their name.
+def output_vectors(classes: int, seed: int = 0) -> Tensor:
+    """Vectors float32 (V, C) with sum v v' = I.
 
     Unit vectors for up to MAX_UNIT_VECTORS outputs, which are exact; otherwise random signs over
     the square root of V = SIGN_VECTORS, for which the sum is I in expectation.
     """
     if classes <= MAX_UNIT_VECTORS:
-        return torch.eye(classes), f"{classes} unit vectors"
+        return torch.eye(classes)
     generator = torch.Generator().manual_seed(seed)
     signs = torch.randint(2, (SIGN_VECTORS, classes), generator=generator) * 2.0 - 1
-    return signs / SIGN_VECTORS**0.5, f"{SIGN_VECTORS} sign vectors"
+    return signs / SIGN_VECTORS**0.5
 
 
-def tangent_kernel(
-    model: nn.Module, images: Tensor, vectors: Tensor, gradient_bytes: int = GRADIENT_BYTES
-) -> Tensor:
+def tangent_kernel(model: nn.Module, images: Tensor, vectors: Tensor) -> Tensor:
     """The tangent kernel, not centered: float64 (n, n) on the images' device.
 
     images: normalized (n, 3, H, W), of the parameters' type; vectors: (V, C), see `output_vectors`.
@@ -121,58 +114,46 @@ def tangent_kernel(
         if hasattr(module, "inplace"):
             module.inplace = False  # it would overwrite an output whose gradient is needed
     vectors = vectors.to(images)
-    layers = {k: m for k, m in model.named_modules() if isinstance(m, nn.Linear)}
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    in_layers = {id(p) for layer in layers for p in layer.parameters()}
+    rest = [name for name, p in model.named_parameters() if id(p) not in in_layers]
     kernel = torch.zeros(len(images), len(images), dtype=torch.float64, device=images.device)
-    in_layers = {id(p) for layer in layers.values() for p in layer.parameters()}
-    rest = [k for k, p in model.named_parameters() if id(p) not in in_layers]
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 has three digits
         if layers:
             _add_linear_layers(kernel, model, layers, images, vectors)
         if rest:
-            gradients, size = _image_gradients(model, rest)
-            _add_gradient_products(kernel, gradients, size, images, vectors, gradient_bytes)
+            _add_gradient_products(kernel, *_image_gradients(model, rest), images, vectors)
     return kernel.triu().add_(kernel.triu(1).T)
 
 
 def _add_linear_layers(
-    kernel: Tensor, model: nn.Module, layers: dict[str, nn.Linear], images: Tensor, vectors: Tensor
+    kernel: Tensor, model: nn.Module, layers: list[nn.Linear], images: Tensor, vectors: Tensor
 ) -> None:
     """Add (a_i . a_j + 1) (d_i . d_j) of each layer: a its input, d the gradients at its output."""
-    chunks = progress(images.split(CHUNK), "linear layers")
-    factors = [_linear_factors(model, layers, chunk, vectors) for chunk in chunks]
-    for name in factors[0]:
-        inputs = torch.cat([chunk[name][0] for chunk in factors])  # (n, features)
-        gradients = torch.cat([chunk[name][1] for chunk in factors])  # (n, V outputs)
-        gram = inputs @ inputs.T + (layers[name].bias is not None)
-        kernel += gram.mul_(gradients @ gradients.T)
+    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []  # of a pass: layer, input, output
 
+    def hook(layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        calls.append((layer, inputs[0].detach(), output))
 
-def _linear_factors(
-    model: nn.Module, layers: dict[str, nn.Linear], images: Tensor, vectors: Tensor
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each layer's input (n, features) and the gradients of v . f at its output (n, V outputs)."""
-    captured: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def capture(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            if name in captured or inputs[0].dim() != 2:
-                raise ValueError(f"linear layer {name}: called twice, or on more than rows")
-            captured[name] = inputs[0].detach(), output
-
-        return hook
-
-    handles = [layer.register_forward_hook(capture(name)) for name, layer in layers.items()]
-    logits = model(images)
+    handles = [layer.register_forward_hook(hook) for layer in layers]
+    factors = []  # by chunk and layer: inputs (b, features), gradients (b, V outputs)
+    for chunk in progress(images.split(CHUNK), "tangent kernel, linear layers"):
+        calls.clear()
+        logits = model(chunk)
+        if len(calls) != len(layers) or any(inputs.dim() != 2 for _, inputs, _ in calls):
+            raise ValueError("a linear layer is called not once, or on more than rows")
+        outputs = [output for *_, output in calls]
+        by_vector = [
+            torch.autograd.grad(logits, outputs, vector.expand_as(logits), retain_graph=True)
+            for vector in vectors
+        ]
+        gradients = [torch.cat(of_layer, dim=1) for of_layer in zip(*by_vector, strict=True)]
+        factors.append([(call[1], each) for call, each in zip(calls, gradients, strict=True)])
     for handle in handles:
         handle.remove()
-    outputs = [output for _, output in captured.values()]
-    by_vector = [
-        torch.autograd.grad(logits, outputs, vector.expand_as(logits), retain_graph=True)
-        for vector in vectors
-    ]
-    gradients = [torch.cat(of_layer, dim=1) for of_layer in zip(*by_vector, strict=True)]
-    names = zip(captured, gradients, strict=True)
-    return {name: (captured[name][0], gradient) for name, gradient in names}
+    for (layer, *_), chunks in zip(calls, zip(*factors, strict=True), strict=True):
+        inputs, gradients = (torch.cat(parts) for parts in zip(*chunks, strict=True))
+        kernel += (inputs @ inputs.T + (layer.bias is not None)).mul_(gradients @ gradients.T)
 
 
 def _image_gradients(model: nn.Module, names: list[str]) -> tuple[Callable, int]:
@@ -200,23 +181,27 @@ def _image_gradients(model: nn.Module, names: list[str]) -> tuple[Callable, int]
 
 
 def _add_gradient_products(
-    kernel: Tensor, gradients: Callable, size: int, images: Tensor, vectors: Tensor, limit: int
+    kernel: Tensor, gradients: Callable, size: int, images: Tensor, vectors: Tensor
 ) -> None:
     """Add the gradients' inner products to the upper triangle of the kernel (n, n).
 
-    The gradients (b, P = size) of a panel of blocks are kept, as many as fit `limit` bytes; those
+    The gradients (b, P = size) of a panel of blocks are kept, as many as fit GRADIENT_BYTES; those
     of each later block are multiplied with them all and dropped.
     """
     bytes_per_image = size * images.element_size()
-    block = max(1, min(BLOCK, limit // (2 * bytes_per_image)))
+    block = max(1, min(BLOCK, GRADIENT_BYTES // (2 * bytes_per_image)))
     blocks = [slice(i, i + block) for i in range(0, len(images), block)]
-    panel = max(1, limit // (block * bytes_per_image) - 1)
-    tasks = [(v, s) for v in vectors for s in range(0, len(blocks), panel)]
-    for vector, start in progress(tasks, "tangent kernel"):
-        kept: list[tuple[slice, Tensor]] = []
-        for columns in blocks[start:]:
-            column_gradients = gradients(images[columns], vector)
-            if len(kept) < panel:
-                kept.append((columns, column_gradients))
-            for rows, row_gradients in kept:
-                kernel[rows, columns] += row_gradients @ column_gradients.T
+    panel = max(1, GRADIENT_BYTES // (block * bytes_per_image) - 1)
+    starts = range(0, len(blocks), panel)
+    tasks = [
+        (v, start, at) for v in vectors for start in starts for at in range(start, len(blocks))
+    ]
+    kept: list[tuple[slice, Tensor]] = []
+    for vector, start, at in progress(tasks, "tangent kernel"):
+        if at == start:
+            kept.clear()
+        column_gradients = gradients(images[blocks[at]], vector)
+        if len(kept) < panel:
+            kept.append((blocks[at], column_gradients))
+        for rows, row_gradients in kept:
+            kernel[rows, blocks[at]] += row_gradients @ column_gradients.T

@@ -1,7 +1,6 @@
 """Memorization of noisy labels without frequencies, and calibration: memorization.json.
 
-`memorization` and `calibration` compute the curves of all epochs from arrays of one's own;
-`measure_memorization` gives what memorization.json holds of one run.
+Its curves are listed in docs/method.md. `memorization` and `calibration` take arrays of one's own.
 """
 
 import numpy as np
@@ -38,14 +37,9 @@ def memorization(logits: np.ndarray, clean: np.ndarray, noisy: np.ndarray) -> di
 
     logits: (epochs, n, C); clean, noisy: integer labels (n,).
 
-    gap: accuracy on the clean labels of the correctly minus that of the wrongly labeled images, in
-    points. Where the noise depends on neither class nor image it is 0 without memorization; human
-    noise starts above 0: people mislabel images that are harder for a network too.
-    auc: area under the ROC curve for finding the wrong labels by their loss: the chance that a
-    wrong label has a higher loss than a right one, a tie counting half (Mann-Whitney). 1: the loss
-    finds every wrong label; 0.5: it tells nothing, as when all labels are memorized.
-
-    NaN where all labels are right, or all are wrong.
+    gap: accuracy on the clean labels of the correctly minus that of the wrongly labeled images.
+    auc: the chance that a wrong label has a higher loss than a right one, a tie counting half
+    (Mann-Whitney). NaN where all labels are right, or all are wrong.
     """
     correct, wrong = logits.argmax(axis=2) == clean, clean != noisy
     if wrong.all() or not wrong.any():
@@ -76,8 +70,7 @@ def label_losses(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def contrast_terciles(images: np.ndarray) -> list[np.ndarray]:
     """The indices of the images of low, middle and high contrast, a third each.
 
-    images: uint8 (n, H, W, 3). The contrast is the standard deviation of an image's pixel values;
-    images of equal contrast stay in their order.
+    images: uint8 (n, H, W, 3). The contrast is the standard deviation of an image's pixel values.
     """
     contrast = [image.std(dtype=np.float64) for image in images]
     return np.array_split(np.argsort(contrast, kind="stable"), len(TERCILES))

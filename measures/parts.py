@@ -6,15 +6,8 @@ With Y the clean labels as one-hot vectors, the noise N = onehot(noisy) - Y spli
     E = N - B                 per-instance residual: what no function of the clean class can predict
 
 T is the class transition matrix, estimated on the whole training set. The coefficients of a
-network are the least-squares coefficients of its centered outputs on the centered Y, B and E. A
-predictor that knows the clean class, memorizes nothing and outputs P(noisy label | clean class) has
-the coefficients (1, 1, 0). A network that outputs every noisy label has (1, 1, 1), so the
-coefficient of E measures how many labels are memorized, whatever the confidence in the transition.
-
-Noise that depends on the image, as human labels do, leaves something predictable in E: there the
-coefficient of E can be above 0 without memorization.
-
-`components` computes the curves of all epochs from arrays of one's own.
+network are the least-squares coefficients of its centered outputs on the centered Y, B and E.
+docs/method.md says what they tell. `components` computes them from arrays of one's own.
 """
 
 from collections.abc import Iterable
@@ -27,11 +20,9 @@ from dataset.noise import transition_counts
 PARTS = ("clean", "transition", "residual")
 NEGLIGIBLE = 1e-20  # a part with less than this share of the energy is zero up to rounding
 DEPENDENT = 1e-6  # smallest eigenvalue of the parts' correlations: above what float32 sums lose
-# Ratio of energies, see transition_evidence: at 10, sampling makes up at most a tenth of what
-# tells B from Y. Simulated symmetric noise of 3 to 100 classes and 1,000 to 50,000 images stays
-# below 3. At 10,000 images pair noise of 40% has 297 with 10 classes and 34 with 100, human
-# labels have 17 to 43. A limit on the residual's share of B's energy does not separate them:
-# symmetric noise reaches 0.3% of it with 10 classes but 4% with 100, human labels 12%.
+# Ratio of energies, see transition_evidence. Simulated symmetric noise of 3 to 100 classes and
+# 1,000 to 50,000 images stays below 3. At 10,000 images pair noise of 40% has 297 with 10 classes
+# and 34 with 100, human labels have 17 to 43.
 ENOUGH_EVIDENCE = 10
 
 Labels = tuple[np.ndarray, np.ndarray]  # clean and noisy, integers (N,)
@@ -47,8 +38,7 @@ def components(
     images are a sample of it.
 
     Returns curves (epochs,): softmax_clean, softmax_transition, softmax_residual, one_hot_clean,
-    one_hot_transition, one_hot_residual. One-hot predictions have the same confidence for every
-    network. NaN for a part that is zero or dropped, see `split_labels`.
+    one_hot_transition, one_hot_residual. NaN for a part that is zero or dropped.
     """
     parts, dropped = split_labels(clean, noisy, logits.shape[2], training_labels)
     outputs = {
@@ -103,9 +93,8 @@ def split_labels(
 ) -> tuple[dict[str, np.ndarray], bool]:
     """The parts of a sample's noisy labels, and whether B is dropped because it is collinear.
 
-    clean, noisy: integer labels (n,); training_labels: of the whole training set, by default the
-    sample's own. Without B the coefficient of Y includes the transition, so that the decision is
-    one for a data set: it must not change from band to band.
+    Without B the coefficient of Y includes the transition, so that the decision is one for a data
+    set: it must not change from band to band. Arguments as in `components`.
     """
     all_clean, all_noisy = (clean, noisy) if training_labels is None else training_labels
     transition = transition_matrix(all_clean, all_noisy, classes)
@@ -119,10 +108,9 @@ def transition_evidence(clean: np.ndarray, transition: np.ndarray) -> float:
     clean: integer labels (N,) of the whole training set that `transition` is estimated on.
 
     Centered B of symmetric noise is a multiple of centered Y, but an estimate of T scatters, so B
-    has a small remainder beside Y. The result is the remainder's energy divided by the energy of
-    the scatter: entry T[c, k] of a class with n_c images has the variance T[c, k] (1 - T[c, k]) /
-    n_c, and each image of the class carries it once. It is about 1 for symmetric noise, for any
-    number of images and classes; 0 where B is zero or exactly collinear with Y.
+    has a small remainder beside Y. The result is the remainder's energy divided by that of the
+    scatter: T[c, k] of a class with n_c images has the variance T[c, k] (1 - T[c, k]) / n_c. It is
+    about 1 for symmetric noise; 0 where B is zero or exactly collinear with Y.
     """
     identity, counts = np.eye(len(transition)), np.bincount(clean, minlength=len(transition))
     weights = counts[:, None] / counts.sum()
@@ -142,10 +130,9 @@ def coefficients(
     """The least-squares coefficients of V outputs on Y, B and E, from inner products: (3, V, ...).
 
     gram: (3, 3, ...) inner products of the centered parts in the order of PARTS; products:
-    (3, V, ...) those of the parts with the outputs. Trailing axes are solved one by one: deltas,
-    frequency bands, bands of eigenvectors. transition_dropped: leave B out (see `split_labels`).
-    total: unfiltered energy of the clean part, beside which a part counts as zero; by default the
-    largest energy in `gram`.
+    (3, V, ...) those of the parts with the outputs. Trailing axes, such as bands, are solved one by
+    one. transition_dropped: leave B out. total: unfiltered energy of the clean part, beside which a
+    part counts as zero; by default the largest energy in `gram`.
 
     NaN for a part that is dropped or zero, and for all parts where they are linearly dependent.
     """

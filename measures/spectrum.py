@@ -5,32 +5,26 @@ constant vector, so that the bands add up to all that is not constant. Within a 
 on the parts of the noisy labels (measures/parts.py) gives what a network has learned of each part.
 Spectral bias (Rahaman et al., arXiv 1806.08734) is a coefficient that falls with the index.
 
-An entry of `kernels` in spectrum.json, for K bands and the parts clean, transition and residual:
+spectrum.json has n, the number of images, and `kernels`. An entry of it, for K bands and the parts
+clean, transition and residual:
 
     kernel    gaussian, ntk-initial or ntk-final
     delta     of the Gaussian kernel, a variance in squared normalized-pixel units
-    vectors   of a tangent kernel: which output vectors it sums over
-    epoch     of a tangent kernel: 0, or the epoch of the checkpoint
     edges     of the bands: band k is index edges[k] to edges[k + 1] - 1
     energies  {part: (K,) fraction of the part's energy}; NaN for a part without energy
-    softmax, one_hot
-              {part: (epochs, K) coefficients}; NaN where the part is dropped or has no energy
+    softmax   {part: (epochs, K) coefficients}; NaN where the part is dropped or has no energy
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset.batches import normalize
 from measures import kernels, parts
 from measures.parts import PARTS
 
 EPOCHS_AT_ONCE = 20  # outputs whose projections are computed in one product
-
-Load = Callable[[bool], tuple[nn.Module, int]]  # (whether initial) -> network, epoch
 
 
 @dataclass(frozen=True)
@@ -41,30 +35,6 @@ class LabelSpectrum:
     vectors: Tensor  # float32 (n, n - 1)
     projections: Tensor  # float64 (n - 1, C, 3) of the parts on the eigenvectors
     gram: np.ndarray  # (3, 3, K)    inner products of the parts within each band
-
-    @property
-    def energies(self) -> np.ndarray:
-        """|part|^2 in each band: (3, K)."""
-        return np.stack([self.gram[part, part] for part in range(len(self.gram))])
-
-
-def make_kernel(
-    name: str, delta: float | None, images: np.ndarray, classes: int, device, load: Load
-) -> tuple[dict, Tensor]:
-    """A kernel float64 (n, n) of images uint8 (n, H, W, 3), and its fields in spectrum.json.
-
-    name, delta: as in spectrum.json; load: the run's network, initial or trained. Raises ValueError
-    as `tangent_kernel` does.
-    """
-    fields = {"kernel": name, "delta": delta, "vectors": None, "epoch": None}
-    points = normalize(torch.from_numpy(images).to(device))
-    if name == "gaussian":
-        return fields, kernels.gaussian_kernel(points, delta)
-    model, fields["epoch"] = load(name == "ntk-initial")
-    if name == "ntk-initial":
-        model = kernels.calibrated(model, points)
-    vectors, fields["vectors"] = kernels.output_vectors(classes)
-    return fields, kernels.tangent_kernel(model, points, vectors)
 
 
 def label_spectrum(kernel: Tensor, label_parts: dict[str, np.ndarray]) -> LabelSpectrum:
@@ -84,43 +54,29 @@ def label_spectrum(kernel: Tensor, label_parts: dict[str, np.ndarray]) -> LabelS
 def measure_spectrum(spectrum: LabelSpectrum, logits: np.ndarray, transition_dropped: bool) -> dict:
     """Edges, energies and coefficients of an entry of spectrum.json.
 
-    logits: (epochs, n, C) of the images of the kernel; transition_dropped: see parts.split_labels.
+    logits: float32 (epochs, n, C) of the images of the kernel; transition_dropped: see
+    parts.split_labels.
     """
-    found: dict[str, list[np.ndarray]] = {"softmax": [], "one_hot": []}
-    for start in range(0, len(logits), EPOCHS_AT_ONCE):
-        block = np.array(logits[start : start + EPOCHS_AT_ONCE])
-        softmax = torch.from_numpy(block).to(spectrum.vectors.device).softmax(2)
-        one_hot = torch.from_numpy(parts.one_hot_predictions(block)).to(softmax)
-        for name, outputs in (("softmax", softmax), ("one_hot", one_hot)):
-            found[name].append(spectrum_coefficients(spectrum, outputs, transition_dropped))
-    energies = spectrum.energies
+    energies = np.stack([spectrum.gram[part, part] for part in range(len(PARTS))])  # (3, K)
     totals = energies.sum(axis=1, keepdims=True)
     present = totals > parts.NEGLIGIBLE * totals[0]
     fractions = np.where(present, energies / np.where(present, totals, 1), np.nan)
-    by_part = {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
+    blocks = []
+    for start in range(0, len(logits), EPOCHS_AT_ONCE):
+        block = torch.from_numpy(np.array(logits[start : start + EPOCHS_AT_ONCE]))
+        outputs = block.to(spectrum.vectors.device).softmax(2)  # (E, n, C)
+        columns = (outputs - outputs.mean(1, keepdim=True)).permute(1, 2, 0)  # (n, C, E)
+        # The rounding errors of this float32 product are below 1e-6 of the outputs' norm.
+        projected = spectrum.vectors.T @ columns.reshape(len(columns), -1)
+        projected = projected.view(-1, *columns.shape[1:]).double()
+        products = _band_products(spectrum.projections, projected, spectrum.edges)
+        total = float(totals[0, 0])
+        blocks.append(parts.coefficients(spectrum.gram, products, transition_dropped, total))
     return {
         "edges": spectrum.edges,
         "energies": dict(zip(PARTS, fractions, strict=True)),
-        **{name: dict(zip(PARTS, values, strict=True)) for name, values in by_part.items()},
+        "softmax": dict(zip(PARTS, np.concatenate(blocks, axis=1), strict=True)),
     }
-
-
-def spectrum_coefficients(
-    spectrum: LabelSpectrum, outputs: Tensor, transition_dropped: bool
-) -> np.ndarray:
-    """Least-squares coefficients of the outputs on the labels' parts, by band: (3, E, K).
-
-    outputs: float32 (E, n, C), such as the softmax outputs of E epochs. NaN for a part that is
-    dropped or has no energy in a band, and for a band of too few dimensions to tell the parts
-    apart.
-    """
-    columns = (outputs - outputs.mean(1, keepdim=True)).permute(1, 2, 0)  # (n, C, E)
-    # The rounding errors of this float32 product are below 1e-6 of the outputs' norm.
-    projected = spectrum.vectors.T @ columns.reshape(len(columns), -1)
-    projected = projected.view(-1, *columns.shape[1:]).double()
-    products = _band_products(spectrum.projections, projected, spectrum.edges)
-    energy = float(spectrum.energies[0].sum())
-    return parts.coefficients(spectrum.gram, products, transition_dropped, energy)
 
 
 def _band_products(first: Tensor, second: Tensor, edges: list[int]) -> np.ndarray:

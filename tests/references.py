@@ -1,12 +1,10 @@
 """Slow references for the measures, in float64 with numpy and scipy, and the arrays of a run."""
 
 import numpy as np
-import torch
 from scipy.spatial.distance import cdist
 
 from dataset.batches import MEAN, STD
 from measures import RunArrays
-from measures.gaussian import FilterSums, filter_columns
 
 CLASSES = 4
 
@@ -51,12 +49,6 @@ def learning_run(epochs: int = 3, test: int = 40, sample: int = 60, train: int =
     )
 
 
-def filter_sums(points, references, outputs, deltas, tile_rows=None) -> FilterSums:
-    """A pass over copies: points (n, d), references (R, n, C) and outputs (E, n, C), float32."""
-    columns = torch.cat((references, outputs)).transpose(0, 1).contiguous()
-    return filter_columns(points.clone(), columns, len(references), deltas, tile_rows)
-
-
 def as_points(images) -> np.ndarray:
     """uint8 (n, H, W, 3) -> float64 (n, 3 H W): a point's numbers may stand in any order."""
     return ((images / 255 - MEAN) / STD).reshape(len(images), -1)
@@ -82,16 +74,8 @@ def split_bands(smoothing, values) -> tuple[np.ndarray, np.ndarray]:
 
 def expected_ratios(smoothing, values) -> dict[str, float]:
     """The measures that need no labels, of values (n, C)."""
-    norm, (low, high) = np.linalg.norm, split_bands(smoothing, values)
-    centered = values - values.mean(0)
-    null = (np.square(smoothing).sum() - 1) / (len(smoothing) - 1)
-    lfr = norm(smoothing @ centered) ** 2 / norm(centered) ** 2
-    return {
-        "delta_norm": norm(low) / (norm(low) + norm(high)),
-        "energy_share": norm(low) ** 2 / (norm(low) ** 2 + norm(high) ** 2),
-        "lfr": lfr,
-        "excess": (lfr - null) / (1 - null),
-    }
+    low, high = map(np.linalg.norm, split_bands(smoothing, values))
+    return {"delta_norm": low / (low + high), "energy_share": low**2 / (low**2 + high**2)}
 
 
 def expected_errors(smoothing, labels, values) -> dict[str, float]:

@@ -18,23 +18,19 @@ from references import (
 )
 
 from measures import bands
-from measures.bands import Filter, measure_bands, measure_sample, measure_test
 from measures.parts import PARTS, label_parts, transition_matrix
 
-RATIOS = ("delta_norm", "energy_share", "lfr", "excess")
-ERRORS = ("e_low", "e_high")
 COEFFICIENTS = tuple(f"{part}_{band}" for band in ("low", "high") for part in PARTS)
 DELTAS = (10, 30, 100, 400)  # from the image itself to a mean of nearly all
-CPU = torch.device("cpu")
 RUN = learning_run()
+CLEAN, NOISY, TEST = (np.eye(4)[labels] for labels in (RUN.clean, RUN.noisy, RUN.test_labels))
+TRANSITION = transition_matrix(*RUN.training_labels, 4)
 
 
-def how(*deltas, values="softmax"):
-    return Filter(deltas or DELTAS, values, CPU)
-
-
-def changed(**arrays):
-    return dataclasses.replace(RUN, **arrays)
+def measured(deltas=DELTAS, values="softmax", **arrays):
+    """The content of frequency.json of RUN, with some arrays changed."""
+    run = dataclasses.replace(RUN, **arrays)
+    return bands.measure_bands(run, deltas, values, torch.device("cpu"))
 
 
 def check(found, k, expected):
@@ -46,47 +42,38 @@ def check(found, k, expected):
 
 
 def test_every_measure_of_a_run():
-    content = measure_bands(RUN, how())
+    content = measured()
     test, sample = content["test"], content["sample"]
-    assert (content["values"], sample["transition_dropped"]) == ("softmax", False)
-    true = np.eye(4)[RUN.test_labels]
-    parts = label_parts(RUN.clean, RUN.noisy, transition_matrix(*RUN.training_labels, 4))
+    assert content["values"] == "softmax" and (test["n"], sample["n"]) == (40, 60)
+    parts = label_parts(RUN.clean, RUN.noisy, TRANSITION)
     predictions = np.eye(4)[RUN.logits.argmax(2)]
     for k, delta in enumerate(DELTAS):
-        smoothing = smoothing_matrix(as_points(RUN.test_images), delta)
-        for measure, value in expected_ratios(smoothing, true).items():
+        of_test, of_sample = (
+            smoothing_matrix(as_points(images), delta) for images in (RUN.test_images, RUN.images)
+        )
+        for section, smoothing in ((test, of_test), (sample, of_sample)):
+            mass = np.sort(1 / np.diag(smoothing))[(len(smoothing) - 1) // 2]
+            assert section["delta"][k] == delta
+            assert section["mass"][k] == pytest.approx(mass, 1e-4)
+        for measure, value in expected_ratios(of_test, TEST).items():
             assert is_close(test["labels"]["true"][measure][k], value), measure
         errors = [
-            expected_ratios(smoothing, values) | expected_errors(smoothing, true, values)
+            expected_ratios(of_test, values) | expected_errors(of_test, TEST, values)
             for values in softmax(RUN.test_logits)
         ]
         check(test["outputs"], k, errors)
-        smoothing = smoothing_matrix(as_points(RUN.images), delta)
         of_parts = [
-            expected_ratios(smoothing, values) | expected_coefficients(smoothing, parts, values)
+            expected_ratios(of_sample, values) | expected_coefficients(of_sample, parts, values)
             for values in softmax(RUN.logits)
         ]
         check(sample["outputs"], k, of_parts)
-        one_hot = [expected_coefficients(smoothing, parts, values) for values in predictions]
+        one_hot = [expected_coefficients(of_sample, parts, values) for values in predictions]
         check(sample["one_hot"], k, one_hot)
 
 
-@pytest.mark.parametrize(("name", "images"), [("test", RUN.test_images), ("sample", RUN.images)])
-def test_what_a_section_tells_of_the_images(name, images):
-    section, points = measure_bands(RUN, how())[name], as_points(images)
-    assert section["n"] == len(images) and section["delta"].tolist() == list(DELTAS)
-    for k, delta in enumerate(DELTAS):
-        smoothing = smoothing_matrix(points, delta)
-        mass = 1 / np.diag(smoothing)
-        assert section["mass"][k] == pytest.approx(np.sort(mass)[(len(mass) - 1) // 2], 1e-4)
-        assert section["alone"][k] == pytest.approx(np.mean(mass < 3))
-        null = (np.square(smoothing).sum() - 1) / (len(points) - 1)
-        assert section["null"][k] == pytest.approx(null, abs=1e-5)
-
-
 def test_logits_have_the_originals_numbers_and_no_errors_or_coefficients():
-    content = measure_bands(RUN, how(values="logits"))
-    assert content["values"] == "logits" and content["sample"]["one_hot"] == {}
+    content = measured(values="logits")
+    assert content["values"] == "logits" and "one_hot" not in content["sample"]
     for name, images, logits in (
         ("test", RUN.test_images, RUN.test_logits),
         ("sample", RUN.images, RUN.logits),
@@ -98,89 +85,84 @@ def test_logits_have_the_originals_numbers_and_no_errors_or_coefficients():
 
 
 def test_constant_outputs_have_defined_measures():
-    run = changed(test_logits=0 * RUN.test_logits, logits=0 * RUN.logits)
-    content = measure_bands(run, how())
+    content = measured(test_logits=0 * RUN.test_logits, logits=0 * RUN.logits)
     for section in (content["test"], content["sample"]):
-        assert all((section["outputs"][measure] == 1).all() for measure in RATIOS)
+        assert all((section["outputs"][name] == 1).all() for name in ("delta_norm", "energy_share"))
     for name in COEFFICIENTS:
         np.testing.assert_allclose(content["sample"]["outputs"][name], 0, atol=1e-9)
 
 
-def test_perfect_outputs_have_no_error_and_all_of_the_labels():
-    test = 100 * np.eye(4, dtype=np.float32)[RUN.test_labels][None]
-    clean, noisy = (100 * np.eye(4, dtype=np.float32)[y][None] for y in (RUN.clean, RUN.noisy))
-    outputs = measure_test(changed(test_logits=test), how())["outputs"]
-    assert all(np.allclose(outputs[name], 0, atol=1e-6) for name in ERRORS)
-    for logits, level in ((clean, 0), (noisy, 1)):
-        section = measure_sample(changed(logits=logits), how())
-        for kind in ("outputs", "one_hot"):
-            for name in COEFFICIENTS:
-                expected = 1 if name.startswith("clean") else level
-                np.testing.assert_allclose(section[kind][name], expected, atol=1e-4)
+# Logits, kinds of outputs, and the coefficients on the parts, which are the same in every band.
+LEARNED = {
+    "all clean labels": (100 * CLEAN, ("outputs", "one_hot"), (1, 0, 0)),
+    "all noisy labels": (100 * NOISY, ("outputs", "one_hot"), (1, 1, 1)),
+    "the ideal predictor": (np.log(TRANSITION[RUN.clean] + 1e-30), ("outputs",), (1, 1, 0)),
+}
 
 
-def test_the_ideal_predictor_memorizes_nothing_in_any_band():
-    transition = transition_matrix(*RUN.training_labels, 4)
-    logits = np.log(transition[RUN.clean] + 1e-30)[None].astype(np.float32)
-    outputs = measure_sample(changed(logits=logits), how())["outputs"]
-    for name in COEFFICIENTS:
-        level = 0 if name.startswith("residual") else 1
-        np.testing.assert_allclose(outputs[name], level, atol=1e-4)
+@pytest.mark.parametrize("name", LEARNED)
+def test_what_known_predictors_have_learned_in_every_band(name):
+    logits, kinds, levels = LEARNED[name]
+    section = measured(logits=np.float32(logits)[None])["sample"]
+    for kind in kinds:
+        for part, level in zip(PARTS, levels, strict=True):
+            for band in ("low", "high"):
+                np.testing.assert_allclose(section[kind][f"{part}_{band}"], level, atol=1e-4)
+
+
+def test_perfect_outputs_have_no_error():
+    outputs = measured(test_logits=np.float32(100 * TEST)[None])["test"]["outputs"]
+    assert all(np.allclose(outputs[name], 0, atol=1e-6) for name in ("e_low", "e_high"))
 
 
 def test_a_wide_filter_leaves_the_mean_and_a_narrow_one_everything():
-    test = measure_test(RUN, how(1e-6, 1e12))
-    assert test["labels"]["true"]["delta_norm"][0] == 1 and test["null"][0] == 1
-    assert test["labels"]["true"]["excess"][0] == 0
-    assert test["null"][1] == pytest.approx(0, abs=1e-6)
-    clean = np.eye(4)[RUN.test_labels]
+    test = measured((1e-6, 1e12))["test"]
+    assert test["labels"]["true"]["delta_norm"][0] == 1
     for epoch, values in enumerate(softmax(RUN.test_logits)):
         energy = len(values) * np.sum(values.mean(0) ** 2)
         share = energy / (energy + np.sum((values - values.mean(0)) ** 2))
         assert test["outputs"]["energy_share"][epoch, 1] == pytest.approx(share, rel=1e-5)
         # Where the kernel is the identity, the high band is empty: there is no error in it.
         assert np.isnan(test["outputs"]["e_high"][epoch, 0])
-        error = np.linalg.norm(clean - values) / np.linalg.norm(clean)
+        error = np.linalg.norm(TEST - values) / np.linalg.norm(TEST)
         assert test["outputs"]["e_low"][epoch, 0] == pytest.approx(error, rel=1e-5)
 
 
 def test_parts_that_do_not_exist_are_nan():
     clean = RUN.training_labels[0]
-    outputs = measure_sample(changed(noisy=RUN.clean, training_labels=(clean, clean)), how())
-    assert outputs["transition_dropped"] is True
+    outputs = measured(noisy=RUN.clean, training_labels=(clean, clean))["sample"]["outputs"]
     for name in COEFFICIENTS:
-        exists = name.startswith("clean")
-        assert np.isfinite(outputs["outputs"][name]).all() == exists
+        assert np.isfinite(outputs[name]).all() == name.startswith("clean")
 
 
-def test_null_and_shuffled_levels_agree_with_real_permutations():
-    test, random = measure_test(RUN, how(60, 200)), np.random.default_rng(0)
+def test_shuffled_levels_agree_with_real_permutations():
+    test, random = measured((60, 200))["test"], np.random.default_rng(0)
     for k, delta in enumerate((60, 200)):
         smoothing = smoothing_matrix(as_points(RUN.test_images), delta)
-        labels = np.eye(4)[RUN.test_labels]
-        draws = [expected_ratios(smoothing, random.permutation(labels)) for _ in range(300)]
-        expected = {name: test["shuffled"][name][k] for name in ("delta_norm", "energy_share")}
-        for measure, value in {**expected, "lfr": test["null"][k], "excess": 0}.items():
+        draws = [expected_ratios(smoothing, random.permutation(TEST)) for _ in range(300)]
+        for measure, levels in test["shuffled"].items():
             values = [draw[measure] for draw in draws]
             error = np.std(values, ddof=1) / len(values) ** 0.5
-            assert abs(np.mean(values) - value) < 4 * error + 1e-5, measure
+            assert abs(np.mean(values) - levels[k]) < 4 * error + 1e-5, measure
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
 def test_epochs_in_blocks_get_what_one_pass_gives_them(monkeypatch, epochs):
-    whole = measure_bands(RUN, how())
+    whole = measured()
     monkeypatch.setattr(bands, "OUTPUT_BYTES", epochs * RUN.logits[0].nbytes)
-    content = measure_bands(RUN, how())
+    content = measured()
     for name, kind in (("test", "outputs"), ("sample", "outputs"), ("sample", "one_hot")):
         for measure, values in whole[name][kind].items():
             np.testing.assert_allclose(content[name][kind][measure], values, 1e-5, 1e-5)
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_epochs(monkeypatch):
+def test_memory_grows_neither_with_the_kernels_nor_with_the_epochs(monkeypatch):
     # glibc keeps freed arrays in its heap unless they are mapped each by itself: their gaps would
-    # count. In one pass the 180 further epochs take 300 MB.
+    # count.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
-    done = run_python(PROGRAMS / "filter_memory.py", 4 * 10**6, 20, 200, check=True)
-    few, many = map(int, done.stdout.splitlines()[-1].split())
-    assert many - few < 30 * 10**6
+    done = run_python(PROGRAMS / "filter_memory.py", check=True)
+    tiles, few, many = map(float, done.stdout.split())
+    # One n x n float32 kernel alone would take 9 tiles, those of three deltas 26.
+    assert 1 < tiles < 8  # distances, kernel, the comparison, and the columns
+    assert many - few < 30  # MB, of 130 that the further epochs take in one pass

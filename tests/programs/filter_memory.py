@@ -1,12 +1,9 @@
-"""Print how much memory filtering takes.
+"""Print how much memory filtering takes: three numbers.
 
-filter_memory.py               a pass over 6,000 points: in kernel tiles
-filter_memory.py 4000000 20 200
-                               runs of 20 and of 200 epochs, in blocks of so many bytes of logits:
-                               peak bytes of memory that is not mapped from files
+The memory of a pass over 6,000 points, in kernel tiles; then the peak MB of runs of 20 and of 100
+epochs in blocks of 20, of memory that is not mapped from files.
 """
 
-import sys
 import threading
 from pathlib import Path
 
@@ -16,8 +13,6 @@ import torch
 from measures import bands
 from measures.gaussian import TILE_BYTES, filter_columns
 
-DELTAS = [1, 10, *range(100, 1001, 100)]
-
 
 def memory(field: str) -> int:
     """Bytes in a field of this process's status (Linux)."""
@@ -26,14 +21,13 @@ def memory(field: str) -> int:
 
 
 def run_pass(count: int) -> None:
-    filter_columns(10 * torch.randn(count, 20), torch.rand(count, 3, 10), 1, DELTAS)
+    filter_columns(10 * torch.randn(count, 20), torch.rand(count, 3, 10), 1, [30, 100, 1000])
 
 
-def peak_of(epochs: int) -> int:
-    """The most anonymous memory while that many epochs are filtered, looked at every 2 ms."""
+def peak_of(epochs: int) -> float:
+    """The most anonymous memory, in MB, while that many epochs are filtered; looked at often."""
     peak, done = 0, threading.Event()
-    images = np.random.default_rng(0).integers(0, 256, (500, 8, 8, 3), np.uint8)
-    labels = np.eye(100)[np.arange(500) % 100][None]
+    points, labels = torch.randn(500, 192), np.eye(100)[np.arange(500) % 100][None]
     logits = np.broadcast_to(np.float32(labels), (epochs, 500, 100))
 
     def watch():
@@ -43,19 +37,16 @@ def peak_of(epochs: int) -> int:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    how = bands.Filter([400], "softmax", torch.device("cpu"))
-    kinds = {"outputs": ("softmax", (bands.original_ratios, bands.relative_errors))}
-    bands.measure_section(images, labels, logits, kinds, how)
+    measures = {"softmax": [bands.original_ratios, bands.relative_errors]}
+    bands.measure_section(points, labels, logits, measures, [400])
     done.set()
     watcher.join()
-    return peak
+    return peak / 1e6
 
 
-if len(sys.argv) > 1:
-    bands.OUTPUT_BYTES = int(sys.argv[1])
-    print(*map(peak_of, map(int, sys.argv[2:])))
-else:
-    run_pass(50)  # what the libraries take
-    before = memory("VmHWM")
-    run_pass(6000)
-    print((memory("VmHWM") - before) / TILE_BYTES)
+run_pass(50)  # what the libraries take
+before = memory("VmHWM")
+run_pass(6000)
+print((memory("VmHWM") - before) / TILE_BYTES)
+bands.OUTPUT_BYTES = 4 * 10**6
+print(peak_of(20), peak_of(100))
