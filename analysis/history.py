@@ -304,7 +304,7 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     if 0 < len(of_logits) < len(runs) - len(missing):
         raise UserError(
             f"{counted(of_logits)}: frequencies of logits, but those of others are of softmax "
-            "outputs; run frequency.py --overwrite for all of them"
+            "outputs; run frequency.py --values softmax on all of them"
         )
     for members in by_data(runs).values():
         contents = [run.frequency for run in members if run.frequency]

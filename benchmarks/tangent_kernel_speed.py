@@ -54,7 +54,7 @@ def full_jacobians(model: nn.Module, images: Tensor) -> Tensor:
 
 def project(model: nn.Module, images: Tensor) -> Tensor:
     """The same kernel by measures/kernels.py."""
-    return tangent_kernel(model, images, output_vectors(CLASSES)[0])
+    return tangent_kernel(model, images, output_vectors(CLASSES))
 
 
 def run(way: Callable, count: int) -> tuple[float, float, np.ndarray]:

@@ -32,7 +32,7 @@ def choose_delta(noises: Noises, section: str, wanted: float | None, default: fl
     if len({run.frequency["values"] for run in runs}) > 1:
         raise UserError(
             "some runs have frequency.json of softmax outputs and some of logits: run frequency.py "
-            "--overwrite for all of them"
+            "--values softmax on all of them"
         )
     sections = [run.frequency[section] for run in runs]
     deltas = sorted(set.intersection(*(set(filtering(content)) for content in sections)))
