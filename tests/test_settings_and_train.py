@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import LEARNING_EPOCHS, SMALL_RUN, equal, folder_bytes, history, make_dataset
-from slow_losses import softmax
+from references import softmax
 
 import train
 from common import run_folder
@@ -34,83 +34,64 @@ ALL_FLAGS = """
     --model small_cnn --depth 14 --width 8 --epochs 7 --batch-size 9 --lr 0.3 --weight-decay 0.01
     --ema-decay 0.9 --no-augment --seed 4 --sample-size 11 --device cpu --no-amp --compile
     --runs elsewhere --run a --resume auto
-""".split()  # noqa: SIM905
+"""
 
 
-def settings_of(*words) -> RunSettings:
-    return train.parse_args(words).settings
+def settings_of(words) -> RunSettings:
+    return train.parse_args(words.split()).settings
 
 
 # Flags and names
 
-
-def test_loss_by_name_is_that_of_dis():
-    assert settings_of("--loss", "cross-entropy") == settings_of("--dis=0") == settings_of()
-    distilled = settings_of("--loss", "self-distillation")
-    assert distilled == settings_of("--dis=1") == settings_of("--dis=1", "--loss=self-distillation")
-    assert distilled.loss == "self-distillation"
-
-
+GCE, ELR = "generalized-cross-entropy", "early-learning-regularization"
+SHAKE = "shake26-2x32d"
 NAMES = [
-    ("--model=small_cnn", "dis0-small_cnn-seed2", "cross-entropy"),
-    ("--dis=1", "dis1-shake26-2x32d-seed2", "self-distillation"),
-    ("--dis=1 --depth=14 --width=8", "dis1-shake14-2x8d-seed2", "self-distillation"),
+    ("--dis=0", f"dis0-{SHAKE}", "cross-entropy"),
+    ("--loss=cross-entropy", f"dis0-{SHAKE}", "cross-entropy"),
+    ("--model=small_cnn", "dis0-small_cnn", "cross-entropy"),
+    ("--dis=1 --depth=14 --width=8", "dis1-shake14-2x8d", "self-distillation"),
+    ("--loss=self-distillation", f"dis1-{SHAKE}", "self-distillation"),
+    ("--dis=1 --weight=0.2", f"dis1-weight0.2-{SHAKE}", "bootstrapping, weight 0.2"),
     (
         "--dis=1 --teacher=previous-epoch --soft --weight=0.5",
-        "dis1-previous-epoch-soft-weight0.5-shake26-2x32d-seed2",
+        f"dis1-previous-epoch-soft-weight0.5-{SHAKE}",
         "self-distillation, previous epoch, soft, weight 0.5",
     ),
-    ("--dis=1 --weight=0.2", "dis1-weight0.2-shake26-2x32d-seed2", "bootstrapping, weight 0.2"),
     (
         "--dis=1 --teacher=uniform --weight=0.1",
-        "dis1-uniform-weight0.1-shake26-2x32d-seed2",
+        f"dis1-uniform-weight0.1-{SHAKE}",
         "label smoothing, weight 0.1",
     ),
-    (
-        "--loss=generalized-cross-entropy --q=0.5",
-        "generalized-cross-entropy-q0.5-shake26-2x32d-seed2",
-        "generalized cross-entropy, q 0.5",
-    ),
-    (
-        "--loss=early-learning-regularization",
-        "early-learning-regularization-shake26-2x32d-seed2",
-        "early-learning regularization",
-    ),
+    (f"--loss={GCE} --q=0.5", f"{GCE}-q0.5-{SHAKE}", "generalized cross-entropy, q 0.5"),
+    (f"--loss={ELR}", f"{ELR}-{SHAKE}", "early-learning regularization"),
     (
         "--ema-decay=0.99 --lr=0.02 --epochs=30 --no-augment --sample-size=100 --weight-decay=0",
-        "dis0-shake26-2x32d-ema0.99-epochs30-lr0.02-weight-decay0-no-augment-sample-size100-seed2",
+        f"dis0-{SHAKE}-ema0.99-epochs30-lr0.02-weight-decay0-no-augment-sample-size100",
         "cross-entropy",
     ),
-    ("--device=cpu --no-amp --compile", "dis0-shake26-2x32d-seed2", "cross-entropy"),
+    ("--device=cpu --no-amp --compile", f"dis0-{SHAKE}", "cross-entropy"),
 ]
 
 
 @pytest.mark.parametrize(("words", "folder", "title"), NAMES, ids=[name[0] for name in NAMES])
 def test_names_of_runs_and_losses(words, folder, title):
-    settings = settings_of(*words.split(), "--seed=2", "--data=data/x.npz")
-    assert settings.folder == Path("runs/x") / folder
+    settings = settings_of(f"{words} --seed=2 --data=data/x.npz")
+    assert settings.folder == Path(f"runs/x/{folder}-seed2")
     assert settings.make_loss().title == title
     named = replace(settings, run="mine", runs=Path("elsewhere"))
     assert named.folder == Path("elsewhere/x/mine")
 
 
-@pytest.mark.parametrize("words", [[], ALL_FLAGS], ids=["defaults", "all flags"])
-def test_settings_survive_config_json(words):
-    settings = settings_of(*words)
-    on_disk = json.loads(json.dumps(settings.flags(), allow_nan=False))
-    loss_flags = {name: on_disk[name] for name in ("teacher", "soft", "weight") if words}
-    assert RunSettings.from_flags(on_disk) == replace(settings, loss_flags=loss_flags)
-    assert set(settings.fixed) == set(on_disk) - set(FREE_ON_RESUME)
-    with pytest.raises(KeyError):
-        RunSettings.from_flags({name: on_disk[name] for name in list(on_disk)[1:]})
-
-
-def test_all_flags_are_other_than_their_defaults():
-    settings = settings_of(*ALL_FLAGS)
+def test_every_flag_reaches_the_settings_and_config_json():
+    settings = settings_of(ALL_FLAGS)
     same = {f.name for f in fields(RunSettings) if getattr(settings, f.name) == f.default}
     assert same == {"overwrite", "evaluate"}  # which exclude --resume
     assert settings_of("--overwrite").overwrite
-    assert settings_of("--evaluate", "x").evaluate == Path("x")
+    assert settings_of("--evaluate x").evaluate == Path("x")
+    flags = settings.flags()
+    assert json.loads(json.dumps(flags, allow_nan=False)) == flags
+    assert (flags["data"], flags["teacher"], flags["weight"]) == ("d/x.npz", "previous-epoch", 0.5)
+    assert set(settings.fixed) == set(flags) - set(FREE_ON_RESUME)
 
 
 # What is refused: flags, words of the one line that says so. Nothing is written.
@@ -126,13 +107,14 @@ REFUSED = [
     ("--data nowhere.npz", "nowhere.npz generate.py --data"),
     ("--resume", "--resume checkpoint.pt leave it out"),
     ("--resume always", "--resume auto"),
-    ("--resume --overwrite", "--resume --overwrite use one"),
-    ("--evaluate runs/a --resume", "--evaluate leave --resume"),
+    ("--resume --overwrite", "--resume not allowed with --overwrite"),
+    ("--evaluate runs/a --resume", "--evaluate not allowed with --resume"),
     ("--evaluate nowhere", "nowhere train.py"),
     ("--run a/b", "--run 'a/b' --runs"),
     ("--run ..", "--run"),
+    ("--loss cross-entropy --dis=0", "--loss not allowed with --dis"),
     ("--loss hinge", "--loss cross-entropy self-distillation"),
-    ("--loss cross-entropy --dis=1", "--loss --dis=1 use one"),
+    ("--loss cross-entropy --dis=1", "--loss not allowed with --dis"),
     ("--teacher=previous-epoch", "--teacher belongs to --loss self-distillation; add that"),
     ("--dis=1 --q=0.5", "--q --loss generalized-cross-entropy"),
     ("--loss generalized-cross-entropy --q=0", "--q above 0"),
@@ -161,13 +143,11 @@ def test_images_that_the_network_cannot_take_are_refused(refused, workplace):
     assert not (workplace / "runs").exists()
 
 
-def test_out_of_memory_is_one_line(study, refused, monkeypatch):
-    from training import run
-
+def test_out_of_memory_is_one_line(workplace, refused, monkeypatch):
     def fail(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(run, "make_trained", fail)
+    monkeypatch.setattr(training_run, "make_trained", fail)
     line = refused("train", *SMALL_RUN)
     assert "CUDA out of memory; use a lower --batch-size or --width" in line
 
@@ -212,7 +192,7 @@ def test_the_record_of_each_epoch_says_what_the_outputs_say(trained_study, dis):
         for name, correct in expected.items():
             assert record[name] == pytest.approx(100 * correct.mean()), name
         # The test loss is plain cross-entropy for every loss.
-        p = softmax(test.astype(float))[np.arange(80), dataset.test_labels]
+        p = softmax(test)[np.arange(80), dataset.test_labels]
         assert record["test_cross_entropy"] == pytest.approx(-np.log(p).mean(), rel=1e-5)
         assert record["lr"] == learning_rate(record["epoch"] - 1, LEARNING_EPOCHS, 0.02)
         assert record["seconds"] > 0 and record["images_per_second"] > 0
@@ -346,7 +326,6 @@ def test_loss_that_is_not_finite_stops_the_run(workplace, script, monkeypatch):
     assert checkpoint.read(RUN)["epoch"] == len(history(RUN)) == 1
 
 
-@pytest.mark.slow
 def test_a_compiler_that_is_missing_is_said_in_one_line(workplace, refused, monkeypatch):
     missing = type("Missing", (RuntimeError,), {"__module__": "torch._inductor.exc"})
 
@@ -358,6 +337,7 @@ def test_a_compiler_that_is_missing_is_said_in_one_line(workplace, refused, monk
     assert "--compile: No working C++ compiler" in line and "leave it out" in line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("c++"), reason="--compile needs a C++ compiler on a CPU")
 def test_compiled_steps_are_the_plain_ones(workplace, script):
     write_dataset(Path("data/small.npz"), make_dataset(train=40, test=16))
