@@ -120,7 +120,8 @@ REFUSED = [
     ("--loss generalized-cross-entropy --q=0", "--q above 0"),
     ("--loss early-learning-regularization --beta=1", "--beta below 1"),
     ("--dis=1 --weight=1.5", "--weight at most 1"),
-    ("--dis=1 --teacher=uniform", "--teacher uniform --weight"),
+    ("--dis=1 --teacher=uniform", "--teacher uniform add --weight 0.1"),
+    ("--dis=1 --teacher=uniform --weight=0.1 --soft", "--teacher uniform drop --soft"),
     ("--dis=1 --teacher=mine", "--teacher previous-epoch"),
 ]
 if not torch.cuda.is_available():
@@ -308,21 +309,21 @@ def test_evaluation_of_a_run_whose_config_was_edited(study, refused, change):
 
 
 class Exploding(CrossEntropy):
-    """Infinite at its fifth call: 60 images are 4 steps an epoch."""
+    """Infinite at its sixth call: 60 images are 4 steps an epoch."""
 
     name = full_name = "exploding"
     calls = 0
 
     def __call__(self, *batch):
         self.calls += 1
-        return super().__call__(*batch) * (math.inf if self.calls == 5 else 1)
+        return super().__call__(*batch) * (math.inf if self.calls == 6 else 1)
 
 
 def test_loss_that_is_not_finite_stops_the_run(workplace, script, monkeypatch):
     monkeypatch.setitem(LOSSES, "exploding", Exploding)
     status, _, err = script("train", *SMALL_RUN, "--epochs=3", "--run=a", "--loss=exploding")
     assert status == 1 and err.count("\n") == 1
-    assert "epoch 2, step 1:" in err and "--lr" in err and "checkpoint" in err
+    assert "epoch 2, step 2:" in err and "--lr" in err and "checkpoint" in err
     assert checkpoint.read(RUN)["epoch"] == len(history(RUN)) == 1
 
 

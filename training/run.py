@@ -34,11 +34,11 @@ from training.epoch import (
 from training.settings import RunSettings
 
 MOMENTUM = 0.9
+HEAD = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 EPOCH_LINE = (
     "{epoch:3}/{epochs}: train {train_cross_entropy:.3f} {train_accuracy:5.1f}%, "
     "test {test_cross_entropy:.3f} {test_accuracy:5.1f}%, {seconds:.1f} s, {left} left"
 )
-HEAD_LINE = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def train(settings: RunSettings) -> Path:
                 print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
                 if settings.amp and device.type == "cpu":
                     print(compare_precisions(settings, dataset), flush=True)
-                print(HEAD_LINE, flush=True)
+                print(HEAD, flush=True)
             train_epochs(run, settings, fixed, trained, data, done)
     return run
 
@@ -123,7 +123,7 @@ def train_epochs(
 def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str, np.ndarray]]:
     """The network in eval mode after an epoch: its record, and outputs by the name of their file.
 
-    Raises NonFiniteLossError if an output is not finite.
+    Raises NonFiniteLossError.
     """
     splits = zip(run_folder.LOGITS, (data.test, data.sample, data.val), strict=True)
     outputs = {name: evaluate(model, split[0]) for name, split in splits if len(split[0])}
@@ -158,7 +158,7 @@ def decide_resume(run: Path, settings: RunSettings) -> bool:
 def cut_back(run: Path, epochs: int) -> None:
     """Cut history and outputs back to the epochs of the checkpoint.
 
-    Raises UserError, before anything is changed, if there are fewer, or others than were written.
+    Raises UserError, before anything is changed, if it has fewer, or others than were written.
     """
     history = run / "history.jsonl"
     lines = history.read_bytes().count(b"\n") if history.exists() else 0
@@ -229,10 +229,9 @@ def prepare_device(settings: RunSettings) -> tuple[RunSettings, torch.device, st
 
 
 def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) -> str:
-    """Which precision trains faster on this CPU: a line for the user.
+    """Which precision trains faster on this CPU: bfloat16 is not on each that has it.
 
-    bfloat16 is not faster on every processor that has it. The best of a few steps of each, after
-    one rehearsal, with a network of its own; nothing of the training changes.
+    The best of a few steps of each, after one rehearsal, with a network of its own.
     """
     settings = replace(settings, loss="cross-entropy", loss_flags={}, compile=False, ema_decay=0)
     images, labels = dataset.train_images, dataset.train_labels
@@ -254,10 +253,7 @@ def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) 
 
 
 def make_trained(settings: RunSettings, dataset: DataSet, device: torch.device) -> Trained:
-    """The network with parameters drawn from the seed, its optimizer, its average, and the loss.
-
-    Raises UserError if the network does not take the data set's images.
-    """
+    """What is trained, from the seed. Raises UserError if the images do not fit the network."""
     seed_epoch(settings.seed, 0)
     build = MODELS[settings.model]
     model = build(dataset.num_classes, dataset.image_size, settings.depth, settings.width)
@@ -293,12 +289,9 @@ def send_data(dataset: DataSet, sample: np.ndarray, device: torch.device) -> Run
 
     train_set = send("train_images", "train_labels", "clean_labels")
     index = torch.from_numpy(sample).to(device)
-    return RunData(
-        train=train_set,
-        sample=[tensor[index] for tensor in train_set],
-        val=send("val_images", "val_labels"),
-        test=send("test_images", "test_labels"),
-    )
+    of_sample = [tensor[index] for tensor in train_set]
+    val, test = send("val_images", "val_labels"), send("test_images", "test_labels")
+    return RunData(train_set, of_sample, val, test)
 
 
 def load_network(
@@ -335,8 +328,7 @@ def load_network(
 def evaluate_run(run: Path, data: Path | None, device_name: str) -> str:
     """Test accuracy and loss of a run's checkpoint, computed again; a line for the user.
 
-    data: the data set, if it has moved. Raises UserError if the run, its checkpoint or its data set
-    cannot be used, if an output is not finite, or in torchrun.
+    data: the data set, if it has moved. Raises UserError if something cannot be used.
     """
     if distributed.world_size() > 1:
         raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")
