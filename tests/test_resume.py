@@ -36,8 +36,9 @@ RUN = Path("runs/small/dis1-seed0")  # of the study
 COMPLETE = [*LEARNING_RUN, "--dis=1", "--run=dis1-seed0"]
 
 
-def stop_at(patch, module, name, number, after=False):
-    """Press Ctrl-C before the `number`-th call of a function, or after it."""
+@contextmanager
+def stopped(module, name, number, after):
+    """A block in which Ctrl-C is pressed before the `number`-th call of a function, or after it."""
     original, calls = getattr(module, name), []
 
     def stopping(*args):
@@ -48,7 +49,9 @@ def stop_at(patch, module, name, number, after=False):
         if len(calls) == number:
             raise KeyboardInterrupt
 
-    patch.setattr(module, name, stopping)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, stopping)
+        yield
 
 
 def without_lock(run):
@@ -81,37 +84,28 @@ def whole(whole_folder, tmp_path, monkeypatch):
     return train_once
 
 
-# Where an epoch's writing is stopped: module, function, how many of its calls come before the first
-# epoch and how many there are in an epoch.
-PLACES = {
-    "before the outputs": (run_folder, "append_outputs", 0, 3),
-    "between two files of outputs": (run_folder, "append_outputs", 1, 3),
-    "before the history": (run_folder, "append_history", 0, 1),
-    "before the checkpoint": (checkpoint, "save", 1, 1),
-    "after the checkpoint": (checkpoint, "save", 1, 1),
-}
+# Of which variant, before or after which call of which function; how many epochs are then done. An
+# epoch has three files of outputs; the first checkpoint is of the start.
 STOPS = [
-    ("elr", "before the checkpoint", 2),
-    ("averaged", "between two files of outputs", 2),
-    pytest.param("averaged", "before the outputs", 1, marks=SLOW),
-    pytest.param("averaged", "before the history", 2, marks=SLOW),
-    pytest.param("averaged", "before the checkpoint", 3, marks=SLOW),
-    pytest.param("averaged", "after the checkpoint", 2, marks=SLOW),
+    ("elr", checkpoint, "save", 3, False, 1),
+    ("averaged", run_folder, "append_outputs", 5, False, 1),
+    pytest.param("averaged", run_folder, "append_outputs", 1, False, 0, marks=SLOW),
+    pytest.param("averaged", run_folder, "append_history", 2, False, 1, marks=SLOW),
+    pytest.param("averaged", checkpoint, "save", 4, False, 2, marks=SLOW),
+    pytest.param("averaged", checkpoint, "save", 3, True, 2, marks=SLOW),
 ]
 
 
-@pytest.mark.parametrize(("variant", "place", "epoch"), STOPS)
-def test_stopping_and_resuming_equals_never_having_stopped(whole, script, variant, place, epoch):
+@pytest.mark.parametrize(("variant", "module", "name", "call", "after", "done"), STOPS)
+def test_stopping_and_resuming_equals_never_having_stopped(
+    whole, script, variant, module, name, call, after, done
+):
     flags = [*FLAGS, *VARIANTS[variant], "--run=stopped"]
-    module, name, before, calls = PLACES[place]
-    with pytest.MonkeyPatch.context() as patch:
-        number = before + (epoch - 1) * calls + 1
-        stop_at(patch, module, name, number, after=place.startswith("after"))
+    with stopped(module, name, call, after):
         status, _, err = script("train", *flags)
     assert status == 130 and "--resume" in err and err.count("\n") == 1
-    done = epoch if place.startswith("after") else epoch - 1
     assert checkpoint.read(STOPPED)["epoch"] == done
-    status, out, _ = script("train", *flags, "--resume" if epoch == 2 else "--resume=auto")
+    status, out, _ = script("train", *flags, "--resume" if done == 1 else "--resume=auto")
     assert status == 0 and f"from epoch {done + 1}\n" in out
     assert_equal_runs(STOPPED, whole(variant), 3)
 
@@ -133,8 +127,7 @@ def test_a_run_that_is_stopped_while_it_replaces_another(whole, script, module, 
     assert script("train", *FLAGS, *others, "--run=stopped")[0] == 0
     run_folder.write_measure(STOPPED, run_folder.FREQUENCY, {})
     before = without_lock(STOPPED)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, module, name, 1, after)
+    with stopped(module, name, 1, after):
         assert script("train", *flags, "--overwrite")[0] == 130
     if name == "save":
         assert without_lock(STOPPED) == before  # no byte of the old run is lost
