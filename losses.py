@@ -80,11 +80,10 @@ class CrossEntropy:
         return {k: f"{v:g}" if isinstance(v, int | float) else v for k, v in changed.items()}
 
     def start(self, images: int, all_reduce: Callable[[Tensor], Tensor] = lambda sum: sum) -> None:
-        """Begin a training of this many images.
+        """Begin a training; all_reduce sums a tensor over the processes that train together.
 
-        all_reduce: the sum of a tensor over the processes that train together. `previous` is what
-        the loss remembers of each training image from the epoch before, (images, ...), or None; a
-        checkpoint keeps it.
+        `previous` is what the loss remembers of each image from the epoch before, (images, ...), or
+        None; a checkpoint keeps it.
         """
         self.images, self.all_reduce, self.agreement = images, all_reduce, None
         self.previous: Tensor | None = None
@@ -118,8 +117,8 @@ TEACHERS = ("batch", "previous-epoch", "uniform")
 class SelfDistillation(CrossEntropy):
     """Cross-entropy toward a mixture of the noisy label and a teacher's prediction.
 
-    The prediction's weight is the fraction of the batch in which it equals the noisy label, unless
-    `weight` fixes it. The teachers:
+    The prediction's weight lambda is the agreement, the fraction of the batch in which it equals
+    the noisy label, unless `weight` fixes it. The teachers:
 
     batch           the network itself: the variant of the authors of Dong, Hou, Lu, Zhang (arXiv
                     1910.01255); with a fixed weight bootstrapping (Reed et al., arXiv 1412.6596)
@@ -131,11 +130,7 @@ class SelfDistillation(CrossEntropy):
     name = full_name = "self-distillation"
     teacher: str = flag("batch", "whose prediction to learn from", choices=TEACHERS)
     soft: bool = flag(False, "learn from the teacher's distribution, not its class")
-    weight: float | None = flag(
-        None,
-        "fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
-        type=fraction,
-    )
+    weight: float | None = flag(None, "fixed lambda; by default the agreement", type=fraction)
 
     def __post_init__(self):
         if self.teacher == "uniform" and (self.weight is None or self.soft):
@@ -180,11 +175,7 @@ class GeneralizedCrossEntropy(CrossEntropy):
     """(1 - p_y^q) / q with p = softmax z: eq. 6 of Zhang and Sabuncu (arXiv 1805.07836)."""
 
     name, full_name = "generalized-cross-entropy", "generalized cross-entropy"
-    q: float = flag(
-        0.7,
-        "exponent: towards cross-entropy at 0, mean absolute error at 1",
-        type=number(0, 1, above=True),
-    )
+    q: float = flag(0.7, "exponent; 1 is mean absolute error", type=number(0, 1, above=True))
 
     def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
         from torch.nn.functional import log_softmax, nll_loss

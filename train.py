@@ -4,15 +4,12 @@
     python train.py --dis=1 --data data/cifar10-pair40.npz      self-distillation
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
-    python train.py --dis=1 --teacher previous-epoch            another teacher
     python train.py --loss generalized-cross-entropy            another loss
-    python train.py --dis=0 --ema-decay 0.99                    evaluate averaged weights
     python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
-Each epoch appends a line to history.jsonl and the outputs to logits.npy. Accuracies are percent,
-losses nats. A run that is stopped and resumed equals one that was not, bit for bit on a CPU with
-the same number of threads.
+Accuracies are percent, losses nats. A run that is stopped and resumed equals one that was not, bit
+for bit on a CPU with the same number of threads.
 """
 
 import os

@@ -301,11 +301,9 @@ def load_network(
 
     Raises UserError if the run or its checkpoint cannot be used, or is of another data set.
     """
-    flags = run_folder.read_config(run)["flags"]
+    flags, names = run_folder.read_config(run)["flags"], ("model", "depth", "width", "seed")
     try:
-        settings = RunSettings(
-            **{name: flags[name] for name in ("model", "depth", "width", "seed")}
-        )
+        settings = RunSettings(**{name: flags[name] for name in names})
         model = make_trained(settings, dataset, device).model
     except (LookupError, TypeError) as error:
         raise UserError(f"{run}/config.json: not as train.py wrote it ({error!r})") from error
