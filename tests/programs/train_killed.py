@@ -2,8 +2,8 @@
 
     python train_killed.py 20 "<flags of train.py>" "<flags of others>" ...
 
-For each string of flags, runs are killed 20 times; every other run is resumed with --resume auto.
-Prints a line with how often and with the runs' names; the first one is never killed.
+For each string of flags, side by side, runs are killed 20 times; every other run is resumed with
+--resume auto. Prints a line with how often and with the runs' names; the first is never killed.
 A fork of a process that has loaded torch but not used it starts at once, so that many kills fit a
 test and hit the training.
 """
@@ -46,8 +46,13 @@ def kill_runs(number: int, wanted: int, flags: list[str]) -> None:
             status = exit_status([*flags, *resume], names[-1], seconds)
             kills += status == -signal.SIGALRM
             assert status in (0, -signal.SIGALRM), status
-    print(kills, *names)
+    print(kills, *names, flush=True)
 
 
+children = []
 for number, flags in enumerate(sys.argv[2:]):
-    kill_runs(number, int(sys.argv[1]), flags.split())
+    children.append(os.fork())
+    if not children[-1]:
+        kill_runs(number, int(sys.argv[1]), flags.split())
+        os._exit(0)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
