@@ -1,9 +1,8 @@
 """The losses: the one place where a loss is added.
 
 A loss is a class in LOSSES. Its fields are its flags in train.py, so that `--help`, config.json and
-the run's name know them. The training loop calls `start` once, the loss once per batch and
-`end_epoch` once per epoch. Its `title` is its name in tables and figures, its `slug` that in the
-names of runs. Losses are means over the batch in nats.
+the run's name know them. Training calls `start` once, the loss once per batch and `end_epoch` once
+per epoch. Losses are means over the batch in nats; docs/method.md has their formulas.
 """
 
 # The flags are needed by --help, which should not wait for torch: functions import it themselves.
@@ -30,10 +29,7 @@ def flags_of(loss: type) -> dict[str, object]:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch of -log softmax(logits)[label], in nats.
-
-    logits: (B, C) float32; labels: (B,) int64. Returns a scalar.
-    """
+    """Mean over the batch of -log softmax(logits)[label]. logits: (B, C); labels: (B,) int64."""
     from torch.nn.functional import cross_entropy
 
     return cross_entropy(logits, labels)
@@ -42,16 +38,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def mixed_cross_entropy(
     logits: Tensor, labels: Tensor, prediction: Tensor, weight: float | Tensor
 ) -> Tensor:
-    """Cross-entropy toward a mixture of the noisy label and a prediction.
+    """Mean of -sum_c t_c log softmax(z)_c, t = (1 - weight) e_label + weight prediction.
 
-    With e_k the k-th unit vector, y the noisy label, p a predicted class (or e_p the predicted
-    distribution) and lambda the weight, for logits z:
-
-        t    = (1 - lambda) e_y + lambda e_p               the target, without gradient
-        loss = mean over the batch of -sum_c t_c log softmax(z)_c, in nats
-
-    logits: (B, C) float32; labels: (B,) int64; prediction: (B,) int64 or (B, C) float32; weight: a
-    number or a scalar tensor in [0, 1]. Returns the loss, differentiable in the logits.
+    logits z: (B, C) float32; labels: (B,) int64; prediction: classes (B,) int64 or distributions
+    (B, C) float32; weight: in [0, 1]. The target t has no gradient.
     """
     from torch.nn.functional import log_softmax, nll_loss
 
@@ -69,12 +59,12 @@ class CrossEntropy:
     """-log softmax(z)_y, and what every loss has: a name, and a memory of the previous epoch."""
 
     name = "cross-entropy"  # in flags
-    full_name = "cross-entropy"  # in tables and figures
+    full_name = "cross-entropy"  # in titles
     agreement = None  # lambda of the last batch, a scalar tensor, for a loss that has one
 
     @property
     def title(self) -> str:
-        """What figures and tables call the loss: its name, and the flags that are not default."""
+        """The loss in tables and figures: its name, and the flags that are not default."""
         return ", ".join([self.full_name, *(f"{k} {v}" for k, v in self.changed().items())])
 
     @property
@@ -85,19 +75,15 @@ class CrossEntropy:
 
     def changed(self) -> dict[str, str]:
         """The flags that differ from their defaults, as text."""
-        values = {k: (getattr(self, k), default) for k, default in flags_of(type(self)).items()}
-        return {
-            k: f"{value:g}" if isinstance(value, int | float) else str(value)
-            for k, (value, default) in values.items()
-            if value != default
-        }
+        values = {k: getattr(self, k) for k in flags_of(type(self))}
+        changed = {k: v for k, v in values.items() if v != getattr(type(self), k)}
+        return {k: f"{v:g}" if isinstance(v, int | float) else v for k, v in changed.items()}
 
     def start(self, images: int, all_reduce: Callable[[Tensor], Tensor] = lambda sum: sum) -> None:
-        """Begin a training of this many images.
+        """Begin a training; all_reduce sums a tensor over the processes that train together.
 
-        all_reduce: the sum of a tensor over the processes that train together. `previous` is what
-        the loss remembers of each training image from the epoch before, (images, ...), or None; a
-        checkpoint keeps it.
+        `previous` is what the loss remembers of each image from the epoch before, (images, ...), or
+        None; a checkpoint keeps it.
         """
         self.images, self.all_reduce, self.agreement = images, all_reduce, None
         self.previous: Tensor | None = None
@@ -131,27 +117,20 @@ TEACHERS = ("batch", "previous-epoch", "uniform")
 class SelfDistillation(CrossEntropy):
     """Cross-entropy toward a mixture of the noisy label and a teacher's prediction.
 
-    See `mixed_cross_entropy`. lambda is the fraction of the batch in which the prediction p equals
-    the noisy label y, unless `weight` fixes it. The teachers:
+    The prediction's weight lambda is the agreement, the fraction of the batch in which it equals
+    the noisy label, unless `weight` fixes it. The teachers:
 
-    batch           p = argmax z, of the network itself: the variant of the authors of Dong, Hou,
-                    Lu, Zhang, "Distillation ~ Early Stopping?" (arXiv 1910.01255) that the original
-                    repository trains with. It reports KL(t || softmax z), which has the same
-                    gradient but is smaller by the entropy of t. With a fixed lambda it is
-                    bootstrapping (Reed et al., arXiv 1412.6596).
-    previous-epoch  p is what the network predicted for the image in the previous epoch: our reading
-                    of their abstract. The first epoch is cross-entropy.
-    uniform         the uniform distribution: label smoothing.
+    batch           the network itself: the variant of the authors of Dong, Hou, Lu, Zhang (arXiv
+                    1910.01255); with a fixed weight bootstrapping (Reed et al., arXiv 1412.6596)
+    previous-epoch  what the network predicted for the image in the previous epoch: our reading of
+                    their abstract; the first epoch is cross-entropy
+    uniform         the uniform distribution: label smoothing
     """
 
     name = full_name = "self-distillation"
     teacher: str = flag("batch", "whose prediction to learn from", choices=TEACHERS)
     soft: bool = flag(False, "learn from the teacher's distribution, not its class")
-    weight: float | None = flag(
-        None,
-        "fixed mixing weight lambda in [0, 1]; by default the agreement within the batch",
-        type=fraction,
-    )
+    weight: float | None = flag(None, "fixed lambda; by default the agreement", type=fraction)
 
     def __post_init__(self):
         if self.teacher == "uniform" and (self.weight is None or self.soft):
@@ -171,7 +150,8 @@ class SelfDistillation(CrossEntropy):
     @property
     def slug(self) -> str:
         words = ["dis1"] + [self.teacher] * (self.teacher != "batch") + ["soft"] * self.soft
-        return "-".join(words + ([f"weight{self.weight:g}"] if self.weight is not None else []))
+        words += [] if self.weight is None else [f"weight{self.weight:g}"]
+        return "-".join(words)
 
     def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
         outputs = logits.detach()
@@ -195,11 +175,7 @@ class GeneralizedCrossEntropy(CrossEntropy):
     """(1 - p_y^q) / q with p = softmax z: eq. 6 of Zhang and Sabuncu (arXiv 1805.07836)."""
 
     name, full_name = "generalized-cross-entropy", "generalized cross-entropy"
-    q: float = flag(
-        0.7,
-        "exponent: towards cross-entropy at 0, mean absolute error at 1",
-        type=number(0, 1, above=True),
-    )
+    q: float = flag(0.7, "exponent; 1 is mean absolute error", type=number(0, 1, above=True))
 
     def __call__(self, logits: Tensor, labels: Tensor, index: Tensor, share: float = 1) -> Tensor:
         from torch.nn.functional import log_softmax, nll_loss
@@ -214,11 +190,10 @@ PROBABILITY_BOUND = 1e-4  # the authors' clamp, which keeps log(1 - <t, p>) fini
 
 @dataclass
 class EarlyLearningRegularization(CrossEntropy):
-    """Cross-entropy + lambda mean log(1 - <t, p>): eq. 9 of Liu et al. (arXiv 2007.00151).
+    """Cross-entropy + strength mean log(1 - <t, p>): eq. 9 of Liu et al. (arXiv 2007.00151).
 
-    p = softmax z, clamped to [1e-4, 1 - 1e-4]. The target t of an image is a moving average of its
-    predictions, one step per epoch, from zero and without gradient:
-    t <- beta t + (1 - beta) p / sum(p).
+    p = softmax z, clamped. The target of an image moves once per epoch, from zero and without
+    gradient: t <- beta t + (1 - beta) p / sum(p).
     """
 
     name, full_name = "early-learning-regularization", "early-learning regularization"

@@ -4,22 +4,18 @@
     python train.py --dis=1 --data data/cifar10-pair40.npz      self-distillation
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
-    python train.py --dis=1 --teacher previous-epoch            another teacher
     python train.py --loss generalized-cross-entropy            another loss
-    python train.py --dis=0 --ema-decay 0.99                    evaluate averaged weights
     python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
-Each epoch appends a line to history.jsonl and the outputs to logits.npy. Accuracies are percent,
-losses nats. A run that is stopped and resumed equals one that was not, bit for bit on a CPU with
-the same number of threads.
+Accuracies are percent, losses nats. A run that is stopped and resumed equals one that was not, bit
+for bit on a CPU with the same number of threads.
 """
 
 import os
 import sys
 from argparse import SUPPRESS, ArgumentTypeError, BooleanOptionalAction, Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -54,15 +50,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add_loss_arguments(parser)
     add_training_arguments(parser)
     add_run_arguments(parser)
+    parser.set_defaults(**{name: getattr(DEFAULT, name) for name in NAMES if name != "loss"})
     args = parser.parse_args(argv)
-    if args.resume and args.overwrite:
-        parser.error("--resume and --overwrite exclude each other; use one")
-    if args.evaluate and (args.resume or args.overwrite):
-        parser.error("--evaluate trains nothing; leave --resume and --overwrite out")
-    named = {None: None, 0: CrossEntropy.name, 1: SelfDistillation.name}[args.dis]
-    if args.loss and named not in (None, args.loss):
-        parser.error(f"--dis={args.dis} and --loss {args.loss} exclude each other; use one")
-    args.loss = args.loss or named or CrossEntropy.name
+    args.loss = args.loss or (SelfDistillation.name if args.dis else CrossEntropy.name)
     try:
         values = {name: getattr(args, name) for name in NAMES}
         args.settings = RunSettings(loss_flags=loss_flags(args), **values)
@@ -75,10 +65,9 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 def add_loss_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("loss")
-    group.add_argument("--loss", choices=LOSSES, help="loss; by default set by --dis")
-    group.add_argument(
-        "--dis", type=int, choices=(0, 1), help="0 cross-entropy (by default), 1 self-distillation"
-    )
+    either = group.add_mutually_exclusive_group()
+    either.add_argument("--loss", choices=LOSSES, help="loss, by default cross-entropy")
+    either.add_argument("--dis", type=int, choices=(0, 1), help="short for the first two")
     for name, loss in LOSSES.items():
         for each in fields(loss):
             options = dict(each.metadata)
@@ -102,90 +91,63 @@ def loss_flags(args: Namespace) -> dict:
 
 def add_training_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("network and training").add_argument
-    add("--data", type=Path, default=DEFAULT.data, help="data set that generate.py made")
-    add("--model", default=DEFAULT.model, choices=MODELS, help="network")
-    add("--depth", type=int, default=DEFAULT.depth, help="depth of the shake_resnet, 6n + 2")
-    add("--width", type=int, default=DEFAULT.width, help="channels of its first stage")
-    add("--epochs", type=integer(1), default=DEFAULT.epochs, help="number of training epochs")
-    add("--batch-size", type=integer(1), default=DEFAULT.batch_size, help="images in a batch")
-    add("--lr", type=positive, default=DEFAULT.lr, help="learning rate at the first step")
-    add("--weight-decay", type=non_negative, default=DEFAULT.weight_decay, help="weight decay")
-    add(
-        "--ema-decay",
-        type=decay,
-        default=DEFAULT.ema_decay,
-        help="evaluate a moving average of the weights with this decay per step, such as 0.99; "
-        "0: evaluate the network itself",
-    )
-    add("--augment", action=BooleanOptionalAction, default=True, help="random crop and mirror")
-    add(
-        "--seed",
-        type=integer(0, 2**63),
-        default=DEFAULT.seed,
-        help="seed of initialization, data order and crops",
-    )
-    add(
-        "--sample-size",
-        type=integer(1),
-        help="training images to evaluate after each epoch; by default all, at most 10000",
-    )
+    add("--data", type=Path, help="data set that generate.py made")
+    add("--model", choices=MODELS, help="network")
+    add("--depth", type=int, help="depth of the shake_resnet, 6n + 2")
+    add("--width", type=int, help="channels of its first stage")
+    add("--epochs", type=integer(1), help="number of training epochs")
+    add("--batch-size", type=integer(1), help="images in a batch")
+    add("--lr", type=positive, help="learning rate at the first step")
+    add("--weight-decay", type=non_negative, help="weight decay")
+    add("--ema-decay", type=decay, help="evaluate averaged weights, of this decay per step")
+    add("--augment", action=BooleanOptionalAction, help="random crop and mirror")
+    add("--seed", type=integer(0, 2**63), help="seed of initialization, data order and crops")
+    size = "training images to evaluate after each epoch; by default all, at most 10000"
+    add("--sample-size", type=integer(1), help=size)
 
 
 def add_run_arguments(parser: Parser) -> None:
     add = parser.add_argument_group("device").add_argument
-    add("--device", default=DEFAULT.device, choices=DEVICES, help="device to train on")
+    add("--device", choices=DEVICES, help="device to train on")
     add("--amp", action=BooleanOptionalAction, help="compute in bfloat16; by default on CUDA only")
     add("--compile", action="store_true", help="compile the network; the first epoch takes longer")
-    add = parser.add_argument_group("run").add_argument
-    add("--runs", type=Path, default=DEFAULT.runs, help="folder of all runs")
-    add("--run", type=run_name, help="name of the run; by default from its settings")
-    add(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        choices=(True, "auto"),
-        metavar="auto",
-        help="go on from the run's checkpoint; auto also starts a run that does not exist",
-    )
+    group = parser.add_argument_group("run")
+    group.add_argument("--runs", type=Path, help="folder of all runs")
+    group.add_argument("--run", type=run_name, help="name of the run; by default from its settings")
+    add = group.add_mutually_exclusive_group().add_argument
+    resume = "go on from the run's checkpoint; auto also starts a run that does not exist"
+    add("--resume", nargs="?", const=True, choices=(True, "auto"), metavar="auto", help=resume)
     add("--overwrite", action="store_true", help="delete the run of this name and start again")
     add("--evaluate", type=Path, metavar="RUN", help="only measure the checkpoint of a run")
 
 
 def run_name(text: str) -> str:
     """A type for the name of a folder."""
-    if not text or text in (".", "..") or Path(text).name != text:
+    if text in ("", "..") or Path(text).name != text:
         raise ArgumentTypeError(f"{text!r} is not the name of a folder; --runs says where it goes")
     return text
 
 
 def train(settings: RunSettings) -> None:
-    """Train or evaluate the run that the settings describe."""
+    """Train or evaluate the run; --compile without a compiler is a UserError."""
     from training import distributed
     from training import run as training_run
 
-    with explained_memory("use a lower --batch-size or --width; the last checkpoint stays"):
-        if settings.evaluate:
-            data = settings.data if settings.data != DEFAULT.data else None
-            line = training_run.evaluate_run(settings.evaluate, data, settings.device)
-        else:
-            with explained_compiler():
-                line = f"done: {training_run.train(settings)}"
-    if distributed.is_main():
-        print(line)
-    distributed.destroy()
-
-
-@contextmanager
-def explained_compiler() -> Iterator[None]:
-    """A block in which UserError names the remedy when --compile fails, as without a compiler."""
     try:
-        yield
+        with explained_memory("use a lower --batch-size or --width; the last checkpoint stays"):
+            if settings.evaluate:
+                data = settings.data if settings.data != DEFAULT.data else None
+                line = training_run.evaluate_run(settings.evaluate, data, settings.device)
+            else:
+                line = f"done: {training_run.train(settings)}"
     except RuntimeError as error:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"--compile: {reason}; install a C++ compiler, or leave it out") from error
+    if distributed.is_main():
+        print(line)
+    distributed.destroy()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

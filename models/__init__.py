@@ -1,9 +1,9 @@
 """The networks: the one place where a network is added.
 
-MODELS lists functions of (num_classes, image_size, depth, width) that build a network by the name
-that `train.py --model` takes. image_size is (height, width) in pixels; networks of one size ignore
-depth and width. A network takes normalized images float32 (N, 3, H, W) and returns logits (N, C).
-torch is imported inside the functions, so that --help does not wait for it.
+MODELS has, by the name that `train.py --model` takes, functions of (num_classes, image_size, depth,
+width) that build a network. image_size is (height, width) in pixels. A network takes normalized
+images float32 (N, 3, H, W) and returns logits (N, C). The functions import torch: --help does not
+wait for it.
 """
 
 from __future__ import annotations

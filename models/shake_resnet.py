@@ -10,11 +10,9 @@ STEM_CHANNELS = 16
 class Shake(torch.autograd.Function):
     """alpha x1 + (1 - alpha) x2 forward; beta g and (1 - beta) g backward (section 2.1).
 
-    x1, x2: (N, C, H, W); alpha, beta: (N, 1, 1, 1), one pair of coefficients an image.
+    x1, x2: (N, C, H, W); alpha, beta: (N, 1, 1, 1). The same without a Function takes longer
+    (benchmarks/README.md).
     """
-
-    # lerp(x2, x1, beta) + ((alpha - beta) * (x1 - x2)).detach() says the same without a Function,
-    # but takes longer (benchmarks/README.md).
 
     @staticmethod
     def forward(ctx, x1: Tensor, x2: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
@@ -36,8 +34,7 @@ class Skip(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        # An average pool of size 1 is a selection of every stride-th pixel, which a convolution of
-        # size 1 does by its stride.
+        # An average pool of size 1 selects every stride-th pixel: the stride of these does it.
         self.conv1 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=stride, bias=False)
         self.conv2 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=stride, bias=False)
         self.norm = nn.BatchNorm2d(out_channels)
@@ -62,8 +59,7 @@ def branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
 
 def draw_coefficients(blocks: int, x: Tensor) -> Tensor:
     """alpha and beta of each block for the images x (N, ...): (blocks, 2, N, 1, 1, 1)."""
-    # One draw for all blocks: a kernel instead of one each. In float32: bfloat16 would have 256
-    # values, of a mean below 1/2.
+    # One kernel for all blocks. In float32: bfloat16 would have 256 values, of a mean below 1/2.
     return torch.rand(blocks, 2, len(x), 1, 1, 1, device=x.device).to(x.dtype)
 
 
@@ -123,8 +119,5 @@ class ShakeResNet(nn.Module):
 
 
 def shake_resnet(depth: int = 26, width: int = 32, num_classes: int = 10) -> ShakeResNet:
-    """The network "`depth` 2x`width`d": 26 2x32d by default, 2,923,162 parameters.
-
-    depth = 6n + 2 with n blocks a stage; width is a multiple of 4: models.check_size.
-    """
+    """The network "`depth` 2x`width`d", with depth 6n + 2 for n blocks a stage: check_size."""
     return ShakeResNet((depth - 2) // 6, width, num_classes)

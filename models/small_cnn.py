@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 STAGE_CHANNELS = (32, 64, 128)
 HIDDEN = 256
-POOLED = 4  # rows and columns before the linear layers: what three poolings leave of 32
+POOLED = 4  # rows and columns before the linear layers, of images of any size: of 32x32, all
 
 
 class SmallCNN(nn.Sequential):
-    """Layers in their order, the last five of them the head, which autocast leaves as it is."""
+    """Layers in their order; autocast leaves the last five, the head, as they are."""
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 (N, 3, H, W), H and W of at least 8, -> logits (N, num_classes)."""
@@ -26,10 +26,7 @@ class SmallCNN(nn.Sequential):
 
 
 def small_cnn(num_classes: int = 10) -> SmallCNN:
-    """Three stages conv 3x3 - BatchNorm - ReLU - max pool 2 of 32, 64, 128 channels, two linears.
-
-    Sizes other than 32x32 are averaged to the 4x4 that 32x32 has before the linear layers.
-    """
+    """Three stages conv 3x3 - BatchNorm - ReLU - max pool 2, then two linear layers."""
     layers: list[tuple[str, nn.Module]] = []
     channels = 3
     for stage, width in enumerate(STAGE_CHANNELS, start=1):

@@ -1,12 +1,7 @@
 """Every loss of losses.py again, by loops in float64 with numpy: objective, gradient, agreement."""
 
 import numpy as np
-
-
-def softmax(logits) -> np.ndarray:
-    """The softmax of each row."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+from references import softmax
 
 
 class SlowLoss:

@@ -1,13 +1,14 @@
 """training/distributed.py: one run on two processes equals that on one."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import PROGRAMS, ROOT, SMALL_RUN, history, make_dataset, run_python
+from helpers import PROGRAMS, SMALL_RUN, history, make_dataset, run_python
 from programs.train_small_network import double, keeping
 
 from common.command_line import UserError
@@ -26,37 +27,14 @@ VARIANTS = {
     "previous": f"{DOUBLE} --dis=1 --teacher=previous-epoch --soft",
     "elr": f"{DOUBLE} --loss=early-learning-regularization",
 }
+RESUMED = ("previous", "elr")
 # 61 images in batches of 20: the last batch has one, and leaves the second rank without.
 FLAGS = " ".join([*SMALL_RUN, "--epochs=3", "--batch-size=20"])
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
 
 
-def train_on_two(*runs):
-    """Train runs, each named by its flags in one string, on two processes; returns their output."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    # Without the `--`, torchrun would take --run for its own --run-path.
-    done = run_python(*torchrun, "--", PROGRAMS / "train_small_network.py", *runs)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture
-def train_on(script, monkeypatch):
-    """Train runs on one process, which is this one, or on two: train_on(processes, *runs)."""
-    monkeypatch.setitem(MODELS, "double", double)
-    monkeypatch.setattr(checkpoint, "save", keeping(checkpoint.save))
-
-    def train(processes, *runs):
-        if processes == 2:
-            return train_on_two(*runs)
-        ends = [script("train", *words.split()) for words in runs]
-        assert [(status, err) for status, _, err in ends] == [(0, "")] * len(runs)
-        return "".join(out for _, out, _ in ends)
-
-    return train
-
-
 def assert_equal_histories(run, other):
+    assert len(history(run)) == 3
     for record, expected in zip(history(run), history(other), strict=True):
         assert record.keys() == expected.keys()
         for key in record.keys() - {"sha256"}:
@@ -65,59 +43,75 @@ def assert_equal_histories(run, other):
             assert record[key] == near, key
 
 
+def on_two_processes(*runs):
+    """Train runs, each named by its flags in one string; what they print, and their errors."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    # Without the `--`, torchrun would take --run for its own --run-path.
+    done = run_python(*torchrun, "--", PROGRAMS / "train_small_network.py", *runs)
+    return done.returncode, done.stdout, done.stderr
+
+
+def begun(variant, name):
+    """The flags that go on with a copy of a run as it was after two epochs."""
+    copy = RUNS / f"begun-{name}-{variant}"
+    shutil.copytree(RUNS / f"{name}-{variant}", copy)
+    os.replace(copy / "epoch2.pt", copy / "checkpoint.pt")
+    return f"{FLAGS} {VARIANTS[variant]} --run={copy.name} --resume=auto"
+
+
+def files_of(run):
+    return {path: path.read_bytes() for path in (RUNS / run).glob("*.*")}
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one(workplace, train_on):
+def test_two_processes_equal_one(workplace, script, monkeypatch):
+    monkeypatch.setitem(MODELS, "double", double)
+    monkeypatch.setattr(checkpoint, "save", keeping(checkpoint.save))
     dataset = make_dataset(train=61, val=7)
     write_dataset(Path("data/small.npz"), dataset)
-    shake = f"{FLAGS} --model=shake_resnet --depth=8 --width=4 --dis=1 --run=shake"
-    for world_size, name in ((1, "one"), (2, "two")):
-        runs = [f"{FLAGS} {flags} --run={name}-{v}" for v, flags in VARIANTS.items()]
-        out = train_on(world_size, *runs, *[shake] * (world_size - 1))
-        # Rank 0 alone prints.
-        assert out.count("  2/3: ") == out.count("done:") == len(VARIANTS) + world_size - 1
-    for variant in VARIANTS:
-        one, two = RUNS / f"one-{variant}", RUNS / f"two-{variant}"
-        assert len(history(two)) == 3
-        assert_equal_histories(two, one)
-        for name in LOGITS:
-            outputs = [read_outputs(run, name) for run in (one, two)]
-            np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
-        assert "2 processes" in read_config(two)["device"]
+    one, two = (
+        [f"{FLAGS} {flags} --run={name}-{variant}" for variant, flags in VARIANTS.items()]
+        for name in ("one", "two")
+    )
+    for words in one:
+        assert script("train", *words.split())[0] == 0
+    # What one process began two go on with; a complete run ends; a mistake is said once and ends
+    # all processes.
+    two += [f"{FLAGS} --model=shake_resnet --depth=8 --width=4 --dis=1 --run=shake"]
+    resumed, complete = [begun(variant, "one") for variant in RESUMED], files_of("one-plain")
+    status, out, err = on_two_processes(*two, *resumed, f"{one[0]} --resume=auto", "--q=0.5")
+    assert status != 0 and err.count("error: --q belongs to") == 1, err
+    # Rank 0 alone prints.
+    assert (out.count("  2/3: "), out.count("  3/3: ")) == (len(two), len(two) + len(resumed)), err
+    assert out.count("done:") == len([*two, *resumed, one[0]])
+    assert out.count("from epoch 3\n") == len(resumed)
+    assert out.endswith(f"done: {RUNS / 'one-plain'}\n") and out.count("one-plain") == 1
+    assert files_of("one-plain") == complete
 
+    for variant in VARIANTS:
+        runs = RUNS / f"one-{variant}", RUNS / f"two-{variant}"
+        assert_equal_histories(*runs)
+        for name in LOGITS:
+            outputs = [read_outputs(run, name) for run in runs]
+            np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-5)
+        assert "2 processes" in read_config(runs[1])["device"]
     # With BatchNorm and shake, too, the outputs on disk are those of the checkpoint on disk.
     model, _ = load_network(RUNS / "shake", dataset, torch.device("cpu"))
     expected = evaluate(model, torch.from_numpy(dataset.test_images))
     last = read_outputs(RUNS / "shake", LOGITS[0])[-1]
     np.testing.assert_allclose(last, expected, rtol=1e-4, atol=1e-5)
 
-    # What two processes began one goes on with, and the other way round; a complete run ends.
-    resumed = {f"{name}-{v}": v for name in ("one", "two") for v in ("previous", "elr")}
-    before = {name: history(RUNS / name) for name in resumed}
-    complete = {path: path.read_bytes() for path in RUNS.glob("two-plain/*.*")}
-    for world_size, name in ((2, "one"), (1, "two")):
-        runs = []
-        for run in (run for run in resumed if run.startswith(name)):
-            os.replace(RUNS / run / "epoch2.pt", RUNS / run / "checkpoint.pt")
-            runs.append(f"{FLAGS} {VARIANTS[resumed[run]]} --run={run} --resume=auto")
-        out = train_on(
-            world_size, *runs, f"{FLAGS} {VARIANTS['plain']} --run=two-plain --resume=auto"
-        )
-        assert out.count("from epoch 3\n") == 2
-        assert out.endswith(f"done: {RUNS / 'two-plain'}\n") and out.count("two-plain") == 1
-    assert {path: path.read_bytes() for path in complete} == complete
-    for run, records in before.items():
-        objectives = [record["train_objective"] for record in records]
-        found = [record["train_objective"] for record in history(RUNS / run)]
-        assert found == pytest.approx(objectives, rel=1e-6) and len(found) == 3
-
-
-@pytest.mark.slow
-def test_a_mistake_is_said_once_and_ends_all_processes(workplace):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--"]
-    done = run_python(*torchrun, ROOT / "train.py", *SMALL_RUN, "--teacher=uniform")
-    line = "train.py: error: --teacher belongs to --loss self-distillation; add that"
-    assert done.returncode != 0 and done.stderr.count(line) == 1
-    assert not Path("runs").exists()
+    # The other way round: one process goes on with what two began.
+    complete = files_of("two-plain")
+    for words in (begun(variant, "two") for variant in RESUMED):
+        status, out, _ = script("train", *words.split())
+        assert status == 0 and "from epoch 3\n" in out
+    words = f"{two[0]} --resume=auto"
+    assert script("train", *words.split()) == (0, f"done: {RUNS / 'two-plain'}\n", "")
+    assert files_of("two-plain") == complete
+    for variant in RESUMED:
+        for name in ("one", "two"):
+            assert_equal_histories(RUNS / f"{name}-{variant}", RUNS / f"begun-{name}-{variant}")
 
 
 def test_without_torchrun_nothing_changes(monkeypatch):

@@ -1,17 +1,15 @@
-"""losses.py: formulas against float64 loops and by hand, memory, names, a loss that is added."""
+"""losses.py: cases by hand, memory, names, a loss that is added. Float64 loops: test_epoch.py."""
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 import torch
 from helpers import SMALL_RUN, history
-from slow_losses import SlowLoss
 
 import train
 from common import run_folder
-from common.command_line import UserError, positive
+from common.command_line import positive
 from losses import (
     LOSSES,
     CrossEntropy,
@@ -35,40 +33,13 @@ VARIANTS = [
     EarlyLearningRegularization(),
     EarlyLearningRegularization(0.9, 1.0),
 ]
-variants = pytest.mark.parametrize("loss", VARIANTS, ids=lambda loss: loss.title)
+variants = pytest.mark.parametrize("loss", VARIANTS, ids=lambda loss: loss.title)  # in test_epoch
 
 
-def begun(loss, images=40, **options):
+def begun(loss, images, **options):
     """The loss at the start of a training."""
     loss.start(images, **options)
     return loss
-
-
-@variants
-def test_three_epochs_against_loops_in_float64(loss):
-    random, slow, tolerance = np.random.default_rng(0), SlowLoss(loss), 1e-9
-    begun(loss)
-    for _ in range(3):
-        for index in np.split(random.permutation(40), (16, 32)):
-            z = torch.tensor(random.normal(0, 1.5, (len(index), 5)), dtype=torch.float64)
-            z.requires_grad_()
-            labels = random.integers(0, 5, len(index))
-            objective = loss(z, torch.from_numpy(labels), torch.from_numpy(index))
-            (gradient,) = torch.autograd.grad(objective, z)
-            expected, slope, agreement = slow(z.detach().double().numpy(), labels, index)
-            assert objective.dtype == torch.float64 and objective.shape == ()
-            assert objective.item() == pytest.approx(expected, rel=tolerance, abs=tolerance)
-            np.testing.assert_allclose(gradient.numpy(), slope, rtol=0, atol=tolerance)
-            assert (loss.agreement is None) == (agreement is None)
-            if agreement is not None:
-                assert loss.agreement.item() == pytest.approx(agreement, rel=1e-6)
-        loss.end_epoch()
-        slow.end_epoch()
-        if loss.previous is not None:
-            kept = loss.previous
-            remembered = np.array([slow.previous[image] for image in range(40)])
-            expected = remembered if kept.dim() == 2 else remembered.argmax(axis=1)
-            np.testing.assert_allclose(kept.numpy(), expected, rtol=0, atol=tolerance)
 
 
 # By hand: softmax rows (3/4, 1/4) and (1/4, 3/4), both labels 0.
@@ -150,19 +121,6 @@ def test_processes_share_agreement_and_memory():
     torch.testing.assert_close(mine.previous, torch.stack([p[0], p[0], p[1], p[1]]))
 
 
-@variants
-def test_nothing_waits_for_the_device(loss):
-    # On the meta device there are no numbers to wait for: .item() and the like raise.
-    logits = torch.randn(8, 4, device="meta", requires_grad=True)
-    labels = index = torch.zeros(8, dtype=torch.int64, device="meta")
-    begun(loss, 8)
-    for _ in range(2):
-        objective = loss(logits, labels, index)
-        objective.backward()
-        loss.end_epoch()
-    assert objective.device.type == "meta"
-
-
 # Names
 
 
@@ -170,12 +128,6 @@ def test_no_two_variants_have_the_same_name():
     assert len({loss.slug for loss in VARIANTS}) == len(VARIANTS)
     assert len({loss.title for loss in VARIANTS}) == len(VARIANTS)
     assert not any(" " in loss.slug for loss in VARIANTS)
-
-
-def test_uniform_teacher_needs_a_weight():
-    for flags in ({"weight": None}, {"weight": 0.1, "soft": True}):
-        with pytest.raises(UserError, match=r"add --weight 0\.1, drop --soft"):
-            SelfDistillation("uniform", **flags)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """A run that is stopped or killed goes on as if it had not been; what is refused, what is kept."""
 
+import resource
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from helpers import (
     make_dataset,
     run_python,
 )
+from torch import nn
 
 import train
 from common import run_folder
 from dataset.data_file import write_dataset
+from models import MODELS
 from training import checkpoint
 
 SLOW = pytest.mark.slow
@@ -33,20 +36,27 @@ RUN = Path("runs/small/dis1-seed0")  # of the study
 COMPLETE = [*LEARNING_RUN, "--dis=1", "--run=dis1-seed0"]
 
 
-def stop_at(patch, module, name, number, after=False):
-    """Press Ctrl-C before the `number`-th call of a function, or after it."""
+@contextmanager
+def stopped(module, name, number, after):
+    """A block in which Ctrl-C is pressed before the `number`-th call of a function, or after it."""
     original, calls = getattr(module, name), []
 
     def stopping(*args):
         calls.append(args)
         if len(calls) == number and not after:
             raise KeyboardInterrupt
-        result = original(*args)
-        if len(calls) == number and after:
+        original(*args)
+        if len(calls) == number:
             raise KeyboardInterrupt
-        return result
 
-    patch.setattr(module, name, stopping)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, stopping)
+        yield
+
+
+def without_lock(run):
+    """The content of each file of a run but its lock, which names the process."""
+    return {name: raw for name, raw in folder_bytes(run).items() if name != "lock"}
 
 
 @pytest.fixture(scope="module")
@@ -60,53 +70,43 @@ def whole_folder(tmp_path_factory):
 @pytest.fixture
 def whole(whole_folder, tmp_path, monkeypatch):
     """The folder of a variant's run that never stopped, in a working folder without it."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/small.npz").symlink_to(whole_folder / "data/small.npz")
 
     def train_once(variant):
         run = whole_folder / "runs/small" / variant
         if not run.exists():
-            monkeypatch.chdir(whole_folder)
-            assert train.main([*FLAGS, *VARIANTS[variant], f"--run={variant}"]) == 0
-            monkeypatch.chdir(tmp_path)
+            flags = [*FLAGS, *VARIANTS[variant], f"--runs={whole_folder / 'runs'}"]
+            assert train.main([*flags, f"--run={variant}"]) == 0
         return run
 
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    Path("data/small.npz").symlink_to(whole_folder / "data/small.npz")
     return train_once
 
 
-# Where an epoch's writing is stopped: module, function, how many of its calls come before the first
-# epoch and how many there are in an epoch.
-PLACES = {
-    "before the outputs": (run_folder, "append_outputs", 0, 3),
-    "between two files of outputs": (run_folder, "append_outputs", 1, 3),
-    "before the history": (run_folder, "append_history", 0, 1),
-    "before the checkpoint": (checkpoint, "save", 1, 1),
-    "after the checkpoint": (checkpoint, "save", 1, 1),
-}
+# Of which variant, before or after which call of which function; how many epochs are then done. An
+# epoch has three files of outputs; the first checkpoint is of the start.
 STOPS = [
-    ("elr", "before the checkpoint", 2),
-    ("averaged", "between two files of outputs", 2),
-    pytest.param("averaged", "before the outputs", 1, marks=SLOW),
-    pytest.param("averaged", "before the history", 2, marks=SLOW),
-    pytest.param("averaged", "before the checkpoint", 3, marks=SLOW),
-    pytest.param("averaged", "after the checkpoint", 2, marks=SLOW),
+    ("elr", checkpoint, "save", 3, False, 1),
+    ("averaged", run_folder, "append_outputs", 5, False, 1),
+    pytest.param("averaged", run_folder, "append_outputs", 1, False, 0, marks=SLOW),
+    pytest.param("averaged", run_folder, "append_history", 2, False, 1, marks=SLOW),
+    pytest.param("averaged", checkpoint, "save", 4, False, 2, marks=SLOW),
+    pytest.param("averaged", checkpoint, "save", 3, True, 2, marks=SLOW),
 ]
 
 
-@pytest.mark.parametrize(("variant", "place", "epoch"), STOPS)
-def test_stopping_and_resuming_equals_never_having_stopped(whole, script, variant, place, epoch):
+@pytest.mark.parametrize(("variant", "module", "name", "call", "after", "done"), STOPS)
+def test_stopping_and_resuming_equals_never_having_stopped(
+    whole, script, variant, module, name, call, after, done
+):
     flags = [*FLAGS, *VARIANTS[variant], "--run=stopped"]
-    module, name, before, calls = PLACES[place]
-    with pytest.MonkeyPatch.context() as patch:
-        number = before + (epoch - 1) * calls + 1
-        stop_at(patch, module, name, number, after=place.startswith("after"))
+    with stopped(module, name, call, after):
         status, _, err = script("train", *flags)
     assert status == 130 and "--resume" in err and err.count("\n") == 1
-    done = epoch if place.startswith("after") else epoch - 1
     assert checkpoint.read(STOPPED)["epoch"] == done
-    status, out, _ = script("train", *flags, "--resume" if epoch == 2 else "--resume=auto")
-    assert status == 0 and (f"from epoch {done + 1}\n" in out or done == 3)
+    status, out, _ = script("train", *flags, "--resume" if done == 1 else "--resume=auto")
+    assert status == 0 and f"from epoch {done + 1}\n" in out
     assert_equal_runs(STOPPED, whole(variant), 3)
 
 
@@ -126,13 +126,11 @@ def test_a_run_that_is_stopped_while_it_replaces_another(whole, script, module, 
     others = ["--epochs=1", "--lr=0.1", "--sample-size=20"]
     assert script("train", *FLAGS, *others, "--run=stopped")[0] == 0
     run_folder.write_measure(STOPPED, run_folder.FREQUENCY, {})
-    before = folder_bytes(STOPPED)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, module, name, 1, after)
+    before = without_lock(STOPPED)
+    with stopped(module, name, 1, after):
         assert script("train", *flags, "--overwrite")[0] == 130
     if name == "save":
-        before["lock"] = (STOPPED / "lock").read_bytes()
-        assert folder_bytes(STOPPED) == before  # no byte of the old run is lost
+        assert without_lock(STOPPED) == before  # no byte of the old run is lost
         return
     # Whether the run exists says which of the two works.
     exists = (STOPPED / "config.json").exists()
@@ -141,18 +139,8 @@ def test_a_run_that_is_stopped_while_it_replaces_another(whole, script, module, 
     # Nothing is left of the old run.
     config, expected = (run_folder.read_config(run) for run in (STOPPED, whole("batch")))
     for each in (config, expected):
-        each["flags"] |= {"run": None, "resume": False, "overwrite": False}
+        each["flags"] |= {"run": None, "runs": None, "resume": False, "overwrite": False}
     assert config == expected and not (STOPPED / "frequency.json").exists()
-
-
-def test_existing_run_is_refused_and_overwrite_starts_again(study, script, refused):
-    before = folder_bytes(RUN)
-    message = refused("train", *COMPLETE)
-    assert "--resume" in message and "--overwrite" in message
-    assert folder_bytes(RUN) == before
-    (RUN / "frequency.json").write_text("{}")
-    assert script("train", *COMPLETE, "--overwrite", "--epochs=2")[0] == 0
-    assert len(history(RUN)) == 2 and not (RUN / "frequency.json").exists()
 
 
 @pytest.mark.parametrize("flags", [[], ["--resume=auto"]])
@@ -169,40 +157,28 @@ def test_the_decision_to_start_is_taken_inside_the_lock(study, script, monkeypat
             yield
 
     monkeypatch.setattr(run_folder, "locked", slowly_locked)
-    before = {name: raw for name, raw in folder_bytes(away).items() if name != "lock"}
+    before = without_lock(away)
     status, out, err = script("train", *COMPLETE, *flags)
     if flags:
         assert (status, out) == (0, f"done: {RUN}\n")
     else:
         assert status == 2 and f"{RUN} exists; use --resume" in err
-    assert {name: raw for name, raw in folder_bytes(RUN).items() if name != "lock"} == before
+    assert without_lock(RUN) == before
 
 
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
-def test_resuming_a_complete_run_changes_nothing(study, script, resume):
-    before = folder_bytes(RUN)
-    status, out, err = script("train", *COMPLETE, resume)
-    assert (status, err) == (0, "") and out.endswith(f"done: {RUN}\n") and "1/6" not in out
-    before["lock"] = (RUN / "lock").read_bytes()
-    assert folder_bytes(RUN) == before
-
-
-@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
-def test_a_run_that_lost_its_config_or_sample_is_kept_and_gets_them_back(
-    study, script, refused, resume
-):
-    sample = (RUN / "train_indices.npy").read_bytes()
-    flags = run_folder.read_config(RUN)["flags"]
+def test_a_complete_run_stays_and_gets_back_its_config_and_sample(study, script, refused, resume):
+    before, flags = without_lock(RUN), run_folder.read_config(RUN)["flags"]
+    assert script("train", *COMPLETE, resume) == (0, f"done: {RUN}\n", "")
+    assert without_lock(RUN) == before
     (RUN / "train_indices.npy").unlink()
     (RUN / "config.json").unlink()
-    before = folder_bytes(RUN)
-    assert f"{RUN} exists; use --resume" in refused("train", *COMPLETE)
-    assert folder_bytes(RUN) == before
+    message = refused("train", *COMPLETE)
+    assert f"{RUN} exists; use --resume to go on, --overwrite to start again" in message
     assert script("train", *COMPLETE, resume)[0] == 0
     assert run_folder.read_config(RUN)["flags"] == flags | {"resume": resume[9:] or True}
-    after = folder_bytes(RUN)
-    assert after.pop("train_indices.npy") == sample and after.pop("config.json")
-    assert after | {"lock": b""} == before | {"lock": b""}
+    after = without_lock(RUN)
+    assert after | {"config.json": before["config.json"]} == before
 
 
 def flip(path):
@@ -211,36 +187,43 @@ def flip(path):
     path.write_bytes(raw)
 
 
-def cut_history(path):
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+def keep_lines(count):
+    return lambda path: path.write_text("\n".join([*path.read_text().split("\n")[:count], ""]))
 
 
-# What makes --resume impossible: flags, a file and what happens to it, words of the message.
+# What makes --resume impossible: a flag, or a file and what happens to it; words of the message;
+# the flags that the message asks for instead.
+OVERWRITE, ANOTHER = "--overwrite --epochs=1", "--run=another --epochs=1"
 REFUSED = [
-    ("--lr=0.1", None, None, "lr = 0.02, not 0.1"),
-    ("--augment", None, None, "augment = False"),
-    ("--sample-size=20", None, None, "sample_size = None"),
-    ("--ema-decay=0.5", None, None, "ema_decay = 0.0, not 0.5"),
-    ("--teacher=previous-epoch", None, None, "teacher = batch"),
-    ("", "checkpoint.pt", Path.unlink, "checkpoint.pt does not exist --overwrite"),
-    ("", "checkpoint.pt", flip, "checkpoint.pt is damaged --overwrite"),
-    ("", "history.jsonl", cut_history, "history.jsonl ends at epoch 2 epoch 6; --run"),
-    ("", "val_logits.npy", Path.unlink, "val_logits.npy no such file"),
-    ("", "logits.npy", flip, "logits.npy epoch 1 sha256"),
+    ("--lr=0.1", None, "lr = 0.02, not 0.1; use --lr 0.02, or", "--resume --lr=0.1 --lr 0.02"),
+    ("--augment", None, "augment = False, use --no-augment, or", "--resume --augment --no-augment"),
+    ("--soft", None, "soft = False, leave --soft out, or", "--resume"),
+    ("--sample-size=20", None, "sample_size = None, leave --sample-size out, or", "--resume"),
+    ("--ema-decay=0.5", None, "ema_decay = 0.0, use --ema-decay 0.0, or", "--resume --ema-decay 0"),
+    ("--teacher=previous-epoch", None, "use --teacher batch, or", "--resume --teacher batch"),
+    ("checkpoint.pt", Path.unlink, "does not exist: start --overwrite", OVERWRITE),
+    ("checkpoint.pt", flip, "is damaged; start --overwrite", OVERWRITE),
+    ("history.jsonl", Path.unlink, "0 of the 6 epochs --overwrite", OVERWRITE),
+    ("history.jsonl", keep_lines(0), "0 of the 6 epochs --overwrite", OVERWRITE),
+    ("history.jsonl", keep_lines(2), "2 of the 6 epochs --overwrite", OVERWRITE),
+    ("val_logits.npy", Path.unlink, "no such file; another --run", ANOTHER),
+    ("logits.npy", flip, "epoch 1 sha256 another --run", ANOTHER),
 ]
 
 
 @pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
-@pytest.mark.parametrize(("flag", "file", "damage", "words"), REFUSED)
-def test_what_cannot_go_on_is_refused_and_kept(study, script, resume, flag, file, damage, words):
+@pytest.mark.parametrize(("wrong", "damage", "words", "remedy"), REFUSED)
+def test_what_cannot_go_on_is_refused_and_kept_until_the_remedy_is_typed(
+    study, script, resume, wrong, damage, words, remedy
+):
     if damage:
-        damage(RUN / file)
-    before = folder_bytes(RUN)
-    status, _, err = script("train", *COMPLETE, resume, *flag.split())
-    assert status == 2 and err.count("\n") == 1
+        damage(RUN / wrong)
+    before = without_lock(RUN)
+    status, _, err = script("train", *COMPLETE, resume, *[wrong] * (damage is None))
+    assert status == 2 and err.count("\n") == 1 and (wrong in err or not damage)
     assert all(word in err for word in words.split()), err
-    before["lock"] = (RUN / "lock").read_bytes()
-    assert folder_bytes(RUN) == before
+    assert without_lock(RUN) == before
+    assert script("train", *COMPLETE, *remedy.split())[0] == 0
 
 
 def test_resuming_on_other_data_is_refused(study, refused):
@@ -248,36 +231,36 @@ def test_resuming_on_other_data_is_refused(study, refused):
     assert "another data set" in refused("train", *COMPLETE, "--resume")
 
 
-# In processes of their own
-
-
 @SLOW
-def test_kill_9_at_12_random_moments(tmp_path):
+def test_killed_at_40_random_moments_with_both_teachers(tmp_path):
     # Much to write and little to train, so that many kills hit a write.
-    write_dataset(tmp_path / "data/small.npz", make_dataset(train=20, test=1000))
-    flags = [*FLAGS, *VARIANTS["averaged"]]
-    done = run_python(PROGRAMS / "train_killed.py", 12, *flags, cwd=tmp_path)
+    write_dataset(tmp_path / "data/small.npz", make_dataset(train=20, test=200))
+    teachers = [" ".join([*FLAGS, *VARIANTS[variant]]) for variant in ("batch", "averaged")]
+    done = run_python(PROGRAMS / "train_killed.py", 20, *teachers, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    kills, *names = done.stdout.split()
-    assert int(kills) >= 12 and names
-    for name in names:
-        run = tmp_path / "runs/small" / name
-        assert_equal_runs(run, run.with_name("whole"), 3)
-        assert not list(run.glob("*tmp"))
+    for line in done.stdout.splitlines():
+        kills, whole, *names = line.split()
+        assert int(kills) >= 20 and names
+        for run in (tmp_path / "runs/small" / name for name in names):
+            assert_equal_runs(run, run.with_name(whole), 3)
+            assert not list(run.glob("*tmp"))
 
 
-LIMITED = """
-import resource, sys, train
-resource.setrlimit(resource.RLIMIT_FSIZE, (220_000, resource.RLIM_INFINITY))
-sys.exit(train.main(sys.argv[1:]))
-"""
+def linear_network(num_classes, *_):
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
 
 
-@SLOW
-def test_disk_that_fills_up(workplace):
-    write_dataset(Path("data/small.npz"), make_dataset(train=20, test=6000))
-    # Of a file, two epochs of 96,000 bytes of outputs fit, the third does not.
-    done = run_python("-c", LIMITED, *FLAGS, "--run=stopped")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-    assert "File too large" in done.stderr
+def test_disk_that_fills_up(workplace, script, monkeypatch):
+    monkeypatch.setitem(MODELS, "linear", linear_network)
+    write_dataset(Path("data/small.npz"), make_dataset(test=1000))
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Of a file, two epochs of 16,000 bytes of outputs fit, the third does not.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, old[1]))
+    try:
+        status, _, err = script(
+            "train", *SMALL_RUN, "--model=linear", "--epochs=3", "--run=stopped"
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert status == 2 and err.count("\n") == 1 and "File too large" in err
     assert checkpoint.read(STOPPED)["epoch"] == len(history(STOPPED)) == 2

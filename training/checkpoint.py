@@ -1,7 +1,7 @@
 """checkpoint.pt: what --resume needs, after the last whole epoch.
 
-A checkpoint holds tensors and plain Python values only. It is read without executing anything in
-it, and every byte of it is checked first.
+It holds tensors and plain Python values only. It is read without executing anything in it, and
+every byte of it is checked first.
 """
 
 import errno
@@ -18,9 +18,10 @@ from common.command_line import UserError
 from common.files import atomic_write
 from common.run_folder import CHECKPOINT
 from losses import CrossEntropy
+from training.settings import typed
 
 FORMAT = 2
-REMEDY = "start it again with --overwrite, or name another run with --run"
+REMEDY = "start it again with --overwrite, or under another --run, without --resume"
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,10 @@ class Trained:
 
 
 def save(run: Path, trained: Trained, epoch: int, settings: dict) -> None:
-    """Replace the run's checkpoint by that of `epoch`, in one step.
+    """Replace the run's checkpoint by that of `epoch`, whole or not at all. Raises OSError.
 
-    settings: plain values that a resumed run has to share. Raises OSError if it cannot be written;
-    the old one then stays.
+    settings: plain values that a resumed run has to share.
     """
-    average = trained.average
     content = {
         "format": FORMAT,
         "epoch": epoch,
@@ -47,7 +46,7 @@ def save(run: Path, trained: Trained, epoch: int, settings: dict) -> None:
         "model": trained.model.state_dict(),
         "optimizer": trained.optimizer.state_dict(),
         "previous": trained.loss.previous,
-        "average": average and average.state_dict(),
+        "average": trained.average and trained.average.state_dict(),
     }
     buffer = io.BytesIO()  # a full disk is then an OSError, which torch.save's own error is not
     torch.save(content, buffer)
@@ -82,11 +81,16 @@ def read(run: Path) -> dict:
 def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> int:
     """Load the run's checkpoint into what is trained; returns its epoch.
 
-    Raises UserError if there is none, it is damaged, or it is of other settings: what was written
-    under the same ones fits.
+    Raises UserError if there is none, it is damaged, or it was written under other settings.
     """
     content = read(run)
-    check_settings(run, content, settings)
+    for name, value in settings.items():
+        started = content["settings"].get(name)
+        if started != value:
+            what = f"with {name} = {started}, not {value}; {typed(name, started)}"
+            if name == "data_sha256":
+                what = "on another data set than that of --data; name the file"
+            raise UserError(f"--resume: {run} was started {what}, or name another run with --run")
     trained.model.load_state_dict(content["model"])
     trained.optimizer.load_state_dict(content["optimizer"])
     if trained.average:
@@ -97,9 +101,9 @@ def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> i
 
 
 def load_evaluated(run: Path, model: nn.Module, content: dict) -> None:
-    """Load the weights that were evaluated: the averaged ones, if the run has them.
+    """Load the weights that were evaluated from the content of a checkpoint.
 
-    content: of `read`. Raises UserError if they are another network's.
+    Raises UserError if they are another network's.
     """
     try:
         weights = content["model"]
@@ -109,14 +113,3 @@ def load_evaluated(run: Path, model: nn.Module, content: dict) -> None:
         model.load_state_dict(weights)
     except (RuntimeError, LookupError) as error:
         raise UserError(f"{run / CHECKPOINT} is of another network; {REMEDY}") from error
-
-
-def check_settings(run: Path, content: dict, settings: dict) -> None:
-    """Raise UserError unless the checkpoint was written under these settings."""
-    for name, value in settings.items():
-        started = content["settings"].get(name)
-        if started != value:
-            what = f"with {name} = {started}, not {value}; use its flag with that value"
-            if name == "data_sha256":
-                what = "on another data set than that of --data; name the file"
-            raise UserError(f"--resume: {run} was started {what}, or name another run with --run")

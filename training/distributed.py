@@ -61,8 +61,8 @@ def init(device: torch.device) -> None:
 def destroy() -> None:
     """Leave the other processes."""
     if dist.is_initialized():
-        # DistributedDataParallel objects sit in reference cycles; one that is alive when the
-        # process group ends can abort the process at exit.
+        # A DistributedDataParallel object in a reference cycle that outlives the process group can
+        # abort the process at exit.
         gc.collect()
         dist.destroy_process_group()
 
@@ -76,14 +76,13 @@ def barrier() -> None:
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     """The model with gradients averaged over processes; its parameters are those of `model`.
 
-    On GPUs BatchNorm takes its statistics over the whole batch. PyTorch has no such layer for CPUs,
-    where each rank takes the statistics of its own share.
+    On GPUs BatchNorm takes its statistics over the whole batch, on CPUs over each rank's share.
     """
     if world_size() == 1:
         return model
+    device_ids = None
     if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    device_ids = [device.index] if device.type == "cuda" else None
+        model, device_ids = nn.SyncBatchNorm.convert_sync_batchnorm(model), [device.index]
     parallel = nn.parallel.DistributedDataParallel(model, device_ids)
     # Buffers are sent once per epoch, by broadcast_buffers, and not at every forward pass. The
     # argument of the same name is deprecated in torch 2.14, and its successor is not in 2.11.

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from common.command_line import UserError
 from dataset.batches import normalize, training_batches
-from losses import CrossEntropy, cross_entropy
+from losses import cross_entropy
 from training import distributed
+from training.checkpoint import Trained
 from training.settings import RunSettings
 
 # Small enough that a layer's outputs stay in a CPU's cache: 500 takes nearly twice the time.
@@ -39,9 +39,8 @@ def learning_rate(step: int, total_steps: int, peak: float) -> float:
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
     """Make the randomness of an epoch a function of (seed, epoch); epoch 0 is the initialization.
 
-    Seeds torch's own generators of all devices, from which the shake coefficients come, and returns
-    another, independent one on the CPU for the order and augmentation of the images. Ranks share
-    the data order but draw independent shake coefficients.
+    Seeds torch's generators, from which the shake coefficients come, for each rank by itself, and
+    returns one on the CPU for the images' order and augmentation, which ranks share.
     """
     model_seed, data_seed = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
     if epoch and distributed.rank():
@@ -52,36 +51,30 @@ def seed_epoch(seed: int, epoch: int) -> torch.Generator:
 
 
 def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: CrossEntropy,
-    train_set: list[Tensor],
-    settings: RunSettings,
-    epoch: int,
-    average: AveragedModel | None = None,
+    trained: Trained, train_set: list[Tensor], settings: RunSettings, epoch: int
 ) -> dict[str, float | None]:
-    """Train one epoch, counted from 1; returns its record.
+    """Train one epoch, counted from 1; returns its record. Raises NonFiniteLossError.
 
-    train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device. average:
-    the averaged weights, which follow each step. The record is of the training set as seen in this
-    epoch: every image once, augmented, in training mode, by the network as it was at that step.
-    Nothing waits for the device before the last step. Raises NonFiniteLossError.
+    train_set: images uint8 (N, H, W, 3), noisy and clean labels int64 (N,), on one device. The
+    record is of the training set as seen in the steps: augmented, in training mode. Nothing waits
+    for the device before the last step.
     """
     images, labels, clean_labels = train_set
-    sizes = batch_sizes(len(images), settings.batch_size)
+    count, size, loss = len(images), settings.batch_size, trained.loss
+    sizes = [min(size, count - first) for first in range(0, count, size)]  # of each batch
     steps, scalars = len(sizes), []
     predictions = torch.zeros_like(labels)
-    model.train()
+    trained.model.train()
     for k, (inputs, index) in enumerate(epoch_batches(images, settings, epoch)):
         share = distributed.share_of_batch(sizes[k])
         rate = learning_rate((epoch - 1) * steps + k, steps * settings.epochs, settings.lr)
+        for group in trained.optimizer.param_groups:
+            group["lr"] = rate
         # One shape is compiled: the last, smaller batch runs as it is.
-        with eager(settings.compile and sizes[k] != sizes[0]):
+        with eager(sizes[k] != sizes[0]):
             logits, objective = train_step(
-                model, optimizer, loss, inputs, labels[index], index, rate, share, settings
+                trained, inputs, labels[index], index, share, settings.amp
             )
-        if average:
-            average.update_parameters(getattr(model, "module", model))  # of DistributedDataParallel
         plain = cross_entropy(logits, labels[index])
         scalars.append(torch.stack([share * objective, share * plain]))
         if loss.agreement is not None:
@@ -107,31 +100,24 @@ def train_epoch(
 
 
 def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: CrossEntropy,
-    inputs: Tensor,
-    labels: Tensor,
-    index: Tensor,
-    rate: float,
-    share: float,
-    settings: RunSettings,
+    trained: Trained, inputs: Tensor, labels: Tensor, index: Tensor, share: float, amp: bool | None
 ) -> tuple[Tensor, Tensor]:
-    """Train on one batch; nothing waits for the device.
+    """Train on one batch; returns logits (B, C) and the objective, both without gradient.
 
-    inputs: float32 (B, 3, H, W); labels, index: int64 (B,); rate: the learning rate; share: this
-    process's part of the batch. Returns logits (B, C) and the objective, both without gradient.
+    inputs: float32 (B, 3, H, W); labels, index: int64 (B,); share: this process's part of the
+    batch; amp: whether the network computes in bfloat16.
     """
-    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bool(settings.amp)):
+    model, optimizer = trained.model, trained.optimizer
+    with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bool(amp)):
         logits = model(inputs)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    objective = loss(logits, labels, index, share)
+    objective = trained.loss(logits, labels, index, share)
     optimizer.zero_grad()
     # Gradients are means over ranks; the objective is a mean over the batch's images.
     (share * distributed.world_size() * objective).backward()
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     optimizer.step()
+    if trained.average:
+        trained.average.update_parameters(getattr(model, "module", model))  # of the processes' DDP
     return logits.detach(), objective.detach()
 
 
@@ -147,11 +133,6 @@ def epoch_batches(
     disable = None if distributed.is_main() else True  # None: shown on a terminal only
     total = math.ceil(len(images) / settings.batch_size)
     yield from tqdm(batches, f"epoch {epoch}/{settings.epochs}", total, False, disable=disable)
-
-
-def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """The number of images in each batch of an epoch."""
-    return [min(batch_size, count - k) for k in range(0, count, batch_size)]
 
 
 def weighted_means(values: Tensor, sizes: list[int]) -> list[float]:
@@ -182,12 +163,9 @@ def evaluate(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def label_agreement(predictions: Tensor, labels: Tensor, clean: Tensor) -> dict[str, float | None]:
-    """Percent of predictions (N,) that are equal to the noisy and to the clean labels.
+    """Percent of predictions (N,) that equal the noisy and the clean labels: docs/method.md.
 
-    `memorized` is the percentage of images with a wrong label that are predicted as this label.
-    `clean_accuracy_right` and `clean_accuracy_wrong` are the accuracies on the clean labels among
-    the images with a right and with a wrong label; their difference is the memorization gap. None
-    where there is no such image.
+    None where there is no image whose label is right, or wrong.
     """
     wrong = labels != clean
     return {

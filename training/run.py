@@ -34,11 +34,11 @@ from training.epoch import (
 from training.settings import RunSettings
 
 MOMENTUM = 0.9
+HEAD = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 EPOCH_LINE = (
     "{epoch:3}/{epochs}: train {train_cross_entropy:.3f} {train_accuracy:5.1f}%, "
     "test {test_cross_entropy:.3f} {test_accuracy:5.1f}%, {seconds:.1f} s, {left} left"
 )
-HEAD_LINE = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 
 
 @dataclass(frozen=True)
@@ -70,41 +70,36 @@ def train(settings: RunSettings) -> Path:
         distributed.barrier()  # what is decided here stays so: no other process has the run
         resume = decide_resume(run, settings)
         done = checkpoint.load(run, trained, fixed, device) if resume else 0
-        complete = done == settings.epochs and is_complete(run, done)
-        config = run_config(settings, dataset, device_name)
-        if complete and distributed.is_main():
-            restore_files(run, config, sample)
-        if complete and settings.resume == "auto":
-            return run
         distributed.barrier()  # all ranks have read before rank 0 writes
         if distributed.is_main():
             if done:
-                run_folder.truncate_run(run, done)
-                restore_files(run, config, sample)
+                cut_back(run, done)
             else:
-                start_run(run, config, sample, trained, fixed)
-            print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
-            if settings.amp and device.type == "cpu":
-                print(compare_precisions(settings, dataset), flush=True)
-            print(HEAD_LINE, flush=True)
-        data = send_data(dataset, sample, device)
-        train_epochs(run, settings, fixed, trained, data, done)
+                make_room(run, trained, fixed)
+            write_missing(run, run_config(settings, dataset, device_name), sample)
+        if done < settings.epochs:
+            data = send_data(dataset, sample, device)
+            if distributed.is_main():
+                print(f"{run}: {trained.loss.title} on {device_name}, from epoch {done + 1}")
+                if settings.amp and device.type == "cpu":
+                    print(compare_precisions(settings, dataset), flush=True)
+                print(HEAD, flush=True)
+            train_epochs(run, settings, fixed, trained, data, done)
     return run
 
 
 def train_epochs(
     run: Path, settings: RunSettings, fixed: dict, trained: Trained, data: RunData, done: int
 ) -> None:
-    """Train the epochs after `done`; after each one, measure it and write what is known."""
-    model, average = trained.model, trained.average
-    parallel_model = distributed.wrap_ddp(model, data.train[0].device)
-    evaluated, begin = average.module if average else model, time.perf_counter()
+    """Train the epochs after `done`; measure and save each."""
+    model = trained.model
+    parallel = replace(trained, model=distributed.wrap_ddp(model, data.train[0].device))
+    evaluated = trained.average.module if trained.average else model
+    begin = time.perf_counter()
     for epoch in range(done + 1, settings.epochs + 1):
         start = time.perf_counter()
         record = {"epoch": epoch, "lr": learning_rate(epoch - 1, settings.epochs, settings.lr)}
-        record |= train_epoch(
-            parallel_model, trained.optimizer, trained.loss, data.train, settings, epoch, average
-        )
+        record |= train_epoch(parallel, data.train, settings, epoch)
         training_seconds = time.perf_counter() - start
         distributed.broadcast_buffers(model)
         distributed.broadcast_buffers(evaluated)
@@ -113,7 +108,10 @@ def train_epochs(
         if distributed.is_main():
             record["seconds"] = time.perf_counter() - start
             record["images_per_second"] = len(data.train[0]) / training_seconds
-            write_epoch(run, record, outputs)
+            for name, values in outputs.items():
+                run_folder.append_outputs(run / name, values, epoch)
+            record["sha256"] = {name: run_folder.digest(values) for name, values in outputs.items()}
+            run_folder.append_history(run, record)
             checkpoint.save(run, trained, epoch, fixed)
             left = (time.perf_counter() - begin) / (epoch - done) * (settings.epochs - epoch)
             line = EPOCH_LINE.format(
@@ -125,72 +123,63 @@ def train_epochs(
 def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str, np.ndarray]]:
     """The network in eval mode after an epoch: its record, and outputs by the name of their file.
 
-    Raises NonFiniteLossError if an output is not finite.
+    Raises NonFiniteLossError.
     """
-    (images, labels), (sample_images, *sample_labels) = data.test, data.sample
-    logits, sample_logits = evaluate(model, images), evaluate(model, sample_images)
-    outputs = {run_folder.TEST_LOGITS: logits, run_folder.SAMPLE_LOGITS: sample_logits}
-    val_images, val_labels = data.val
-    val_accuracy = None
-    if len(val_images):
-        outputs[run_folder.VAL_LOGITS] = val_logits = evaluate(model, val_images)
-        val_accuracy = percent(val_logits.argmax(dim=1) == val_labels)
+    splits = zip(run_folder.LOGITS, (data.test, data.sample, data.val), strict=True)
+    outputs = {name: evaluate(model, split[0]) for name, split in splits if len(split[0])}
     if not all(values.isfinite().all() for values in outputs.values()):
         raise NonFiniteLossError(f"epoch {epoch}, after its last step: the outputs are not finite")
-    sample_agreement = label_agreement(sample_logits.argmax(dim=1), *sample_labels)
+    predicted = {name: logits.argmax(dim=1) for name, logits in outputs.items()}
+    of_sample = label_agreement(predicted[run_folder.SAMPLE_LOGITS], *data.sample[1:])
+    logits, labels = outputs[run_folder.TEST_LOGITS], data.test[1]
+    of_val = predicted.get(run_folder.VAL_LOGITS, data.val[1])
     record = {
-        **{f"sample_{name}": value for name, value in sample_agreement.items()},
-        "val_accuracy": val_accuracy,
+        **{f"sample_{name}": value for name, value in of_sample.items()},
+        "val_accuracy": percent(of_val == data.val[1]),
         "test_cross_entropy": float(cross_entropy(logits, labels)),
-        "test_accuracy": percent(logits.argmax(dim=1) == labels),
+        "test_accuracy": percent(predicted[run_folder.TEST_LOGITS] == labels),
     }
     return record, {name: values.cpu().numpy() for name, values in outputs.items()}
 
 
-def write_epoch(run: Path, record: dict, outputs: dict[str, np.ndarray]) -> None:
-    """Append an epoch to the files of outputs and, with their digests, to history.jsonl."""
-    for name, values in outputs.items():
-        run_folder.append_outputs(run / name, values, record["epoch"])
-    digests = {name: run_folder.digest(values) for name, values in outputs.items()}
-    run_folder.append_history(run, {**record, "sha256": digests})
-
-
 def decide_resume(run: Path, settings: RunSettings) -> bool:
     """Whether to go on from a checkpoint. Raises UserError if the flags do not fit the folder."""
+    path = run / run_folder.CHECKPOINT
     exists = any((run / name).exists() for name in ("config.json", "history.jsonl"))
-    if settings.resume == "auto" and not exists:
-        return False
+    if exists and not (path.exists() or settings.overwrite):
+        raise UserError(f"{path} does not exist: the run cannot go on; {checkpoint.REMEDY}")
     if exists and not (settings.resume or settings.overwrite):
         raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
-    if settings.resume and not (run / run_folder.CHECKPOINT).exists():
-        remedy = "use --overwrite to start again" if exists else "leave it out"
-        raise UserError(f"--resume: {run / run_folder.CHECKPOINT} does not exist; {remedy}")
-    return bool(settings.resume)
+    if settings.resume is True and not path.exists():
+        raise UserError(f"--resume: {path} does not exist; leave it out")
+    return settings.resume is True or (exists and settings.resume == "auto")
 
 
-def is_complete(run: Path, epochs: int) -> bool:
-    """Whether the run has its last epoch. Raises UserError if its outputs are damaged."""
-    records, _ = run_folder.read_history(run)
-    for name in run_folder.output_names(records):
-        run_folder.read_outputs(run, name)
-    return len(records) == epochs
+def cut_back(run: Path, epochs: int) -> None:
+    """Cut history and outputs back to the epochs of the checkpoint.
+
+    Raises UserError, before anything is changed, if it has fewer, or others than were written.
+    """
+    history = run / "history.jsonl"
+    lines = history.read_bytes().count(b"\n") if history.exists() else 0
+    if lines < epochs:
+        whose = f"{lines} of the {epochs} epochs that its checkpoint has"
+        raise UserError(f"--resume: {history}: {whose}; {checkpoint.REMEDY}")
+    run_folder.truncate_run(run, epochs)
 
 
-def start_run(run: Path, config: dict, sample: np.ndarray, trained: Trained, fixed: dict) -> None:
-    """Make a new run, in place of the old one with --overwrite.
+def make_room(run: Path, trained: Trained, fixed: dict) -> None:
+    """Make room for a new run, with --overwrite in place of the old one.
 
-    Its checkpoint is written first: a full disk leaves the old run as it was. config.json makes the
-    run exist.
+    Its checkpoint is written first: a full disk leaves the old run as it was.
     """
     checkpoint.save(run, trained, 0, fixed)
     others = [name for name in run_folder.FILES if name != run_folder.CHECKPOINT]
     run_folder.remove_files(run, others)
-    run_folder.write_sample_indices(run, sample)
-    run_folder.write_config(run, config)
 
 
-def restore_files(run: Path, config: dict, sample: np.ndarray) -> None:
-    """Write again what --resume goes on without, where it is missing; else readers need it."""
+def write_missing(run: Path, config: dict, sample: np.ndarray) -> None:
+    """Write the sample's indices and, last, config.json, which makes the run exist."""
     if not (run / run_folder.SAMPLE_INDICES).exists():
         run_folder.write_sample_indices(run, sample)
     if not (run / "config.json").exists():
@@ -240,10 +229,9 @@ def prepare_device(settings: RunSettings) -> tuple[RunSettings, torch.device, st
 
 
 def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) -> str:
-    """Which precision trains faster on this CPU: a line for the user.
+    """Which precision trains faster on this CPU: bfloat16 is not on each that has it.
 
-    bfloat16 is not faster on every processor that has it. The best of a few steps of each, after
-    one rehearsal, with a network of its own; nothing of the training changes.
+    The best of a few steps of each, after one rehearsal, with a network of its own.
     """
     settings = replace(settings, loss="cross-entropy", loss_flags={}, compile=False, ema_decay=0)
     images, labels = dataset.train_images, dataset.train_labels
@@ -252,12 +240,11 @@ def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) 
     seconds = {}
     with torch.random.fork_rng(devices=[]):
         for amp in (True, False):
-            own, times = replace(settings, amp=amp), []
-            trained = make_trained(own, dataset, torch.device("cpu"))
-            objects = trained.model.train(), trained.optimizer, trained.loss
+            trained, times = make_trained(settings, dataset, torch.device("cpu")), []
+            trained.model.train()
             for _ in range(1 + steps):
                 start = time.perf_counter()
-                train_step(*objects, inputs, labels, torch.arange(len(labels)), 0.0, 1, own)
+                train_step(trained, inputs, labels, torch.arange(len(labels)), 1, amp)
                 times.append(time.perf_counter() - start)
             seconds[amp] = min(times[1:])
     times = f"a step takes {seconds[True]:.3f} s in bfloat16, {seconds[False]:.3f} s in float32"
@@ -266,10 +253,7 @@ def compare_precisions(settings: RunSettings, dataset: DataSet, steps: int = 3) 
 
 
 def make_trained(settings: RunSettings, dataset: DataSet, device: torch.device) -> Trained:
-    """The network with parameters drawn from the seed, its optimizer, its average, and the loss.
-
-    Raises UserError if the network does not take the data set's images.
-    """
+    """What is trained, from the seed. Raises UserError if the images do not fit the network."""
     seed_epoch(settings.seed, 0)
     build = MODELS[settings.model]
     model = build(dataset.num_classes, dataset.image_size, settings.depth, settings.width)
@@ -305,12 +289,9 @@ def send_data(dataset: DataSet, sample: np.ndarray, device: torch.device) -> Run
 
     train_set = send("train_images", "train_labels", "clean_labels")
     index = torch.from_numpy(sample).to(device)
-    return RunData(
-        train=train_set,
-        sample=[tensor[index] for tensor in train_set],
-        val=send("val_images", "val_labels"),
-        test=send("test_images", "test_labels"),
-    )
+    of_sample = [tensor[index] for tensor in train_set]
+    val, test = send("val_images", "val_labels"), send("test_images", "test_labels")
+    return RunData(train_set, of_sample, val, test)
 
 
 def load_network(
@@ -320,20 +301,19 @@ def load_network(
 
     Raises UserError if the run or its checkpoint cannot be used, or is of another data set.
     """
+    flags, names = run_folder.read_config(run)["flags"], ("model", "depth", "width", "seed")
     try:
-        settings = RunSettings.from_flags(run_folder.read_config(run)["flags"])
-        model = make_trained(replace(settings, compile=False), dataset, device).model
-    except UserError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        settings = RunSettings(**{name: flags[name] for name in names})
+        model = make_trained(settings, dataset, device).model
+    except (LookupError, TypeError) as error:
         raise UserError(f"{run}/config.json: not as train.py wrote it ({error!r})") from error
     if initial:
         return model, 0
     content = checkpoint.read(run)
-    if content["settings"].get("data_sha256") != dataset.sha256:
+    started = dict(content["settings"])
+    if started.pop("data_sha256", None) != dataset.sha256:
         raise UserError(f"{run}: was not trained on this data set; name its data set with --data")
-    started, fixed = content["settings"], settings.fixed
-    others = [name for name in fixed if started.get(name) != fixed[name]]
+    others = [name for name, value in started.items() if flags.get(name) != value]
     if others:
         raise UserError(
             f"{run}/{run_folder.CHECKPOINT}: is of another run, by {', '.join(others)} in "
@@ -346,8 +326,7 @@ def load_network(
 def evaluate_run(run: Path, data: Path | None, device_name: str) -> str:
     """Test accuracy and loss of a run's checkpoint, computed again; a line for the user.
 
-    data: the data set, if it has moved. Raises UserError if the run, its checkpoint or its data set
-    cannot be used, if an output is not finite, or in torchrun.
+    data: the data set, if it has moved. Raises UserError if something cannot be used.
     """
     if distributed.world_size() > 1:
         raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")

@@ -48,17 +48,13 @@ class RunSettings:
 
     @property
     def network(self) -> str:
-        """What figures and tables call the network that is evaluated."""
+        """The network that is evaluated, in tables and figures."""
         averaged = f", averaged weights, decay {self.ema_decay:g}" if self.ema_decay else ""
         return network_title(self.model, self.depth, self.width) + averaged
 
     @property
     def folder(self) -> Path:
-        """The run's folder: <runs>/<data set>/<run>.
-
-        Its name has the loss, the network, every other setting that is not the default, and the
-        seed.
-        """
+        """<runs>/<data set>/<run>, named by loss, network, what is not default, and seed."""
         if self.run:
             return self.runs / self.data.stem / self.run
         words = [self.make_loss().slug, network_title(self.model, self.depth, self.width)]
@@ -81,12 +77,12 @@ class RunSettings:
         """The flags that must be the same when the run resumes."""
         return {k: v for k, v in self.flags().items() if k not in FREE_ON_RESUME}
 
-    @classmethod
-    def from_flags(cls, flags: dict) -> RunSettings:
-        """The settings of a config.json. Raises KeyError or TypeError if they are another's."""
-        names = [each.name for each in fields(cls) if each.name != "loss_flags"]
-        values = {name: flags[name] for name in names}
-        values["loss_flags"] = {name: flags[name] for name in flags_of(LOSSES[flags["loss"]])}
-        for name in ("data", "runs", "evaluate"):
-            values[name] = values[name] and Path(values[name])
-        return cls(**values)
+
+def typed(name: str, value: object) -> str:
+    """What to type so that a flag of train.py has this value."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool) and hasattr(RunSettings, name):
+        return f"use --{flag}" if value else f"use --no-{flag}"
+    if value is None or value is False:
+        return f"leave --{flag} out"
+    return f"use --{flag}" if value is True else f"use --{flag} {value}"
