@@ -166,8 +166,7 @@ class ProjectLoop:
         """Train and test one epoch; returns mean training loss and test accuracy in percent."""
         self.epoch += 1
         start = time.perf_counter()
-        model, optimizer, loss = self.trained.model, self.trained.optimizer, self.trained.loss
-        record = train_epoch(model, optimizer, loss, self.data.train, self.settings, self.epoch)
+        record = train_epoch(self.trained, self.data.train, self.settings, self.epoch)
         self.rates.append(len(self.data.train[0]) / (time.perf_counter() - start))
         images, labels = self.data.test
         correct = (evaluate(model, images).argmax(1) == labels).sum().item()
