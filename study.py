@@ -43,7 +43,6 @@ from dataset.make import exists_already
 from dataset.noise import NOISES
 
 SCRIPTS = Path(__file__).resolve().parent
-LOSSES = [["cross-entropy"], ["self-distillation"]]
 # The flags of generate.py and train.py that study.py sets itself.
 RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
 RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
@@ -60,7 +59,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--noise", nargs="+", default=["pair"], help="models or FILE:LABELS, by default pair")
     add("--rate", nargs="+", type=fraction, help="rates of the noise models, by default 0.4")
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
-    add("--loss", nargs="+", type=flags, default=LOSSES, help="losses, by default of --dis=0 and 1")
+    losses = [["cross-entropy"], ["self-distillation"]]
+    add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
     add("--data-seed", type=integer(0), help="one data set for all seeds; by default one per seed")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
     add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
@@ -128,14 +128,10 @@ def plan(args: Namespace) -> list[Run]:
         if name in runs:
             raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
         made, settings = parsed(generate, generate_flags), parsed(train, train_flags).settings
-        lines = shell_line("generate.py", generate_flags), shell_line("train.py", train_flags)
-        runs[name] = Run(name, " && ".join(lines), made, settings)
+        make = [sys.executable, os.path.relpath(SCRIPTS / "generate.py"), *generate_flags]
+        learn = [sys.executable, os.path.relpath(SCRIPTS / "train.py"), *train_flags]
+        runs[name] = Run(name, f"{shlex.join(make)} && {shlex.join(learn)}", made, settings)
     return list(runs.values())
-
-
-def shell_line(script: str, words: Sequence[str]) -> str:
-    """The command for a shell in this folder."""
-    return shlex.join([sys.executable, os.path.relpath(SCRIPTS / script), *words])
 
 
 def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
@@ -180,9 +176,8 @@ def check_existing(runs: Sequence[Run]) -> None:
         raise UserError(str(error).replace("--out", "--name")) from None
     for run in runs:
         folder = run.settings.folder
-        difference = differs(run.settings) if (folder / "config.json").exists() else ""
-        if difference:
-            raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
+        if (folder / "config.json").exists() and (found := differs(run.settings)):
+            raise UserError(f"{folder} exists with {found}; remove it, or use another --name")
         with suppress(UserError):  # train.py says what is wrong with it
             run.complete = exists[run.data.out] and is_complete(folder, run.settings.epochs)
 
@@ -213,11 +208,8 @@ def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = jobs or len(gpus) or min(2, cores)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
-    slots = [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
-    if len(gpus) > 1:
-        for k, slot in enumerate(slots):
-            slot["CUDA_VISIBLE_DEVICES"] = gpus[k % len(gpus)]
-    return slots
+    gpu = [{"CUDA_VISIBLE_DEVICES": name} for name in gpus] if len(gpus) > 1 else [{}]
+    return [{"OMP_NUM_THREADS": threads, **gpu[k % len(gpu)]} for k in range(jobs)]
 
 
 def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
@@ -228,14 +220,10 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
     free = list(slots)  # as many as the pool has threads
     left, jobs, errors = [run for run in runs if not run.complete], [], []
     terminal = sys.stdout.isatty()
-    bar = tqdm(
-        total=sum(run.settings.epochs for run in runs),
-        initial=sum(len(run.records()) for run in runs),
-        bar_format="{bar:10} {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] {desc}",
-        file=sys.stdout if terminal else io.StringIO(),
-        dynamic_ncols=True,
-        leave=False,
-    )
+    file = sys.stdout if terminal else io.StringIO()  # from which nothing is read
+    total = sum(run.settings.epochs for run in runs)
+    done = sum(len(run.records()) for run in runs)
+    bar = tqdm(total=total, initial=done, unit="epoch", file=file, dynamic_ncols=True, leave=False)
     with bar, ThreadPoolExecutor(len(slots)) as pool:
         try:
             while left:
@@ -243,7 +231,7 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
                 while wait(jobs, 1 if terminal else HEARTBEAT).not_done:
                     bar.n = sum(len(run.records()) for run in runs)
                     trained = [str(run) for run in runs if run.process or run.elsewhere]
-                    bar.set_description_str(", ".join(trained))
+                    bar.set_postfix_str(", ".join(trained))
                     if not terminal:
                         print(bar)
                 errors += [job.result() for job in jobs if job.result()]
@@ -274,10 +262,8 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
         run.line,
         shell=True,
         start_new_session=True,  # so that Ctrl-C reaches it from `stop` only
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        encoding="utf-8",
         errors="replace",
         env={**os.environ, **slot},
     )
@@ -303,19 +289,16 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
 
 def report(name: str, runs: Sequence[Run]) -> list[str]:
     """Measure, collect and draw complete runs; returns a line for each script that failed."""
-    folders = [str(run.settings.folder) for run in runs]
-    history = f"figures/{name}/history.json"
-    calls = [
-        ["frequency.py", *folders],
-        ["collect_history.py", *folders, "--out", history],
-        ["plot.py", history, "--out", f"figures/{name}"],
-    ]
+    folders, figures = [str(run.settings.folder) for run in runs], f"figures/{name}"
+    flags = {
+        "frequency.py": [],
+        "collect_history.py": ["--out", f"{figures}/history.json"],
+        "plot.py": ["--out", figures],
+    }
     errors = []
-    for script, *words in calls:
-        if subprocess.run([sys.executable, str(SCRIPTS / script), *words]).returncode:
-            errors.append(f"{script} {words[0]} ... failed: see above")
-            if script == "collect_history.py":
-                break  # the figures would be those of an earlier call
+    for script, words in flags.items():
+        if subprocess.run([sys.executable, str(SCRIPTS / script), *folders, *words]).returncode:
+            errors.append(f"{script} failed: see above")
     return errors
 
 
