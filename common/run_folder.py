@@ -293,9 +293,10 @@ def digest(outputs: np.ndarray) -> str:
 
 
 def truncate_run(run: Path, epochs: int) -> None:
-    """Cut history and outputs back to the checkpoint's epochs, at least 1; measures then go.
+    """Cut history and outputs back to the checkpoint's epochs, at least 1, and remove measures.
 
     Raises UserError, before anything is changed, unless the files have these epochs as written.
+    Measures stay if nothing is cut.
     """
     records, _ = read_history(run)
     if len(records) < epochs:

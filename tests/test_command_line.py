@@ -7,7 +7,6 @@ import subprocess
 import sys
 from unittest.mock import Mock
 
-import filelock
 import pytest
 from helpers import PROGRAMS, environment, run_python, start_python
 
@@ -126,14 +125,15 @@ def test_streams_variables_and_signals(text, body, variables, status, out, err):
     assert done.stderr.count(b"\n") == bool(err) and done.stdout == out
 
 
-@pytest.mark.parametrize(
-    ("module", "how", "status", "words"),
-    [
-        ("losses", "interrupt", -signal.SIGINT, ""),
-        ("torch", "interrupt", 130, "train.py: interrupted; go on"),
-        ("torch", "break", 130, "train.py: interrupted; go on"),
-    ],
-)
+SAID = "train.py: interrupted; go on"
+IMPORTS = [
+    ("losses", "interrupt", -signal.SIGINT, ""),
+    ("torch", "interrupt", 130, SAID),
+    ("torch", "break", 130, SAID),
+]
+
+
+@pytest.mark.parametrize(("module", "how", "status", "words"), IMPORTS)
 def test_ctrl_c_while_a_script_imports(tmp_path, module, how, status, words):
     code = "sys.exit(script('train.py', '--dis=1'))"
     done = run_python(PROGRAMS / "imports.py", how, module, code, cwd=tmp_path)
@@ -203,14 +203,3 @@ def test_two_processes_make_a_file_once_and_do_not_mix_what_they_write(tmp_path)
     with pytest.raises(UserError), making(made):
         raise UserError("wrong")
     assert set(tmp_path.iterdir()) == {made, written}
-
-
-def test_a_file_system_without_locks_still_works(tmp_path, monkeypatch):
-    acquire = Mock(side_effect=[OSError(errno.ENOLCK, "no locks"), NotImplementedError()])
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    for _ in range(2):
-        with making(tmp_path / "a"):
-            write_json(tmp_path / "a", {})
-    acquire.side_effect = PermissionError(errno.EACCES, "Permission denied", "a.lock")
-    with pytest.raises(PermissionError), making(tmp_path / "a"):
-        pass

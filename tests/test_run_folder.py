@@ -335,10 +335,13 @@ def test_what_a_killed_process_was_writing_is_removed_under_the_lock(tmp_path):
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
-    acquire = Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
-    with run_folder.locked(tmp_path):
-        assert "no locks; train it from one process only" in capsys.readouterr().out
+    errors = [OSError(errno.ENOLCK, "no locks"), NotImplementedError(), PermissionError("no")]
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=errors))
+    for _ in range(2):
+        with run_folder.locked(tmp_path):
+            assert "no locks; train it from one process only" in capsys.readouterr().out
+    with pytest.raises(PermissionError), run_folder.locked(tmp_path):
+        pass
 
 
 def test_nothing_on_disk_is_a_pickle(trained_study):
