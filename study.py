@@ -151,12 +151,9 @@ def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 def file_name(words: Sequence[str]) -> str:
-    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft.
-
-    A flag's name is left out if its value is a word, which is clear by itself.
-    """
+    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft."""
     text = re.sub(r"--([a-z-]+)[ =](?!--|[A-Za-z])", r"\1", " ".join(words))
-    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)
+    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)  # a word as a value is clear by itself
     return re.sub(r"[^\w.+-]", "-", text.replace(" --", " "))
 
 

@@ -228,10 +228,10 @@ def test_every_errand_of_extending_works_as_written(tmp_path):
         names = re.findall(r"^def (test_\w+)", section, re.M) or ["test_every_quantity_by_hand"]
         tests += [f"{file.relative_to(project)}::{name}" for name in names]
 
-    scripts = [(name, shlex.split(flags)) for name, flags in commands(EXTENDING)]
-    baseline = next(words for _, words in scripts if "ensemble" in words)
-    scripts.append(("train", ["--dis=0", *baseline[baseline.index("ensemble") + 1 :]]))
-    lines = [line for line in scripts if line[0] in ("generate", "train")]
+    lines = [(name, shlex.split(flags)) for name, flags in commands(EXTENDING)]
+    lines = [line for line in lines if line[0] in ("generate", "train")]
+    ensemble = next(words for _, words in lines if "ensemble" in words)
+    lines.append(("train", ["--dis=0", *ensemble[ensemble.index("ensemble") + 1 :]]))
     lines += [("frequency", ["runs"]), ("collect_history", ["runs", "--all"])]
     lines += [("plot", ["runs", "--out", "figures"])]
     for words in ("check", "format --check"):

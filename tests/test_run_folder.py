@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import subprocess
 from unittest.mock import Mock
 
 import filelock
@@ -29,11 +30,11 @@ SAMPLE = np.random.default_rng(1).standard_normal((3, 6, 4)).astype(np.float32)
 
 
 def write_epochs(run, epochs=EPOCHS, sample=SAMPLE, start=1):
-    for number, outputs in enumerate(zip(epochs, sample, strict=True), start=start):
-        files = dict(zip((TEST_LOGITS, SAMPLE_LOGITS), outputs, strict=True))
-        for name, values in files.items():
+    for number, (test, train) in enumerate(zip(epochs, sample, strict=True), start=start):
+        digests = {}
+        for name, values in ((TEST_LOGITS, test), (SAMPLE_LOGITS, train)):
             run_folder.append_outputs(run / name, values, number)
-        digests = {name: run_folder.digest(values) for name, values in files.items()}
+            digests[name] = run_folder.digest(values)
         run_folder.append_history(run, {"epoch": number, "loss": 1 / 3, "sha256": digests})
 
 
@@ -268,13 +269,12 @@ def test_truncation_to_the_checkpoints_epoch(tmp_path):
     assert folder_bytes(run) == before
     run_folder.write_measure(run, FREQUENCY, {})
     run_folder.truncate_run(run, 2)  # whose measures stay
-    assert run_folder.read_measure(run, FREQUENCY)[0]
+    assert run_folder.read_measure(run, FREQUENCY)[0] and run_folder.is_complete(run, 2)
     with pytest.raises(UserError, match=r"history\.jsonl ends at epoch 2, the checkpoint is of e"):
         run_folder.truncate_run(run, 3)
     # What is beyond the checkpoint need not be whole: it is cut away.
     write_epochs(run, EPOCHS[2:], SAMPLE[2:], start=3)
-    raw = (run / TEST_LOGITS).read_bytes()
-    (run / TEST_LOGITS).write_bytes(raw[:-1])
+    os.truncate(run / TEST_LOGITS, (run / TEST_LOGITS).stat().st_size - 1)
     run_folder.truncate_run(run, 2)
     assert (run / TEST_LOGITS).read_bytes() == before[TEST_LOGITS]
 
@@ -302,23 +302,20 @@ def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
 
 
 HOLD = """
-import sys, time, pathlib
+import pathlib
 from common.run_folder import locked
-with locked(pathlib.Path(sys.argv[1])):
+with locked(pathlib.Path()):
     print("held", flush=True)
-    time.sleep(60)
+    input()
 """
 
 
 def test_one_process_holds_a_lock(tmp_path):
-    other = start_python("-c", HOLD, tmp_path)
-    try:
+    with start_python("-c", HOLD, cwd=tmp_path, stdin=subprocess.PIPE) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {other.pid} on"), run_folder.locked(tmp_path):
             pass
-    finally:
         other.kill()
-        other.communicate()
     # A dead process's lock stops nobody, though its file is still there.
     assert (tmp_path / "lock").exists()
     for _ in range(2):
