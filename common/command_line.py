@@ -97,25 +97,21 @@ def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
 
 
 def number(
-    lowest: float = -math.inf,
-    highest: float = math.inf,
-    *,
-    above: bool = False,
-    below: bool = False,
+    lowest: float, highest: float = math.inf, *, above: bool = False, below: bool = False
 ) -> Callable[[str], float]:
     """A type for finite numbers from `lowest` to `highest`; above, below: without that bound."""
-    bounds = [f"{'above' if above else 'at least'} {lowest:g}"] if lowest > -math.inf else []
-    bounds += [f"{'below' if below else 'at most'} {highest:g}"] if highest < math.inf else []
+    bounds = f"{'above' if above else 'at least'} {lowest:g}"
+    bounds += f" and {'below' if below else 'at most'} {highest:g}" if highest < math.inf else ""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        too_low = value < lowest or (above and value == lowest)
-        too_high = value > highest or (below and value == highest)
+        too_low = value <= lowest if above else value < lowest
+        too_high = value >= highest if below else value > highest
         if not math.isfinite(value) or too_low or too_high:
-            raise argparse.ArgumentTypeError(f"{text}: use a number {' and '.join(bounds)}")
+            raise argparse.ArgumentTypeError(f"{text}: use a number {bounds}")
         return value
 
     return parse
@@ -136,7 +132,7 @@ def add_runs_arguments(parser: Parser) -> None:
 
 
 def choose_device(name: str):
-    """The torch.device for --device auto, cpu or cuda. Raises UserError for `cuda` without one."""
+    """The torch.device that --device names. Raises UserError for `cuda` without a GPU."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
@@ -199,7 +195,7 @@ def explained(error: OSError) -> UserError:
 
 
 def _prepare_streams() -> None:
-    """Let every name be printed on every terminal, and nothing be printed where none is open."""
+    """Let every name be printed on every terminal, and nothing where none is open."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell, as in `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
