@@ -49,7 +49,6 @@ RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--over
 RESERVED += ["--evaluate", "--help", "-h"]
 LOCKED = "is training it"  # train.py's message if another process trains the run
 HEARTBEAT = 25  # seconds between two lines of progress
-PATIENCE = 15  # seconds from SIGTERM to SIGKILL
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -61,7 +60,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
     losses = [["cross-entropy"], ["self-distillation"]]
     add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
-    add("--data-seed", type=integer(0), help="one data set for all seeds; by default one per seed")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
     add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
     add("--name", help="the study's name in file names; by default that of the data")
@@ -117,10 +115,9 @@ def plan(args: Namespace) -> list[Run]:
     """The runs. Raises UserError for a wrong flag, in the words of the script that refuses it."""
     runs: dict[str, Run] = {}
     for (noise, noise_flags), seed, loss in product(noises(args), args.seeds, args.loss):
-        data_seed = str(seed if args.data_seed is None else args.data_seed)
-        data = f"data/{args.name}-{noise}-seed{data_seed}.npz"
+        data = f"data/{args.name}-{noise}-seed{seed}.npz"
         generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
-        generate_flags += ["--seed", data_seed, "--out", data, "--if-missing"]
+        generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
         train_flags = ["--loss", *loss, *args.train, "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
@@ -242,14 +239,14 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
 
 
 def stop(runs: Sequence[Run], jobs: Sequence[Future]) -> None:
-    """End the processes that train; those that do not end by themselves are killed."""
+    """End the processes that train; those that have not ended after 15 seconds are killed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in [run.process for run in runs if run.process]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        wait([job for job in jobs if job.running()], PATIENCE)
+        wait([job for job in jobs if job.running()], timeout=15)
 
 
 def train_one(run: Run, free: list[dict[str, str]]) -> str:
@@ -286,14 +283,11 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
 
 def report(name: str, runs: Sequence[Run]) -> list[str]:
     """Measure, collect and draw complete runs; returns a line for each script that failed."""
-    folders, figures = [str(run.settings.folder) for run in runs], f"figures/{name}"
-    flags = {
-        "frequency.py": [],
-        "collect_history.py": ["--out", f"{figures}/history.json"],
-        "plot.py": ["--out", figures],
-    }
+    folders, out = [str(run.settings.folder) for run in runs], f"figures/{name}"
+    history = f"{out}/history.json"
+    calls = [["frequency.py"], ["collect_history.py", "--out", history], ["plot.py", "--out", out]]
     errors = []
-    for script, words in flags.items():
+    for script, *words in calls:
         if subprocess.run([sys.executable, str(SCRIPTS / script), *folders, *words]).returncode:
             errors.append(f"{script} failed: see above")
     return errors

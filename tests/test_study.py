@@ -78,7 +78,7 @@ NAMES = """
 --rate 0.2 0.125 | pair20-seed0/cross-entropy-seed0 | pair12.5-seed0/cross-entropy-seed0
 --noise none pair | none-seed0/cross-entropy-seed0 | pair40-seed0/cross-entropy-seed0
 --noise b/l.npy:some | l-some-seed0/cross-entropy-seed0
---seeds 0 1 --data-seed 5 | pair40-seed5/cross-entropy-seed0 | pair40-seed5/cross-entropy-seed1
+--seeds 0 1 | pair40-seed0/cross-entropy-seed0 | pair40-seed1/cross-entropy-seed1
 --loss "cross-entropy --lr 1e-3 --augment" | pair40-seed0/cross-entropy-lr1e-3-augment-seed0
 --loss "self-distillation --weight=0.2 --soft" | pair40-seed0/self-distillation-weight0.2-soft-seed0
 --loss "self-distillation --teacher=batch" | pair40-seed0/self-distillation-batch-seed0
