@@ -15,7 +15,6 @@ import io
 import os
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,18 +24,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
+from types import ModuleType
 
-from common.command_line import (
-    Parser,
-    UserError,
-    end_quietly,
-    fraction,
-    integer,
-    printable,
-    run_script,
-)
+from common.command_line import Parser, UserError, end_quietly, fraction, integer, run_script
 
 if __name__ == "__main__":
     end_quietly()  # on Ctrl-C, while Python imports the rest
@@ -45,21 +37,18 @@ from tqdm import tqdm
 
 import generate
 import train
-from common.run_folder import output_names, read_config, read_history, read_outputs
+from common.run_folder import is_complete, read_config, read_history
 from dataset.data_file import file_digest
 from dataset.make import exists_already
 from dataset.noise import NOISES
 
 SCRIPTS = Path(__file__).resolve().parent
-UTF8 = {"PYTHONIOENCODING": "utf-8"}  # lets the scripts print every name
-LOSSES = [["cross-entropy"], ["self-distillation"]]
 # The flags of generate.py and train.py that study.py sets itself.
 RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
 RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
 RESERVED += ["--evaluate", "--help", "-h"]
 LOCKED = "is training it"  # train.py's message if another process trains the run
 HEARTBEAT = 25  # seconds between two lines of progress
-PATIENCE = 15  # seconds from SIGTERM to SIGKILL
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -69,8 +58,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--noise", nargs="+", default=["pair"], help="models or FILE:LABELS, by default pair")
     add("--rate", nargs="+", type=fraction, help="rates of the noise models, by default 0.4")
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
-    add("--loss", nargs="+", type=flags, default=LOSSES, help="losses, by default of --dis=0 and 1")
-    add("--data-seed", type=integer(0), help="one data set for all seeds; by default one per seed")
+    losses = [["cross-entropy"], ["self-distillation"]]
+    add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
     add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
     add("--name", help="the study's name in file names; by default that of the data")
@@ -114,15 +103,6 @@ class Run:
             return read_history(self.settings.folder)[0]
         return []
 
-    def is_whole(self) -> bool:
-        """Whether the run has all its epochs, and their outputs as they were written."""
-        with suppress(UserError):
-            records, _ = read_history(self.settings.folder)
-            for name in output_names(records):
-                read_outputs(self.settings.folder, name)
-            return len(records) >= self.settings.epochs
-        return False
-
     def __str__(self) -> str:
         records = self.records()
         if not records:
@@ -134,25 +114,20 @@ class Run:
 def plan(args: Namespace) -> list[Run]:
     """The runs. Raises UserError for a wrong flag, in the words of the script that refuses it."""
     runs: dict[str, Run] = {}
-    python = "python" if shutil.which("python") == sys.executable else sys.executable
     for (noise, noise_flags), seed, loss in product(noises(args), args.seeds, args.loss):
-        data_seed = str(seed if args.data_seed is None else args.data_seed)
-        data = f"data/{args.name}-{noise}-seed{data_seed}.npz"
+        data = f"data/{args.name}-{noise}-seed{seed}.npz"
         generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
-        generate_flags += ["--seed", data_seed, "--out", data, "--if-missing"]
+        generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
         train_flags = ["--loss", *loss, *args.train, "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
         if name in runs:
             raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
-        steps = {"generate.py": generate_flags, "train.py": train_flags}
-        line = " && ".join(
-            shlex.join([python, os.path.relpath(SCRIPTS / script), *words])
-            for script, words in steps.items()
-        )
-        made = parsed("generate.py", generate_flags)
-        runs[name] = Run(name, line, made, parsed("train.py", train_flags).settings)
+        made, settings = parsed(generate, generate_flags), parsed(train, train_flags).settings
+        make = [sys.executable, os.path.relpath(SCRIPTS / "generate.py"), *generate_flags]
+        learn = [sys.executable, os.path.relpath(SCRIPTS / "train.py"), *train_flags]
+        runs[name] = Run(name, f"{shlex.join(make)} && {shlex.join(learn)}", made, settings)
     return list(runs.values())
 
 
@@ -173,36 +148,32 @@ def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
 
 
 def file_name(words: Sequence[str]) -> str:
-    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft.
-
-    A flag's name is left out if its value is a word, which is clear by itself.
-    """
+    """Words in names: self-distillation --weight 0.2 --soft -> self-distillation-weight0.2-soft."""
     text = re.sub(r"--([a-z-]+)[ =](?!--|[A-Za-z])", r"\1", " ".join(words))
-    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)
+    text = re.sub(r"--[a-z-]+[ =](?!--)", "", text)  # a word as a value is clear by itself
     return re.sub(r"[^\w.+-]", "-", text.replace(" --", " "))
 
 
-def parsed(name: str, words: Sequence[str]) -> Namespace:
+def parsed(script: ModuleType, words: Sequence[str]) -> Namespace:
     """What the script makes of its flags. Raises UserError with the script's own line."""
-    script = {"generate.py": generate, "train.py": train}[name]
     with redirect_stderr(io.StringIO()) as errors, suppress(SystemExit):
         return script.parse_args(words)
-    raise UserError(f"{name}: {errors.getvalue().strip().partition('error: ')[2]}")
+    raise UserError(f"{script.__name__}.py: {errors.getvalue().strip().partition('error: ')[2]}")
 
 
 def check_existing(runs: Sequence[Run]) -> None:
     """Find the complete runs. Raises UserError if something was made with other settings."""
-    exists: dict[Path, bool] = {}
+    data = {run.data.out: run.data.settings for run in runs}
+    try:
+        exists = {path: exists_already(path, settings) for path, settings in data.items()}
+    except UserError as error:
+        raise UserError(str(error).replace("--out", "--name")) from None
     for run in runs:
-        data, folder = run.data.out, run.settings.folder
-        try:
-            exists[data] = exists.get(data) or exists_already(data, run.data.settings)
-        except UserError as error:
-            raise UserError(str(error).replace("--out", "--name")) from None
-        difference = differs(run.settings) if (folder / "config.json").exists() else ""
-        if difference:
-            raise UserError(f"{folder} exists with {difference}; remove it, or use another --name")
-        run.complete = exists[data] and run.is_whole()
+        folder = run.settings.folder
+        if (folder / "config.json").exists() and (found := differs(run.settings)):
+            raise UserError(f"{folder} exists with {found}; remove it, or use another --name")
+        with suppress(UserError):  # train.py says what is wrong with it
+            run.complete = exists[run.data.out] and is_complete(folder, run.settings.epochs)
 
 
 def differs(settings: train.RunSettings) -> str:
@@ -219,10 +190,9 @@ def differs(settings: train.RunSettings) -> str:
 
 def visible_gpus() -> list[str]:
     """The GPUs that torch can use, as CUDA_VISIBLE_DEVICES names them."""
-    # In a child, as torch takes memory; in the scripts' folder, since `-c` imports from its folder.
-    words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-    done = subprocess.run(words, cwd=SCRIPTS, capture_output=True, text=True)
-    count = 0 if done.returncode else int(done.stdout.split()[-1])
+    import torch
+
+    count = torch.cuda.device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
     return named.split(",")[:count]
 
@@ -232,11 +202,8 @@ def make_slots(jobs: int | None, gpus: Sequence[str]) -> list[dict[str, str]]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     jobs = jobs or len(gpus) or min(2, cores)
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))
-    slots = [{"OMP_NUM_THREADS": threads} for _ in range(jobs)]
-    if len(gpus) > 1:
-        for k, slot in enumerate(slots):
-            slot["CUDA_VISIBLE_DEVICES"] = gpus[k % len(gpus)]
-    return slots
+    gpu = [{"CUDA_VISIBLE_DEVICES": name} for name in gpus] if len(gpus) > 1 else [{}]
+    return [{"OMP_NUM_THREADS": threads, **gpu[k % len(gpu)]} for k in range(jobs)]
 
 
 def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]:
@@ -245,19 +212,22 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
     A terminal has a bar, and another output a line every HEARTBEAT seconds.
     """
     free = list(slots)  # as many as the pool has threads
-    began, epochs_before = time.monotonic(), epochs_done(runs)
-    left = [run for run in runs if not run.complete]
-    jobs, errors = [], []
-    bar = tqdm(bar_format="{desc}", file=sys.stdout, leave=False, disable=None)
+    left, jobs, errors = [run for run in runs if not run.complete], [], []
+    terminal = sys.stdout.isatty()
+    file = sys.stdout if terminal else io.StringIO()  # from which nothing is read
+    total = sum(run.settings.epochs for run in runs)
+    done = sum(len(run.records()) for run in runs)
+    bar = tqdm(total=total, initial=done, unit="epoch", file=file, dynamic_ncols=True, leave=False)
     with bar, ThreadPoolExecutor(len(slots)) as pool:
         try:
             while left:
                 jobs = [pool.submit(train_one, run, free) for run in left]
-                while wait(jobs, HEARTBEAT if bar.disable else 1).not_done:
-                    line = progress(runs, epochs_before, time.monotonic() - began)
-                    if bar.disable:
-                        tqdm.write(line)
-                    bar.set_description_str(line[: shutil.get_terminal_size().columns - 1])
+                while wait(jobs, 1 if terminal else HEARTBEAT).not_done:
+                    bar.n = sum(len(run.records()) for run in runs)
+                    trained = [str(run) for run in runs if run.process or run.elsewhere]
+                    bar.set_postfix_str(", ".join(trained))
+                    if not terminal:
+                        print(bar)
                 errors += [job.result() for job in jobs if job.result()]
                 left = [run for run in left if run.elsewhere]
                 time.sleep(HEARTBEAT if left else 0)
@@ -268,30 +238,15 @@ def train_all(runs: Sequence[Run], slots: Sequence[dict[str, str]]) -> list[str]
     return errors
 
 
-def epochs_done(runs: Sequence[Run]) -> int:
-    """How many epochs of the study are on disk."""
-    return sum(len(run.records()) for run in runs)
-
-
-def progress(runs: Sequence[Run], epochs_before: int, seconds: float) -> str:
-    """A line: the epochs on disk, the time that is left, and the runs that are trained."""
-    trained = [str(run) for run in runs if run.process or run.elsewhere]
-    form = "{bar:10} {n_fmt}/{total_fmt} epochs [{elapsed}<{remaining}] "
-    total = sum(run.settings.epochs for run in runs)
-    done = epochs_done(runs)
-    meter = tqdm.format_meter(done, total, seconds, initial=epochs_before, bar_format=form)
-    return meter + ", ".join(trained)
-
-
 def stop(runs: Sequence[Run], jobs: Sequence[Future]) -> None:
-    """End the processes that train; those that do not end by themselves are killed."""
+    """End the processes that train; those that have not ended after 15 seconds are killed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # what follows ends by itself
     for number in (signal.SIGTERM, signal.SIGKILL):
         for process in [run.process for run in runs if run.process]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
-        wait([job for job in jobs if job.running()], PATIENCE)
+        wait([job for job in jobs if job.running()], timeout=15)
 
 
 def train_one(run: Run, free: list[dict[str, str]]) -> str:
@@ -301,51 +256,40 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
         run.line,
         shell=True,
         start_new_session=True,  # so that Ctrl-C reaches it from `stop` only
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        encoding="utf-8",
         errors="replace",
-        env={**os.environ, **UTF8, **slot},
+        env={**os.environ, **slot},
     )
     output = run.process.communicate()[0].strip()
     status, run.process = run.process.returncode, None
     free.append(slot)
     last = output.rpartition("\n")[2] or f"exit status {status}"
-    run.complete, run.elsewhere = status == 0, status == 2 and LOCKED in last
+    run.complete, run.elsewhere = status == 0, LOCKED in last
     if "Traceback" in output:
         tqdm.write(output)
     if run.complete:
-        tqdm.write(f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}")
-        return ""
-    if run.elsewhere:
-        tqdm.write(f"waiting: another process is training {run.name}")
-        return ""
-    line = f"stopped: {run.settings.folder}"  # by `stop`
-    if status > 0:
+        line = f"done in {tqdm.format_interval(time.monotonic() - began)}: {run}"
+    elif run.elsewhere:
+        line = f"waiting: another process is training {run.name}"
+    elif status < 0:
+        line = f"stopped: {run.settings.folder}"  # by `stop`
+    else:
         last = re.sub(r"--run\b", "--name", last)
-        line = printable(f"failed: {run.settings.folder}: {last}")
+        line = str(UserError(f"failed: {run.settings.folder}: {last}"))
     tqdm.write(line)
-    return line
+    return "" if run.complete or run.elsewhere else line
 
 
 def report(name: str, runs: Sequence[Run]) -> list[str]:
     """Measure, collect and draw complete runs; returns a line for each script that failed."""
-    folders: dict[str, list[str]] = {}  # by noise
-    for run in runs:
-        folders.setdefault(run.name.split("/")[0], []).append(str(run.settings.folder))
-    figures = f"figures/{name}"
-    history = f"{figures}/history.json"
-    calls = [["frequency.py", *of_noise] for of_noise in folders.values()]
-    calls.append(["collect_history.py", *chain(*folders.values()), "--out", history])
-    calls.append(["plot.py", history, "--out", figures])
+    folders, out = [str(run.settings.folder) for run in runs], f"figures/{name}"
+    history = f"{out}/history.json"
+    calls = [["frequency.py"], ["collect_history.py", "--out", history], ["plot.py", "--out", out]]
     errors = []
     for script, *words in calls:
-        command = [sys.executable, str(SCRIPTS / script), *words]
-        if subprocess.run(command, env={**os.environ, **UTF8}).returncode:
-            errors.append(f"{script} {words[0]} ... failed: see above")
-            if script == "collect_history.py":
-                break  # the figures would be those of an earlier call
+        if subprocess.run([sys.executable, str(SCRIPTS / script), *folders, *words]).returncode:
+            errors.append(f"{script} failed: see above")
     return errors
 
 

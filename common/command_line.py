@@ -31,8 +31,8 @@ REPORT = "a fault of this program: please report it with the lines above"
 class UserError(ValueError):
     """A mistake of the user, or a file that cannot be used; str() is one line for the terminal.
 
-    The line has at most MAX_CHARACTERS: the middle of a longer one is left out, so that the flag at
-    its start and the remedy at its end stay. Control characters are escaped.
+    Of a line longer than MAX_CHARACTERS the middle is left out: the flag at its start and the
+    remedy at its end stay.
     """
 
     exit_status = 2
@@ -60,10 +60,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefau
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line on standard error, and exit status 2.
-
-    Flags cannot be abbreviated: a script that passes flags on has to recognize them.
-    """
+    """A parser whose errors are one line on standard error; flags cannot be abbreviated."""
 
     def __init__(self, description: str | None):
         super().__init__(description=description, formatter_class=HelpFormatter, allow_abbrev=False)
@@ -79,7 +76,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun started this process: only then its variables mean anything."""
+    """Whether torchrun started this process."""
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} <= os.environ.keys()
 
 
@@ -100,25 +97,21 @@ def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
 
 
 def number(
-    lowest: float = -math.inf,
-    highest: float = math.inf,
-    *,
-    above: bool = False,
-    below: bool = False,
+    lowest: float, highest: float = math.inf, *, above: bool = False, below: bool = False
 ) -> Callable[[str], float]:
     """A type for finite numbers from `lowest` to `highest`; above, below: without that bound."""
-    bounds = [f"{'above' if above else 'at least'} {lowest:g}"] if lowest > -math.inf else []
-    bounds += [f"{'below' if below else 'at most'} {highest:g}"] if highest < math.inf else []
+    bounds = f"{'above' if above else 'at least'} {lowest:g}"
+    bounds += f" and {'below' if below else 'at most'} {highest:g}" if highest < math.inf else ""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        too_low = value < lowest or (above and value == lowest)
-        too_high = value > highest or (below and value == highest)
+        too_low = value <= lowest if above else value < lowest
+        too_high = value >= highest if below else value > highest
         if not math.isfinite(value) or too_low or too_high:
-            raise argparse.ArgumentTypeError(f"{text}: use a number {' and '.join(bounds)}")
+            raise argparse.ArgumentTypeError(f"{text}: use a number {bounds}")
         return value
 
     return parse
@@ -139,10 +132,7 @@ def add_runs_arguments(parser: Parser) -> None:
 
 
 def choose_device(name: str):
-    """The torch.device for --device auto, cpu or cuda: `auto` uses a GPU if there is one.
-
-    Raises UserError for `cuda` without a GPU.
-    """
+    """The torch.device that --device names. Raises UserError for `cuda` without a GPU."""
     import torch
 
     if name == "cuda" and not torch.cuda.is_available():
@@ -164,12 +154,11 @@ def explained_memory(remedy: str) -> Iterator[None]:
 
 
 def run_script(name: str, work: Callable[[], int | None], interrupted: str = "") -> int:
-    """Do a script's work; returns its exit status.
+    """Do a script's work; returns what it returns, or 0, as the exit status.
 
-    The status is 0 or what `work` returns, that of a UserError, 2 for an OSError or too little
-    memory, 130 for Ctrl-C or SIGTERM, with `interrupted` as the remedy, and 1, after the traceback,
-    for a fault of this program. Each is one line on standard error. A reader that closes the pipe,
-    such as `head`, ends the script quietly.
+    What ends it early is one line on standard error: a UserError, with its status; an OSError or
+    too little memory, 2; Ctrl-C or SIGTERM, 130, with `interrupted` as the remedy; a fault of this
+    program, 1, after the traceback. A reader that closes the pipe, such as `head`, ends it quietly.
     """
     _prepare_streams()
     interrupts = _prepare_signals()
@@ -206,13 +195,11 @@ def explained(error: OSError) -> UserError:
 
 
 def _prepare_streams() -> None:
-    """Let every name be printed on every terminal, and nothing be printed where none is open."""
+    """Let every name be printed on every terminal, and nothing where none is open."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell, as in `>&-`
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        stream = getattr(sys, name)
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -20,10 +20,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write that becomes `path` when the block ends without an error.
 
-    The temporary file beside `path` is named after this process: two that write one file do not
-    mix. Raises OSError, with the name of `path`, if it cannot be written; the old one then stays.
+    Raises OSError, with the name of `path`, if it cannot be written; the old one then stays.
     """
-    path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,10 +44,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
-    """Write a JSON object whole or not at all; without `indent` on one line.
-
-    Raises ValueError if a number is not finite, OSError if the file cannot be written.
-    """
+    """Write a JSON object whole or not at all. Raises OSError, ValueError for NaN or infinity."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
 
 
@@ -71,7 +66,7 @@ def held(path: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
     """Hold the lock file `path`, in a folder that exists; the system frees it if the process ends.
 
     when_busy: called if another process holds it; then this one waits. Yields False on a file
-    system without locks, where none is held. Raises OSError if the file cannot be written.
+    system without locks. Raises OSError if the file cannot be written.
     """
     lock = filelock.FileLock(path)
     try:
@@ -91,16 +86,13 @@ def held(path: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
 
 @contextmanager
 def making(path: Path) -> Iterator[None]:
-    """Hold the lock beside a file that is to be made; print a line if another process holds it.
-
-    Inside, check again whether the file exists: the other process may have made it.
-    """
+    """Hold the lock beside a file that is to be made; inside, look whether another has made it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f"{path.name}.lock")
     with held(lock, lambda: print(f"waiting: another process is making {path}", flush=True)):
         try:
             yield
         finally:
-            # A process that waits gets the removed file, and a new one makes another. Both find the
+            # A process that waits gets the removed file, and a new one makes another: both find the
             # data set, or both try again what has failed.
             lock.unlink(missing_ok=True)

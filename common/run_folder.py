@@ -42,10 +42,7 @@ AGAIN = "train the run again under another --run"
 
 @contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run's lock, in a folder that exists. Raises UserError if another process does.
-
-    On a file system without locks, the run trains without one, and a line says so.
-    """
+    """Hold the run's lock, in a folder that exists. Raises UserError if another process does."""
     lock = run / "lock"
 
     def refuse() -> None:
@@ -66,9 +63,9 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """The run folders at or below `paths`, sorted; symbolic links are followed.
+    """The run folders at or below `paths`, sorted, each once; symbolic links are followed.
 
-    A folder that two links lead to is returned once. Raises UserError if a path has no run.
+    Raises UserError if a path has no run.
     """
     runs: dict[str, Path] = {}
     for path in paths:
@@ -107,9 +104,9 @@ def read_config(run: Path) -> dict:
     config = read_json(run / "config.json", AGAIN)
     try:
         data, flags = config["data"], config["flags"]
-        texts = config["loss"], config["network"], data["digest"], data["name"], flags["data"]
-        valid = all(isinstance(text, str) for text in texts)
-        valid = valid and isinstance(flags["epochs"], int) and isinstance(flags["seed"], int)
+        values = [config["loss"], config["network"], data["digest"], data["name"], flags["data"]]
+        values += [flags["epochs"], flags["seed"]]
+        valid = [type(value) for value in values] == [str] * 5 + [int] * 2
     except (KeyError, TypeError):
         valid = False
     if not valid:
@@ -150,8 +147,7 @@ def append_history(run: Path, record: dict) -> None:
 def read_history(run: Path) -> tuple[list[dict], str]:
     """The epochs' records and a note, empty unless a half-written last line was dropped.
 
-    Raises UserError if there is no whole record, a line is damaged, or the epochs do not count 1,
-    2, 3 ...
+    Raises UserError if there is no whole record, or a line is damaged.
     """
     path = run / "history.jsonl"
     try:
@@ -189,6 +185,14 @@ def output_names(records: Sequence[dict]) -> list[str]:
     return [TEST_LOGITS, SAMPLE_LOGITS] + [VAL_LOGITS] * held_out
 
 
+def is_complete(run: Path, epochs: int) -> bool:
+    """Whether the run has all its epochs. Raises UserError if its files are damaged."""
+    records, _ = read_history(run)
+    for name in output_names(records):
+        read_outputs(run, name)
+    return len(records) == epochs
+
+
 def outputs_digest(run: Path) -> str:
     """One digest of all epochs' outputs and of the data set, by history.jsonl and config.json."""
     records, _ = read_history(run)
@@ -198,20 +202,16 @@ def outputs_digest(run: Path) -> str:
 
 
 def write_measure(run: Path, name: str, content: dict) -> Path:
-    """Write a measure of the run's outputs, tied to these outputs; returns its path.
-
-    name: one of MEASURES. Values are finite numbers, None, lists and dicts.
-    """
+    """Write a measure of the run's outputs, tied to them; returns its path. It holds no NaN."""
     content = {"measured_from": outputs_digest(run), **content}
     write_json(run / name, content, indent=None)  # an indented list has a line for each number
     return run / name
 
 
 def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
-    """A measure of the run, and a note: (None, "") if there is none.
+    """A measure of the run, or None, and what is wrong with its file.
 
-    (None, what is wrong) if the file is damaged, or was measured from other outputs than those that
-    the run has now.
+    It is damaged, or was measured from other outputs than those that the run has now.
     """
     path, remedy = run / name, "make it again with frequency.py"
     if not path.exists():
@@ -228,9 +228,8 @@ def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
 def append_outputs(path: Path, outputs: np.ndarray, epoch: int) -> None:
     """Write the outputs (n, C) of an epoch, counted from 1, after those of the earlier epochs.
 
-    The header counts an epoch only once its numbers are in the file, so that a run that is stopped
-    while it writes leaves a file that can be read. Raises UserError if the file does not hold the
-    earlier epochs.
+    The header counts an epoch once its numbers are in the file: one that is cut short can be read.
+    Raises UserError if the file does not hold the earlier epochs.
     """
     if epoch == 1:
         with open(path, "wb") as file:
@@ -254,7 +253,7 @@ def read_outputs(
     """The outputs float32 (epochs, n, C) of the epochs in history.jsonl, mapped from disk.
 
     name: one of LOGITS. Raises UserError unless every epoch has the sha256 of its record, finite
-    values, and, where they are given, this number of images and classes.
+    values, and as many images and classes as are given.
     """
     outputs = _checked_outputs(run / name, read_history(run)[0])
     _, n, c = outputs.shape
@@ -294,10 +293,10 @@ def digest(outputs: np.ndarray) -> str:
 
 
 def truncate_run(run: Path, epochs: int) -> None:
-    """Cut history and outputs back to their first `epochs` epochs, those of the checkpoint.
+    """Cut history and outputs back to the checkpoint's epochs, at least 1, and remove measures.
 
-    epochs: at least 1. Measures of later epochs are removed. Raises UserError, before anything is
-    changed, unless the files have these epochs as train.py wrote them.
+    Raises UserError, before anything is changed, unless the files have these epochs as written.
+    Measures stay if nothing is cut.
     """
     records, _ = read_history(run)
     if len(records) < epochs:
@@ -320,10 +319,7 @@ def truncate_run(run: Path, epochs: int) -> None:
 
 
 def _write_header(file: BinaryIO, shape: Sequence[int]) -> None:
-    """Write the header of a file of outputs, in the place of another one with as many images.
-
-    numpy leaves room in it for a first axis of any length.
-    """
+    """Write the header of a file of outputs, in which numpy leaves room for any first axis."""
     file.seek(0)
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(file, header)

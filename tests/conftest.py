@@ -21,14 +21,12 @@ hypothesis.settings.load_profile("project")
 
 def pytest_collection_modifyitems(items):
     """Skip the tests that need a CUDA device where there is none."""
-    marked = [item for item in items if item.get_closest_marker("cuda")]
-    if not marked:
-        return
-    import torch
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            import torch
 
-    if not torch.cuda.is_available():
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="there is no CUDA device"))
 
 
 @pytest.fixture

@@ -21,10 +21,11 @@ SMALL_RUN += ["--batch-size", "16", "--lr", "0.05"]
 # The flags of the runs of the fixture `trained_study`, which adds --dis, --seed and --run.
 LEARNING_RUN = [*SMALL_RUN, "--epochs=6", "--batch-size=32", "--lr=0.02", "--no-augment"]
 LEARNING_EPOCHS = 6
+CLASSES = 4  # of the data sets made here
 
 
 def run_python(*words, **options) -> subprocess.CompletedProcess:
-    """Run python with `words` in a process of its own; its output is captured as text."""
+    """Run python with `words` in a process of its own; its output is captured."""
     command = [sys.executable, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), **options)
 
@@ -46,63 +47,44 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def make_dataset(train=60, test=40, val=0, classes=4, size=8, seed=0) -> DataSet:
+def make_dataset(train=60, test=40, val=0, size=8, seed=0) -> DataSet:
     """Random images of size x size pixels; a quarter of the labels is wrong by pair flip."""
     random = np.random.default_rng(seed)
-    clean = np.arange(train) % classes
+    clean = np.arange(train) % CLASSES
     noisy = clean.copy()
-    noisy[: train // 4] = (noisy[: train // 4] + 1) % classes
-    meta = {"source": "random", "title": "random", "noise": "pair", "rate_asked": 0.25}
-    return DataSet(
-        train_images=random.integers(0, 256, (train, size, size, 3), np.uint8),
-        train_labels=noisy,
-        clean_labels=clean,
-        val_images=random.integers(0, 256, (val, size, size, 3), np.uint8),
-        val_labels=np.arange(val) // 2 % classes,
-        test_images=random.integers(0, 256, (test, size, size, 3), np.uint8),
-        test_labels=np.arange(test) % classes,
-        class_names=[f"class {label}" for label in range(classes)],
-        meta={**meta, "rate_found": float(np.mean(noisy != clean)), "seed": seed},
-    )
+    noisy[: train // 4] = (noisy[: train // 4] + 1) % CLASSES
+    images = [random.integers(0, 256, (n, size, size, 3), np.uint8) for n in (train, val, test)]
+    labels = noisy, np.arange(val) // 2 % CLASSES, np.arange(test) % CLASSES
+    return as_dataset(images, labels, clean, "random", 0.25, seed)
 
 
-def make_learnable_dataset(train=160, test=80, val=40, seed=0) -> DataSet:
-    """Four classes of 8x8 images that a network can tell apart; 40% pair noise.
+def make_learnable_dataset(seed=0) -> DataSet:
+    """Images of 8x8 pixels that a network can tell apart; 40% pair noise.
 
-    Each class is a pattern of its own under noise of the pixels, from which an image with a wrong
-    label can be memorized.
+    Each class is a pattern of its own; by the noise of its pixels, an image can be memorized.
     """
-    random, classes = np.random.default_rng(seed), 4
-    patterns = np.random.default_rng(0).uniform(70, 185, (classes, 8, 8, 3))
-
-    def draw(count):
-        clean = random.permutation(np.arange(count) % classes)
+    random = np.random.default_rng(seed)
+    patterns = np.random.default_rng(0).uniform(70, 185, (CLASSES, 8, 8, 3))
+    images, cleans = [], []
+    for count in (160, 40, 80):  # training, held-out and test images
+        clean = random.permutation(np.arange(count) % CLASSES)
         noise = random.normal(0, 45, (count, 8, 8, 3))
-        return (patterns[clean] + noise).round().clip(0, 255).astype(np.uint8), clean
+        images.append((patterns[clean] + noise).round().clip(0, 255).astype(np.uint8))
+        cleans.append(clean)
+    labels = [clean.copy() for clean in cleans]
+    for noisy in labels[:2]:
+        wrong = random.permutation(len(noisy))[: round(0.4 * len(noisy))]
+        noisy[wrong] = (noisy[wrong] + 1) % CLASSES
+    return as_dataset(images, labels, cleans[0], "patterns", 0.4, seed)
 
-    def flip(clean):
-        noisy = clean.copy()
-        wrong = random.permutation(len(clean))[: round(0.4 * len(clean))]
-        noisy[wrong] = (noisy[wrong] + 1) % classes
-        return noisy
 
-    (train_images, clean), (val_images, val_clean), (test_images, test_labels) = map(
-        draw, (train, val, test)
-    )
-    return DataSet(
-        train_images=train_images,
-        train_labels=flip(clean),
-        clean_labels=clean,
-        val_images=val_images,
-        val_labels=flip(val_clean),
-        test_images=test_images,
-        test_labels=test_labels,
-        class_names=[f"class {label}" for label in range(classes)],
-        meta={
-            **{"source": "patterns", "title": "patterns", "noise": "pair", "rate_asked": 0.4},
-            **{"rate_found": 0.4, "seed": seed},
-        },
-    )
+def as_dataset(images, labels, clean, name, rate, seed) -> DataSet:
+    """A data set of the images and labels of its three parts: train, val and test."""
+    (train, val, test), (noisy, val_labels, test_labels) = images, labels
+    names = [f"class {label}" for label in range(CLASSES)]
+    meta = {"source": name, "title": name, "noise": "pair", "rate_asked": rate, "seed": seed}
+    meta["rate_found"] = float(np.mean(noisy != clean))
+    return DataSet(train, noisy, clean, val, val_labels, test, test_labels, names, meta)
 
 
 def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:

@@ -1,10 +1,12 @@
 """What README, docs and results promise: commands, flags, links, targets; examples are executed."""
 
 import importlib
+import json
 import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -123,12 +125,16 @@ def test_links_lead_from_the_readme_to_every_document():
     assert set(DOCUMENTS) <= reached
 
 
-def test_every_target_is_in_the_makefile():
+def test_every_target_is_in_the_makefile_and_installs_nothing_into_another_python():
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for path in DOCUMENTS:
         named = re.findall(r"(?:^\s+|`)make ([a-z]+)", read(path), re.MULTILINE)
         assert set(named) <= set(targets), path.name
         assert named or path != README
+    for target in targets:
+        words = ["make", "--dry-run", target, "PYTHON=python3"]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0 and "python3 " in done.stdout and "pip" not in done.stdout
 
 
 def test_the_documents_are_short():
@@ -194,6 +200,17 @@ def run_errand(section, project):
     return changed
 
 
+# The new tests and scripts, all in one process, which imports torch once.
+ERRANDS = """
+import importlib, json, sys
+import pytest
+tests, lines = json.loads(sys.argv[1])
+assert pytest.main(tests) == 0
+for name, words in lines:
+    assert importlib.import_module(name).main(words) == 0, (name, words)
+"""
+
+
 @pytest.mark.slow
 def test_every_errand_of_extending_works_as_written(tmp_path):
     project = tmp_path / "project"
@@ -211,26 +228,19 @@ def test_every_errand_of_extending_works_as_written(tmp_path):
         names = re.findall(r"^def (test_\w+)", section, re.M) or ["test_every_quantity_by_hand"]
         tests += [f"{file.relative_to(project)}::{name}" for name in names]
 
-    def run(*words):
-        done = run_python(*words, cwd=project)
+    lines = [(name, shlex.split(flags)) for name, flags in commands(EXTENDING)]
+    lines = [line for line in lines if line[0] in ("generate", "train")]
+    ensemble = next(words for _, words in lines if "ensemble" in words)
+    lines.append(("train", ["--dis=0", *ensemble[ensemble.index("ensemble") + 1 :]]))
+    lines += [("frequency", ["runs"]), ("collect_history", ["runs", "--all"])]
+    lines += [("plot", ["runs", "--out", "figures"])]
+    for words in ("check", "format --check"):
+        done = run_python("-m", "ruff", *words.split(), ".", cwd=project)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run("-m", "ruff", "check", ".")
-    run("-m", "ruff", "format", "--check", ".")
-    run("-m", "pytest", *tests)
-    lines = [f"{name}.py {flags}" for name, flags in commands(EXTENDING)]
-    baseline = next(line for line in lines if "ensemble" in line).replace(
-        "--dis=1 --teacher ensemble", "--dis=0"
-    )
-    for line in [*lines, baseline]:
-        if line.startswith(("generate.py", "train.py")):
-            run(*shlex.split(line))
+    done = run_python("-c", ERRANDS, json.dumps([tests, lines]), cwd=project)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert (project / "data/shapes-tridiagonal40.npz").exists()
-    run("frequency.py", "runs")
-    printed = run("collect_history.py", "runs", "--all")
-    run("plot.py", "runs", "--out", "figures")
     for words in ("self-adaptive training, momentum 0.8", "self-distillation, ensemble", "mlp"):
-        assert words in printed, printed
-    assert "both at their best test epoch" in printed and " None" not in printed
+        assert words in done.stdout, done.stdout
+    assert "both at their best test epoch" in done.stdout and " None" not in done.stdout
     assert (project / "figures/validation.png").exists()

@@ -1,9 +1,11 @@
 """common/run_folder.py: every file of a run, round trip, damaged, or of another run."""
 
 import errno
+import io
 import json
 import os
-from pathlib import Path
+import subprocess
+from unittest.mock import Mock
 
 import filelock
 import numpy as np
@@ -28,11 +30,11 @@ SAMPLE = np.random.default_rng(1).standard_normal((3, 6, 4)).astype(np.float32)
 
 
 def write_epochs(run, epochs=EPOCHS, sample=SAMPLE, start=1):
-    for number, outputs in enumerate(zip(epochs, sample, strict=True), start=start):
-        files = dict(zip((TEST_LOGITS, SAMPLE_LOGITS), outputs, strict=True))
-        for name, values in files.items():
+    for number, (test, train) in enumerate(zip(epochs, sample, strict=True), start=start):
+        digests = {}
+        for name, values in ((TEST_LOGITS, test), (SAMPLE_LOGITS, train)):
             run_folder.append_outputs(run / name, values, number)
-        digests = {name: run_folder.digest(values) for name, values in files.items()}
+            digests[name] = run_folder.digest(values)
         run_folder.append_history(run, {"epoch": number, "loss": 1 / 3, "sha256": digests})
 
 
@@ -79,63 +81,55 @@ def test_an_epoch_is_written_after_the_earlier_ones_or_not_at_all(run):
     assert folder_bytes(run) == before
 
 
-def edited(change):
-    """Change the outputs as an array, in a file that is otherwise whole."""
-
-    def damage(path):
-        np.save(path, change(np.load(path)))
-
-    return damage
+def npy(array) -> bytes:
+    """The array as a file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
-def raw_edited(change):
-    def damage(path):
-        path.write_bytes(change(path.read_bytes()))
-
-    return damage
+WHOLE = npy(EPOCHS)
 
 
-def with_value(value):
-    def change(outputs):
-        outputs[1, 2, 3] = value
-        return outputs
-
-    return edited(change)
+def with_shape(shape: str) -> bytes:
+    """The outputs under a header with another shape."""
+    header = WHOLE[:128].replace(b"3, 5, 4", shape.encode()).rstrip()
+    return header.ljust(127) + b"\n" + WHOLE[128:]
 
 
-DAMAGED_OUTPUTS = {
-    "missing": (Path.unlink, "no such file"),
-    "flipped bit": (
-        raw_edited(lambda raw: raw[:150] + bytes([raw[150] ^ 1]) + raw[151:]),
-        "epoch 1",
-    ),
-    "not a number": (with_value(np.nan), "epoch 2"),
-    "images in another order": (edited(lambda a: np.roll(a, 1, axis=1)), "epoch 1"),
-    "epochs in another order": (edited(lambda a: a[[0, 2, 1]]), "epoch 2"),
-    "of another run": (edited(lambda a: a + 1), "epoch 1"),
-    "an epoch too few": (edited(lambda a: a[:2]), "2 of 3 epochs"),
-    "cut short": (raw_edited(lambda raw: raw[:-1]), "2 of 3 epochs"),
-    "cut within the header": (raw_edited(lambda raw: raw[:50]), "damaged header"),
-    "in Fortran's order": (edited(np.asfortranarray), "not outputs"),
-    "float64": (edited(lambda a: a.astype(float)), "not outputs"),
-    "two axes": (edited(lambda a: a[0]), "not outputs"),
-    "fewer images": (edited(lambda a: a[:, :4]), "epoch 1"),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGED_OUTPUTS)
-def test_damaged_outputs_are_refused_by_name(run, damage):
-    change, words = DAMAGED_OUTPUTS[damage]
-    change(run / TEST_LOGITS)
-    with pytest.raises(UserError, match=rf"logits\.npy: .*({words})"):
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (None, "no such file"),
+        (WHOLE[:150] + bytes([WHOLE[150] ^ 1]) + WHOLE[151:], "epoch 1 is not what"),
+        (npy([EPOCHS[0], np.nan * EPOCHS[1], EPOCHS[2]]), "epoch 2 is not what"),
+        (npy(np.roll(EPOCHS, 1, axis=1)), "epoch 1"),  # images in another order
+        (npy(EPOCHS[[0, 2, 1]]), "epoch 2"),
+        (npy(EPOCHS + 1), "epoch 1"),
+        (npy(EPOCHS[:2]), "2 of 3 epochs"),
+        (npy(EPOCHS[:, :4]), "epoch 1"),
+        (WHOLE[:-1], "2 of 3 epochs"),
+        (WHOLE[:50], "damaged header"),
+        (npy(np.asfortranarray(EPOCHS)), "not outputs"),
+        (npy(EPOCHS.astype(float)), "not outputs"),
+        (npy(EPOCHS[0]), "not outputs"),
+        (with_shape("-3, 5, 4"), "not outputs"),
+        (with_shape("3, 0, 4"), "not outputs"),
+        (with_shape("3, 99999999999, 9999999999"), "0 of 3 epochs"),
+        (with_shape("(((("), "damaged header"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else "",
+)
+def test_damaged_outputs_are_refused_by_name(run, raw, words):
+    path = run / TEST_LOGITS
+    path.unlink() if raw is None else path.write_bytes(raw)
+    with pytest.raises(UserError, match=rf"logits\.npy: .*{words}"):
         run_folder.read_outputs(run, TEST_LOGITS, 5, 4)
 
 
 def test_outputs_that_are_not_finite_are_refused_even_if_they_are_what_was_written(tmp_path):
-    epochs = EPOCHS.copy()
-    epochs[1, 0, 0] = np.nan
-    write_epochs(tmp_path, epochs)
-    with pytest.raises(UserError, match="epoch 2 has values that are not finite"):
+    write_epochs(tmp_path, np.full((2, 5, 4), np.inf, np.float32), SAMPLE[:2])
+    with pytest.raises(UserError, match="epoch 1 has values that are not finite"):
         run_folder.read_outputs(tmp_path, TEST_LOGITS)
 
 
@@ -143,45 +137,32 @@ def test_outputs_for_another_data_set_or_without_a_digest_are_refused(run):
     for size in ((4, 4), (5, 3)):
         with pytest.raises(UserError, match="5 images and 4 classes, not of"):
             run_folder.read_outputs(run, TEST_LOGITS, *size)
-    (run / VAL_LOGITS).write_bytes((run / TEST_LOGITS).read_bytes())
+    (run / VAL_LOGITS).write_bytes(WHOLE)
     with pytest.raises(UserError, match="epoch 1 is not what"):
         run_folder.read_outputs(run, VAL_LOGITS)
-
-
-@pytest.mark.parametrize("shape", ["-3, 5, 4", "3, 0, 4", "3, 99999999999, 9999999999", "(((("])
-def test_a_header_with_another_shape_is_refused(run, shape):
-    path = run / TEST_LOGITS
-    raw = path.read_bytes()
-    text = raw[:128].replace(b"3, 5, 4", shape.encode()).rstrip()
-    path.write_bytes(text.ljust(127) + b"\n" + raw[128:])
-    with pytest.raises(UserError, match=r"logits\.npy"):
-        run_folder.read_outputs(run, TEST_LOGITS)
 
 
 @given(st.integers(0, 127), st.binary(min_size=1, max_size=4))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore")  # of numpy's parser
 def test_a_header_with_other_bytes_is_refused_or_the_same(run, place, other):
-    path = run / TEST_LOGITS
-    raw = path.read_bytes()
-    path.write_bytes(raw[:place] + other + raw[place + len(other) :])
+    (run / TEST_LOGITS).write_bytes(WHOLE[:place] + other + WHOLE[place + len(other) :])
     try:
         assert run_folder.read_outputs(run, TEST_LOGITS).tobytes() == EPOCHS.tobytes()
     except UserError as error:
         assert "logits.npy" in str(error)
-    finally:
-        path.write_bytes(raw)
 
 
 def test_indices_round_trip_and_what_is_none(run):
     path = run / "train_indices.npy"
     np.testing.assert_array_equal(run_folder.read_sample_indices(run), np.arange(6))
-    with open(path, "wb") as file:
-        np.savez(file, a=np.arange(6))
-    for change in (lambda path: None, edited(lambda a: a["a"] / 2), Path.unlink):
-        change(path)
-        with pytest.raises(UserError, match=r"train_indices\.npy: (damaged|no such file)"):
+    for raw in (npy(np.arange(6) / 2), npy(np.eye(2, dtype=int)), b"", b"PK"):
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match=r"train_indices\.npy: damaged"):
             run_folder.read_sample_indices(run)
+    path.unlink()
+    with pytest.raises(UserError, match=r"train_indices\.npy: no such file"):
+        run_folder.read_sample_indices(run)
 
 
 # History and config
@@ -200,31 +181,32 @@ def test_history_round_trip_and_refusal_of_nan(tmp_path):
     assert found == records and "half-written" in note and "history.jsonl" in note
 
 
-WHOLE = '{"epoch": 1, "loss": 0.5}\n'
+LINE = '{"epoch": 1, "loss": 0.5}\n'
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "no epoch in it yet; go on"),
+        ("", "no epoch in it yet; go on"),
         ('{"epoch"', "no epoch in it yet"),
-        (WHOLE + "nonsense\n" + WHOLE, "line 2 is damaged"),
-        (WHOLE + "null\n", "line 2"),
-        (WHOLE + "\n", "line 2"),
-        (WHOLE + WHOLE, "line 2"),
-        (WHOLE + '{"epoch": 2}\n', "line 2"),
-        (WHOLE + '{"epoch": 2, "loss": NaN}\n', "line 2"),
-        (WHOLE + '{"epoch": 2, "loss": "0.5"}\n', "line 2"),
-        (WHOLE + '{"epoch": 2, "loss": {"a": 3}}\n', "line 2"),
-        (WHOLE + '{"epoch": 2, "loss": 1' + 400 * "0" + "}\n", "line 2"),
-        (WHOLE + "[" * 100_000 + "\n", "line 2"),
+        (LINE + "nonsense\n" + LINE, "line 2 is damaged"),
+        (LINE + "null\n", "line 2"),
+        (LINE + "\n", "line 2"),
+        (LINE + LINE, "line 2"),
+        (LINE + '{"epoch": 2}\n', "line 2"),
+        (LINE + '{"epoch": 2, "loss": NaN}\n', "line 2"),
+        (LINE + '{"epoch": 2, "loss": "0.5"}\n', "line 2"),
+        (LINE + '{"epoch": 2, "loss": {"a": 3}}\n', "line 2"),
+        (LINE + '{"epoch": 2, "loss": 1' + 400 * "0" + "}\n", "line 2"),
+        (LINE + "[" * 100_000 + "\n", "line 2"),
         ("\xff\n", "line 1"),
     ],
-    ids=lambda value: value and value[:40],
+    ids=lambda value: value[:40],
 )
 def test_damaged_histories_are_refused(tmp_path, text, words):
-    if text is not None:
-        (tmp_path / "history.jsonl").write_text(text, "latin-1")
+    with pytest.raises(UserError, match=r"history\.jsonl: no epoch in it yet"):
+        run_folder.read_history(tmp_path)
+    (tmp_path / "history.jsonl").write_text(text, "latin-1")
     with pytest.raises(UserError, match=rf"history\.jsonl: .*{words}"):
         run_folder.read_history(tmp_path)
 
@@ -258,29 +240,22 @@ def test_measures_are_tied_to_the_outputs(run):
     assert run_folder.read_measure(run, FREQUENCY)[0] == content
 
 
-def another_epoch(run):
-    write_epochs(run, EPOCHS[:1], SAMPLE[:1], start=4)
-
-
-def another_data_set(run):
-    run_folder.write_config(run, {**CONFIG, "data": {**CONFIG["data"], "digest": "e"}})
-
-
-def other_outputs(run):
-    (run / "history.jsonl").unlink()
-    write_epochs(run, EPOCHS + 1)
-
-
-@pytest.mark.parametrize("change", [another_epoch, another_data_set, other_outputs])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run: write_epochs(run, EPOCHS[:1], SAMPLE[:1], start=4),
+        lambda run: run_folder.write_config(run, {**CONFIG, "data": {"name": "a", "digest": "e"}}),
+        lambda run: ((run / "history.jsonl").unlink(), write_epochs(run, EPOCHS + 1)),
+    ],
+    ids=["another epoch", "another data set", "other outputs"],
+)
 def test_a_measure_of_other_outputs_or_a_damaged_one_is_not_read(run, change):
     run_folder.write_measure(run, FREQUENCY, {"n": 5})
     change(run)
-    content, note = run_folder.read_measure(run, FREQUENCY)
-    assert content is None and "frequency.json: measured from other outputs" in note
-    assert "make it again with frequency.py" in note
-    (run / FREQUENCY).write_bytes(b"{")
-    content, note = run_folder.read_measure(run, FREQUENCY)
-    assert content is None and "frequency.json" in note and "frequency.py" in note
+    for words in ("frequency.json: measured from other outputs", "frequency.json: cannot be read"):
+        content, note = run_folder.read_measure(run, FREQUENCY)
+        assert content is None and words in note and "make it again with frequency.py" in note
+        (run / FREQUENCY).write_bytes(b"{")
 
 
 def test_truncation_to_the_checkpoints_epoch(tmp_path):
@@ -294,13 +269,12 @@ def test_truncation_to_the_checkpoints_epoch(tmp_path):
     assert folder_bytes(run) == before
     run_folder.write_measure(run, FREQUENCY, {})
     run_folder.truncate_run(run, 2)  # whose measures stay
-    assert run_folder.read_measure(run, FREQUENCY)[0]
+    assert run_folder.read_measure(run, FREQUENCY)[0] and run_folder.is_complete(run, 2)
     with pytest.raises(UserError, match=r"history\.jsonl ends at epoch 2, the checkpoint is of e"):
         run_folder.truncate_run(run, 3)
     # What is beyond the checkpoint need not be whole: it is cut away.
     write_epochs(run, EPOCHS[2:], SAMPLE[2:], start=3)
-    raw = (run / TEST_LOGITS).read_bytes()
-    (run / TEST_LOGITS).write_bytes(raw[:-1])
+    os.truncate(run / TEST_LOGITS, (run / TEST_LOGITS).stat().st_size - 1)
     run_folder.truncate_run(run, 2)
     assert (run / TEST_LOGITS).read_bytes() == before[TEST_LOGITS]
 
@@ -328,23 +302,20 @@ def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
 
 
 HOLD = """
-import sys, time, pathlib
+import pathlib
 from common.run_folder import locked
-with locked(pathlib.Path(sys.argv[1])):
+with locked(pathlib.Path()):
     print("held", flush=True)
-    time.sleep(60)
+    input()
 """
 
 
 def test_one_process_holds_a_lock(tmp_path):
-    other = start_python("-c", HOLD, tmp_path)
-    try:
+    with start_python("-c", HOLD, cwd=tmp_path, stdin=subprocess.PIPE) as other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {other.pid} on"), run_folder.locked(tmp_path):
             pass
-    finally:
         other.kill()
-        other.communicate()
     # A dead process's lock stops nobody, though its file is still there.
     assert (tmp_path / "lock").exists()
     for _ in range(2):
@@ -353,21 +324,21 @@ def test_one_process_holds_a_lock(tmp_path):
 
 
 def test_what_a_killed_process_was_writing_is_removed_under_the_lock(tmp_path):
-    ours = ["history.jsonl.42.tmp", "checkpoint.pt.42.tmp", "config.json.42.tmp"]
     others = ["frequency.json.42.tmp", "notes.tmp"]
-    for name in ours + others:
+    for name in ("history.jsonl.42.tmp", "checkpoint.pt.42.tmp", "config.json.42.tmp", *others):
         (tmp_path / name).write_bytes(b"half")
     with run_folder.locked(tmp_path):
         assert sorted(path.name for path in tmp_path.glob("*.tmp")) == others
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
-    def fail(*_, **__):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
-    with run_folder.locked(tmp_path):
-        assert "no locks; train it from one process only" in capsys.readouterr().out
+    errors = [OSError(errno.ENOLCK, "no locks"), NotImplementedError(), PermissionError("no")]
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=errors))
+    for _ in range(2):
+        with run_folder.locked(tmp_path):
+            assert "no locks; train it from one process only" in capsys.readouterr().out
+    with pytest.raises(PermissionError), run_folder.locked(tmp_path):
+        pass
 
 
 def test_nothing_on_disk_is_a_pickle(trained_study):

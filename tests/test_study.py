@@ -1,9 +1,8 @@
 """study.py: its plan, what it refuses, and how it runs the other scripts.
 
-The quick tests start stand-ins for the scripts; the slow ones train real, tiny networks.
+The quick tests start stand-ins for the scripts; the slow one trains real, tiny networks.
 """
 
-import json
 import os
 import shlex
 import signal
@@ -14,18 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import start_python
 
 import study
+from common import run_folder
 from common.command_line import UserError
-from common.run_folder import (
-    SAMPLE_LOGITS,
-    TEST_LOGITS,
-    append_history,
-    append_outputs,
-    write_config,
-)
-from common.run_folder import digest as digest_of
+from common.run_folder import SAMPLE_LOGITS, TEST_LOGITS
 from dataset.data_file import file_digest
 
 SIZES = "--train-size 16 --test-size 8"
@@ -52,8 +46,12 @@ STARTED = """
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
+    """An empty working folder with two files of labels, on a machine without a GPU."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for path in (Path("a/l.npy"), Path("b/l.npy"), Path(LABELS)):
+        path.parent.mkdir()
+        path.touch()
     return tmp_path
 
 
@@ -63,8 +61,6 @@ def plan(*words) -> list[study.Run]:
 
 def test_the_plan_is_that_of_the_runs_that_exist(place, monkeypatch):
     monkeypatch.setattr(study, "SCRIPTS", place)  # so that the lines name no other folder
-    Path("labels").mkdir()
-    Path(LABELS).touch()
     runs = {run.line.replace(sys.executable, "python"): run for run in plan(*shlex.split(MAIN))}
     assert len(runs) == 54
     for started in STARTED.strip().splitlines():
@@ -74,38 +70,26 @@ def test_the_plan_is_that_of_the_runs_that_exist(place, monkeypatch):
         learn = f"python train.py --loss {loss} {TRAIN} --epochs 40 --seed {seed} --data {path}"
         run = runs[f"{make} --if-missing && {learn} --run {name}-seed{seed} --resume auto"]
         assert run.settings.folder == Path(f"runs/{data}-seed{seed}/{name}-seed{seed}")
-        assert run.data.out == Path(path)
+        assert run.settings.data == run.data.out == Path(path)
 
 
-@pytest.mark.parametrize(
-    ("words", "names"),
-    [
-        (["--rate", "0.2", "0.125"], ["shapes-pair20-seed0", "shapes-pair12.5-seed0"]),
-        (["--noise", "none", "pair"], ["shapes-none-seed0", "shapes-pair40-seed0"]),
-        (["--noise", "b/l.pt:some"], ["shapes-l-some-seed0"]),
-        (["--seeds", "0", "1", "--data-seed", "5"], ["shapes-pair40-seed5"] * 2),
-    ],
-)
-def test_names_of_data_sets(place, words, names):
-    Path("b").mkdir()
-    Path("b/l.pt").touch()
-    runs = plan("--data", "shapes", "--loss", "cross-entropy", *words)
-    assert [run.data.out.stem for run in runs] == names
-    assert [run.settings.data for run in runs] == [run.data.out for run in runs]
+# Flags of study.py, and the folders of their runs.
+NAMES = """
+--rate 0.2 0.125 | pair20-seed0/cross-entropy-seed0 | pair12.5-seed0/cross-entropy-seed0
+--noise none pair | none-seed0/cross-entropy-seed0 | pair40-seed0/cross-entropy-seed0
+--noise b/l.npy:some | l-some-seed0/cross-entropy-seed0
+--seeds 0 1 | pair40-seed0/cross-entropy-seed0 | pair40-seed1/cross-entropy-seed1
+--loss "cross-entropy --lr 1e-3 --augment" | pair40-seed0/cross-entropy-lr1e-3-augment-seed0
+--loss "self-distillation --weight=0.2 --soft" | pair40-seed0/self-distillation-weight0.2-soft-seed0
+--loss "self-distillation --teacher=batch" | pair40-seed0/self-distillation-batch-seed0
+"""
 
 
-@pytest.mark.parametrize(
-    ("loss", "name"),
-    [
-        ("cross-entropy", "cross-entropy"),
-        ("self-distillation --weight=0.2 --soft", "self-distillation-weight0.2-soft"),
-        ("self-distillation --teacher=previous-epoch", "self-distillation-previous-epoch"),
-        ("cross-entropy --lr 1e-3 --model small_cnn", "cross-entropy-lr1e-3-small_cnn"),
-    ],
-)
-def test_names_of_losses(loss, name):
-    (run,) = plan("--data", "shapes", "--loss", loss)
-    assert run.settings.run == f"{name}-seed0" and run.name == f"pair40/{name}-seed0"
+@pytest.mark.parametrize("line", NAMES.strip().splitlines())
+def test_names_of_data_sets_and_runs(place, line):
+    words, *names = line.split(" | ")
+    runs = plan("--data", "shapes", "--loss", "cross-entropy", *shlex.split(words))
+    assert [str(run.settings.folder) for run in runs] == [f"runs/shapes-{name}" for name in names]
 
 
 @pytest.mark.parametrize(
@@ -126,45 +110,53 @@ def test_names_of_losses(loss, name):
     ],
 )
 def test_a_wrong_flag_is_one_line_before_anything_starts(place, refused, flags, words):
-    for path in ("a/l.npy", "b/l.npy"):
-        Path(path).parent.mkdir()
-        Path(path).touch()
     line = refused("study", *TINY, *flags)
     assert all(word in line for word in words), line
-    assert sorted(path.name for path in Path().iterdir()) == ["a", "b"]
+    assert sorted(path.name for path in Path().iterdir()) == ["a", "b", "labels"]
 
 
 def write_run(run: study.Run, epochs: int, **flags) -> None:
     """The run's folder as train.py leaves it, with outputs of zeros."""
-    digest = file_digest(run.settings.data) if run.settings.data.exists() else "d"
-    config = {"loss": "a", "network": "b", "data": {"digest": digest, "name": "c"}}
-    run.settings.folder.mkdir(parents=True)
-    write_config(run.settings.folder, {**config, "flags": {**run.settings.flags(), **flags}})
-    outputs = np.zeros((3, 4), np.float32)
+    folder, outputs = run.settings.folder, np.zeros((3, 4), np.float32)
+    data = {"digest": file_digest(run.settings.data), "name": "c"}
+    folder.mkdir(parents=True)
+    config = {"loss": "a", "network": "b", "data": data, "flags": run.settings.flags() | flags}
+    run_folder.write_config(folder, config)
+    digests = dict.fromkeys((TEST_LOGITS, SAMPLE_LOGITS), run_folder.digest(outputs))
     for epoch in range(1, epochs + 1):
-        for name in (TEST_LOGITS, SAMPLE_LOGITS):
-            append_outputs(run.settings.folder / name, outputs, epoch)
-        record = {"epoch": epoch, "test_accuracy": 10.0 * epoch}
-        digests = dict.fromkeys((TEST_LOGITS, SAMPLE_LOGITS), digest_of(outputs))
-        append_history(run.settings.folder, {**record, "sha256": digests})
+        for name in digests:
+            run_folder.append_outputs(folder / name, outputs, epoch)
+        record = {"epoch": epoch, "test_accuracy": 10.0 * epoch, "sha256": digests}
+        run_folder.append_history(folder, record)
 
 
-def test_complete_runs_are_found_by_their_content(place, script):
+@pytest.fixture
+def make_data(script):
+    """Make a run's data set."""
+
+    def make(run):
+        assert script("generate", *shlex.split(run.line.split(" && ")[0])[2:])[0] == 0
+
+    return make
+
+
+def test_complete_runs_are_found_by_their_content(place, make_data):
     losses = ["cross-entropy", "self-distillation", "cross-entropy --lr 1"]
     whole, part, none = plan(*TINY, "--loss", *losses)
-    study.check_existing([whole])
-    assert not whole.complete
-    assert script("generate", *shlex.split(whole.line.split(" && ")[0])[2:])[0] == 0
+    make_data(whole)
     # Where and on what a run was trained may differ.
     write_run(whole, 2, device="cpu", amp=False, resume=False)
     write_run(part, 1)
     study.check_existing([whole, part, none])
     assert [run.complete for run in (whole, part, none)] == [True, False, False]
-    (whole.settings.folder / TEST_LOGITS).write_bytes(b"damaged")
-    study.check_existing([whole])
-    assert not whole.complete  # train.py then says what is wrong
     assert str(part) == "1/2 test 10.0% pair40/self-distillation-seed0"
     assert str(none) == "pair40/cross-entropy-lr1-seed0"
+    for path in (whole.data.out, whole.settings.folder / TEST_LOGITS):
+        (run,), content = plan(*TINY, "--loss", "cross-entropy"), path.read_bytes()
+        path.unlink()
+        study.check_existing([run])
+        assert not run.complete
+        path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +167,15 @@ def test_complete_runs_are_found_by_their_content(place, script):
         (["--generate", "--train-size 20 --test-size 8"], ["data/shapes-pair40", "--name"]),
     ],
 )
-def test_what_exists_with_other_settings_is_refused(place, script, refused, other, words):
+def test_what_exists_with_other_settings_is_refused(place, make_data, refused, other, words):
     (run,) = plan(*TINY, "--loss", "cross-entropy")
-    assert script("generate", *shlex.split(run.line.split(" && ")[0])[2:])[0] == 0
+    make_data(run)
     write_run(run, 2, amp=False)
     line = refused("study", *TINY, "--loss", "cross-entropy", *other)
     assert all(word in line for word in words), line
-    config = json.loads((run.settings.folder / "config.json").read_text())
+    config = run_folder.read_config(run.settings.folder)
     config["data"]["digest"] = "of another data set"
-    write_config(run.settings.folder, config)
+    run_folder.write_config(run.settings.folder, config)
     with pytest.raises(UserError, match=r"another data set.*--name"):
         study.check_existing([run])
 
@@ -199,16 +191,7 @@ def test_each_run_has_a_gpu_of_its_own_and_its_share_of_the_cores(monkeypatch):
     assert study.make_slots(2, ["0"]) == study.make_slots(None, []) == [half] * 2
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert study.make_slots(4, []) == [{"OMP_NUM_THREADS": "5"}] * 4
-
-
-def test_torch_counts_the_gpus(place, monkeypatch):
-    stand_in = place / "scripts"  # of a torch that sees three GPUs
-    stand_in.mkdir()
-    (stand_in / "torch.py").write_text(
-        "import types\ncuda = types.SimpleNamespace(device_count=lambda: 3)\n"
-    )
-    (place / "torch.py").write_text("raise SystemExit('imported from the current folder')\n")
-    monkeypatch.setattr(study, "SCRIPTS", stand_in)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     for named, gpus in (("", ["0", "1", "2"]), ("5,MIG-a,7", ["5", "MIG-a", "7"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         assert study.visible_gpus() == gpus
@@ -227,11 +210,9 @@ if name == "train.py":
     folder = Path("runs", data.stem, run.name)
     if Path("locked").exists() and "distillation" in run.name:
         Path("locked").unlink()
-        print("train.py: a: process 1 is training it; wait for it", file=sys.stderr)
-        sys.exit(2)
+        sys.exit("train.py: a: process 1 is training it; wait for it")
     if os.environ.get("FAIL", "nothing") in str(folder):
-        print("train.py: the loss is not finite; use another --run", file=sys.stderr)
-        sys.exit(1)
+        sys.exit("train.py: the loss is not finite; use another --run")
     folder.mkdir(parents=True)
     lines = (json.dumps({"epoch": k, "test_accuracy": 50.0}) + "\\n" for k in (1, 2))
     (folder / "history.jsonl").write_text("".join(lines))
@@ -245,7 +226,6 @@ def stand_ins(place, monkeypatch):
     folder.mkdir()
     for name in ("generate", "train", "frequency", "collect_history", "plot"):
         (folder / f"{name}.py").write_text(STAND_IN)
-    (folder / "torch.py").write_text("raise SystemExit('no torch, no GPU')")
     monkeypatch.setattr(study, "SCRIPTS", folder)
     monkeypatch.setattr(study, "HEARTBEAT", 0.2)
     return lambda: Path("calls.txt").read_text().splitlines()
@@ -256,15 +236,14 @@ RUNS = [f"{noise}40-seed0/{loss}-seed0" for noise in ("pair", "symmetric") for l
 RUNS = [f"runs/shapes-{run}" for run in RUNS]
 
 
-def test_a_study_measures_each_setting_and_ends_with_one_table(stand_ins, script):
+def test_a_study_measures_its_runs_and_ends_with_one_table(stand_ins, script):
     status, out, err = script("study", *TINY, "--noise", "pair", "symmetric", "--jobs", "1")
     assert status == 0 and err == ""
     assert [call.split()[0] for call in stand_ins()[:8]] == ["generate.py", "train.py"] * 4
     assert stand_ins()[8:] == [
-        f"frequency.py {RUNS[0]} {RUNS[1]}",
-        f"frequency.py {RUNS[2]} {RUNS[3]}",
+        f"frequency.py {' '.join(RUNS)}",
         f"collect_history.py {' '.join(RUNS)} --out figures/shapes/history.json",
-        "plot.py figures/shapes/history.json --out figures/shapes",
+        f"plot.py {' '.join(RUNS)} --out figures/shapes",
     ]
     assert "0 of 4 runs complete; 1 at a time" in out
     done = [line for line in out.splitlines() if line.startswith("done in")]
@@ -278,10 +257,11 @@ def test_a_failed_run_is_named_and_the_others_go_on(stand_ins, script, monkeypat
     status, out, err = script("study", *TINY, "--seeds", "0", "1", "--jobs", "1")
     line = f"failed: {RUNS[1]}: train.py: the loss is not finite; use another --name\n"
     assert status == 1 and err == f"study.py: {line}" and line in out
-    assert RUNS[0] in stand_ins()[-2] and RUNS[1] not in stand_ins()[-2]  # collect_history.py
+    assert all(RUNS[0] in call and RUNS[1] not in call for call in stand_ins()[-3:])
     (study.SCRIPTS / "collect_history.py").write_text("exit('no table')")
-    assert script("study", *TINY, "--name", "other")[0] == 1
-    assert stand_ins()[-1].startswith("frequency.py")  # without a table there are no figures
+    status, _, err = script("study", *TINY, "--name", "other")
+    assert status == 1 and err == "study.py: collect_history.py failed: see above\n"
+    assert stand_ins()[-1].startswith("plot.py")
 
 
 def test_a_run_of_another_process_is_left_to_it_and_tried_again(stand_ins, script):
@@ -298,24 +278,18 @@ def test_the_list_is_safe_for_any_shell(stand_ins, script):
     status, out, _ = script("study", *flags)
     assert status == 0 and len(out.splitlines()) == 2 and not Path("calls.txt").exists()
     words = ["xargs", "-d", "\\n", "-I{}", "sh", "-c", "{}"]
-    subprocess.run(words, input=out, text=True, check=True, env={**os.environ, **study.UTF8})
+    subprocess.run(words, input=out, text=True, check=True)
     assert [call.split()[0] for call in stand_ins()] == ["generate.py", "train.py"] * 2
     assert "--title my  images --seed 0" in stand_ins()[0]
 
 
-REAL = ["--data", "shapes", "--generate", "--train-size 60 --test-size 40 --val-size 20"]
-REAL_TRAIN = "--model small_cnn --lr 0.05 --batch-size 20 --device cpu --sample-size 20"
+REAL = ["--data", "shapes", "--generate", "--train-size 60 --test-size 40 --val-size 20", "--train"]
+REAL += ["--model small_cnn --epochs 10 --lr 0.05 --batch-size 20 --device cpu --sample-size 20"]
 
 
-def start(*words) -> subprocess.Popen:
-    code = "import sys, study; study.HEARTBEAT = 1; sys.exit(study.main(sys.argv[1:]))"
-    return start_python("-c", code, *words)
-
-
-def finish(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0 and "Traceback" not in out + err, out + err
-    return out
+def start(*words, report="study.report") -> subprocess.Popen:
+    code = f"import sys, study; study.HEARTBEAT, study.report = 1, {report}; "
+    return start_python("-c", f"{code} sys.exit(study.main(sys.argv[1:]))", *REAL, *words)
 
 
 def epochs() -> dict[str, int]:
@@ -326,8 +300,7 @@ def epochs() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
-    flags = [*REAL, "--train", f"{REAL_TRAIN} --epochs 10"]
-    process = start(*flags)
+    process = start()
     while not epochs():
         assert process.poll() is None
         time.sleep(0.1)
@@ -335,12 +308,14 @@ def test_a_stopped_study_ends_its_runs_and_two_at_once_go_on(place):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "run the same command to go on" in err
     assert "failed" not in out and not Path("figures").exists()
-    done = epochs()
+    stopped = epochs()
     time.sleep(1)
-    assert epochs() == done  # nothing trains any more
-    both = [start(*flags, "--jobs", "1") for _ in range(2)]
-    outs = [finish(process) for process in both]
-    assert epochs() == dict.fromkeys(RUNS[:2], 10)
-    assert all(out.startswith("0 of 2 runs complete; 1 at a time") for out in outs)
+    assert epochs() == stopped  # nothing trains any more
+    flags = ["--loss", "cross-entropy", "--jobs", "1"]
+    for process in [start(*flags), start(*flags, report="lambda *_: []")]:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0 and "Traceback" not in out + err, out + err
+        assert out.startswith("0 of 1 runs complete; 1 at a time") and "/10 [" in out
+    assert epochs() == {**stopped, RUNS[0]: 10}
     names = {path.name for path in Path("figures/shapes").iterdir()}
     assert {"history.json", "results.json", "accuracy.png"} <= names

@@ -19,8 +19,7 @@ how, names, code = sys.argv[1:]
 
 
 class Watch:
-    """Unlike None in sys.modules, no library can stumble over it."""
-
+    # Over this, unlike over None in sys.modules, no library stumbles.
     @staticmethod
     def find_spec(name, path=None, target=None):
         if name not in names.split(","):
