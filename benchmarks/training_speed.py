@@ -169,7 +169,7 @@ class ProjectLoop:
         record = train_epoch(self.trained, self.data.train, self.settings, self.epoch)
         self.rates.append(len(self.data.train[0]) / (time.perf_counter() - start))
         images, labels = self.data.test
-        correct = (evaluate(model, images).argmax(1) == labels).sum().item()
+        correct = (evaluate(self.trained.model, images).argmax(1) == labels).sum().item()
         return record["train_objective"], 100 * correct / len(labels)
 
 
