@@ -37,7 +37,8 @@ SAMPLE_INDICES, CHECKPOINT = "train_indices.npy", "checkpoint.pt"
 FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
 MEASURES = (FREQUENCY, MEMORIZATION, SPECTRUM)
 FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, CHECKPOINT, *MEASURES)
-AGAIN = "train the run again under another --run"
+AGAIN = "train the run again under another --run, without --resume"
+RESTART = "start it again with --overwrite, or under another --run, without --resume"
 
 
 @contextmanager
@@ -298,12 +299,12 @@ def truncate_run(run: Path, epochs: int) -> None:
     Raises UserError, before anything is changed, unless the files have these epochs as written.
     Measures stay if nothing is cut.
     """
+    history = run / "history.jsonl"
+    lines = history.read_bytes().count(b"\n") if history.exists() else 0
+    if lines < epochs:
+        whose = f"{lines} of the {epochs} epochs that its checkpoint has"
+        raise UserError(f"--resume: {history}: {whose}; {RESTART}")
     records, _ = read_history(run)
-    if len(records) < epochs:
-        raise UserError(
-            f"{run}/history.jsonl ends at epoch {len(records)}, the checkpoint is of epoch "
-            f"{epochs}; {AGAIN}"
-        )
     names = output_names(records)
     for name in names:
         _checked_outputs(run / name, records[:epochs])

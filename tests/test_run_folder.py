@@ -270,7 +270,7 @@ def test_truncation_to_the_checkpoints_epoch(tmp_path):
     run_folder.write_measure(run, FREQUENCY, {})
     run_folder.truncate_run(run, 2)  # whose measures stay
     assert run_folder.read_measure(run, FREQUENCY)[0] and run_folder.is_complete(run, 2)
-    with pytest.raises(UserError, match=r"history\.jsonl ends at epoch 2, the checkpoint is of e"):
+    with pytest.raises(UserError, match=r"history\.jsonl: 2 of the 3 epochs"):
         run_folder.truncate_run(run, 3)
     # What is beyond the checkpoint need not be whole: it is cut away.
     write_epochs(run, EPOCHS[2:], SAMPLE[2:], start=3)

@@ -16,12 +16,11 @@ from torch.optim.swa_utils import AveragedModel
 
 from common.command_line import UserError
 from common.files import atomic_write
-from common.run_folder import CHECKPOINT
+from common.run_folder import CHECKPOINT, RESTART
 from losses import CrossEntropy
 from training.settings import typed
 
 FORMAT = 2
-REMEDY = "start it again with --overwrite, or under another --run, without --resume"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read(run: Path) -> dict:
     """
     path = run / CHECKPOINT
     if not path.is_file():
-        raise UserError(f"{path} does not exist; {REMEDY}")
+        raise UserError(f"{path} does not exist; {RESTART}")
     try:
         # torch.load checks no checksum: a flipped bit would become a weight.
         with zipfile.ZipFile(path) as file:
@@ -75,7 +74,7 @@ def read(run: Path) -> dict:
     except Exception as error:  # zipfile, its decompressors and torch raise many kinds
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the disk's or the system's
-    raise UserError(f"{path} is damaged; {REMEDY}")
+    raise UserError(f"{path} is damaged; {RESTART}")
 
 
 def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> int:
@@ -112,4 +111,4 @@ def load_evaluated(run: Path, model: nn.Module, content: dict) -> None:
             weights = {k.removeprefix("module."): v for k, v in averaged if k != "n_averaged"}
         model.load_state_dict(weights)
     except (RuntimeError, LookupError) as error:
-        raise UserError(f"{run / CHECKPOINT} is of another network; {REMEDY}") from error
+        raise UserError(f"{run / CHECKPOINT} is of another network; {RESTART}") from error

@@ -73,7 +73,7 @@ def train(settings: RunSettings) -> Path:
         distributed.barrier()  # all ranks have read before rank 0 writes
         if distributed.is_main():
             if done:
-                cut_back(run, done)
+                run_folder.truncate_run(run, done)
             else:
                 make_room(run, trained, fixed)
             write_missing(run, run_config(settings, dataset, device_name), sample)
@@ -147,25 +147,12 @@ def decide_resume(run: Path, settings: RunSettings) -> bool:
     path = run / run_folder.CHECKPOINT
     exists = any((run / name).exists() for name in ("config.json", "history.jsonl"))
     if exists and not (path.exists() or settings.overwrite):
-        raise UserError(f"{path} does not exist: the run cannot go on; {checkpoint.REMEDY}")
+        raise UserError(f"{path} does not exist: the run cannot go on; {run_folder.RESTART}")
     if exists and not (settings.resume or settings.overwrite):
         raise UserError(f"{run} exists; use --resume to go on, --overwrite to start again")
     if settings.resume is True and not path.exists():
         raise UserError(f"--resume: {path} does not exist; leave it out")
     return settings.resume is True or (exists and settings.resume == "auto")
-
-
-def cut_back(run: Path, epochs: int) -> None:
-    """Cut history and outputs back to the epochs of the checkpoint.
-
-    Raises UserError, before anything is changed, if it has fewer, or others than were written.
-    """
-    history = run / "history.jsonl"
-    lines = history.read_bytes().count(b"\n") if history.exists() else 0
-    if lines < epochs:
-        whose = f"{lines} of the {epochs} epochs that its checkpoint has"
-        raise UserError(f"--resume: {history}: {whose}; {checkpoint.REMEDY}")
-    run_folder.truncate_run(run, epochs)
 
 
 def make_room(run: Path, trained: Trained, fixed: dict) -> None:
