@@ -126,7 +126,7 @@ def nearest(deltas: Iterable[float], wanted: float) -> float:
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs of the sources, each once, and notes on those that cannot be read and are left out.
+    """The complete runs of the sources, each once, and notes on those that are left out.
 
     sources: runs, folders of runs, and files of history.json. Raises UserError if none is left.
     """
@@ -152,7 +152,16 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
         # A file may hold a run that has been measured since, or whose folder is gone.
         kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
         runs[key] = replace(run, name=earlier.name, **kept)
-    return list(runs.values()), notes
+    complete = [run for run in runs.values() if run.is_complete]
+    notes += [
+        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
+        "train.py command with --resume"
+        for run in runs.values()
+        if not run.is_complete
+    ]
+    if not complete:
+        raise UserError(f"no run has all its epochs: {'; '.join(notes)}")
+    return complete, notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -279,22 +288,11 @@ def read_history(path: Path) -> list[Run]:
     return runs
 
 
-def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs that have all their epochs, and a note on each of the others."""
-    notes = [
-        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
-        "train.py command with --resume"
-        for run in runs
-        if not run.is_complete
-    ]
-    return [run for run in runs if run.is_complete], notes
-
-
 def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
     The runs of one kind of data set get the median of their kernel masses, 0 at a delta that some
-    of them lack: the same deltas filter for all. Raises UserError for logits beside softmax.
+    of them lack: the same deltas filter for all. Logits are left out beside softmax outputs.
     """
     notes, shared = [], []
     missing = [run.name for run in runs if not run.frequency]
@@ -302,10 +300,8 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
     of_logits = [r.name for r in runs if r.frequency and r.frequency["values"] == "logits"]
     if 0 < len(of_logits) < len(runs) - len(missing):
-        raise UserError(
-            f"{counted(of_logits)}: frequencies of logits, but those of others are of softmax "
-            "outputs; run frequency.py --values softmax on all of them"
-        )
+        notes.append(f"{counted(of_logits)}: frequencies of logits, left out; run frequency.py")
+        runs = [replace(r, frequency=None) if r.name in of_logits else r for r in runs]
     for members in by_data(runs).values():
         contents = [run.frequency for run in members if run.frequency]
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
