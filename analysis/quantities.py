@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from analysis.history import NAN, Run, filtering, nearest
-from analysis.statistics import at_gap, at_level, at_stop, first_epoch
+from analysis.statistics import at_level, at_stop, first_epoch
 
 RATIO_DELTA = 400  # of Delta, the original's figure
 BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
@@ -187,7 +187,7 @@ QUANTITIES = [
 
 def average_at_gap(short: Run, long: Run) -> float:
     """Test accuracy of the longer training where it first has the last gap of the short one."""
-    return at_gap(long, run_curve(long, ACCURACY), short.gap[-1])
+    return at_level(long.gap, run_curve(long, ACCURACY), short.gap[-1])
 
 
 def last_minus_average(short: Run, long: Run) -> float:

@@ -56,11 +56,6 @@ def at_level(axis: np.ndarray, curve: np.ndarray, level: float) -> float:
     return float(np.interp(epoch, np.arange(1, len(curve) + 1), curve))
 
 
-def at_gap(run: Run, curve: np.ndarray, level: float) -> float:
-    """The run's curve (epochs,) where its memorization gap first reaches `level` points."""
-    return at_level(run.gap, curve, level)
-
-
 def baseline_of(series: Series, title: str) -> str | None:
     """The title of cross-entropy under the setting of the series `title`, or None."""
     first = {other: next(iter(runs.values())) for other, runs in series.items()}

@@ -1,7 +1,7 @@
 """Make a data set: choose images, make or read noisy labels, and describe the result."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,6 @@ class DataSettings:
     val_size: int = 0  # how many of these are held out
     test_size: int | None = None
     data_dir: str = "data"
-    title: str | None = None  # what figures call the images
     image_size: int | None = None  # crop and resize a folder's images to this many pixels
 
     @property
@@ -69,7 +68,6 @@ def make_dataset(settings: DataSettings) -> Made:
     (train_labels, val_labels), read = make_labels(source, (train, val), settings)
     meta = {
         "source": source_name(settings.dataset),
-        "title": settings.title or source_name(settings.dataset),
         "noise": settings.noise_name,
         "rate_asked": settings.rate,
         "rate_found": float(np.mean(train_labels != clean[train])),
@@ -220,7 +218,6 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "seed": settings.seed,
         "val_size": settings.val_size,
         "image_size": settings.image_size,
-        "title": settings.title or meta.get("title"),
     }
     train_size, test_size = source_sizes(settings.dataset)
     if train_size := settings.train_size or train_size:
@@ -238,12 +235,8 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
 
 
 def check_unused(path: Path, settings: DataSettings, dataset: DataSet) -> None:
-    """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
-
-    The same data set may be written again, with another title.
-    """
-    exists = exists_already(path, replace(settings, title=None))
-    if exists and file_digest(path) != dataset.sha256:
+    """Raise UserError if `path` exists and is not this data set: runs may be trained on it."""
+    if exists_already(path, settings) and file_digest(path) != dataset.sha256:
         raise UserError(f"{path} exists and is not this data set; {OUT}")
 
 

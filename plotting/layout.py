@@ -137,7 +137,7 @@ def wrapped(figure: Figure, text: str, width: float, size: float) -> str:
 def caption(noises: Noises) -> str:
     """The data, network, sizes and seeds of a figure, and what is drawn of several seeds."""
     runs = all_runs(noises)
-    data = either(run.data.get("title", run.data["name"]) for run in runs)
+    data = either(run.data.get("source", run.data["name"]) for run in runs)
     sizes = (
         f"{either(run.data.get(f'{part}_size', '?') for run in runs)} {name}"
         for part, name in (("train", "training"), ("val", "held-out"), ("test", "test images"))

@@ -384,7 +384,7 @@ CASES = {
     "one of all": {"losses": LOSSES[:1], "seeds": [6], "length": 1, "noises": ["pair"]},
     "much of all": {
         "losses": (*LOSSES, *OTHERS, LONG), "noises": ["pair", "symmetric", LONG],
-        "data": {"title": LONG}, "length": 300, "seeds": [6, 7],
+        "data": {"source": LONG}, "length": 300, "seeds": [6, 7],
     },
 }  # fmt: skip
 
@@ -415,7 +415,7 @@ def test_epochs_are_whole(epochs, ticks):
 
 
 def test_neither_titles_nor_the_users_matplotlibrc_change_a_figure(tmp_path):
-    noises = by_noise([make_run(data={"title": r"cost $x_$ { \frac a_b^c % d"})])
+    noises = by_noise([make_run(data={"source": r"cost $x_$ { \frac a_b^c % d"})])
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
         with project_style():
             layout.save(accuracy(noises, None), tmp_path / "one.png")

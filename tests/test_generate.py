@@ -51,8 +51,8 @@ def test_another_data_set_is_not_overwritten(script, refused, workplace):
     before = path.read_bytes()
     assert "remove it" in refused("generate", *TINY, "--seed", 1, "--export", "labels.json")
     assert path.read_bytes() == before and not (workplace / "labels.json").exists()
-    assert script("generate", *TINY, "--title", "drawn shapes")[0] == 0  # the same images, labels
-    assert read_meta(path)["title"] == "drawn shapes"
+    assert script("generate", *TINY)[0] == 0  # the same images, labels
+    assert path.read_bytes() == before
     path.write_text("notes")
     for flags in ([], ["--if-missing"]):
         assert "not a data set" in refused("generate", *TINY, *flags)

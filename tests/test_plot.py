@@ -96,7 +96,7 @@ EGYPTIAN = "\U00013000"
             [make_run(gap=None)],
             ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
         ),
-        (["accuracy"], [make_run(data={"title": EGYPTIAN})], ["Glyph 77824"]),
+        (["accuracy"], [make_run(data={"source": EGYPTIAN})], ["Glyph 77824"]),
     ],
 )
 def test_what_is_wrong_with_figures_is_said_in_one_line(script, only, names, runs, words):
