@@ -368,14 +368,18 @@ def by_noise(runs: Sequence[Run]) -> Noises:
 
 
 def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
-    """The series of one noise; the seed is Run.key where there are several data sets."""
+    """The series of one noise, titled by loss and by the settings that differ: ..., lr 0.02.
+
+    The seed is Run.key where there are several data sets.
+    """
     one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
     by_outputs: dict[str, Run] = {}
     by_key: dict[int | str, Run] = {}
     for run in sorted(runs, key=_order):
         key = run.seed if one_data_set else run.key
-        other = series.setdefault(series_title(run, differing), {}).setdefault(key, run)
+        title = ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
+        other = series.setdefault(title, {}).setdefault(key, run)
         twin = by_outputs.setdefault(run.measured_from, run)
         peer = by_key.setdefault(key, run)
         if other is not run:
@@ -400,11 +404,6 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
     settings = [run.setting for run in runs]
     flags = dict.fromkeys(name for setting in settings for name in setting)
     return [name for name in flags if len({str(s.get(name) or None) for s in settings}) > 1]
-
-
-def series_title(run: Run, differing: Iterable[str]) -> str:
-    """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
-    return ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
 
 
 def setting_words(name: str, setting: dict) -> str:

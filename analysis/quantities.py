@@ -36,18 +36,19 @@ BAND_CURVES = {
 }
 
 
-def run_curve(run: Run, name: str) -> np.ndarray:
-    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured.
+def shown_delta(run: Run, name: str) -> float:
+    """The delta that filters nearest to that of a curve of BAND_CURVES; NaN if none does."""
+    section, *_, wanted = BAND_CURVES[name]
+    return nearest(filtering(run.frequency[section]), wanted) if run.frequency else NAN
 
-    A measure of frequency.json is at the delta that filters nearest to that of BAND_CURVES.
-    """
+
+def run_curve(run: Run, name: str) -> np.ndarray:
+    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured."""
     if name == "gap":
         return run.gap
-    if name in BAND_CURVES and run.frequency:
-        section, measure, values, wanted = BAND_CURVES[name]
-        content = run.frequency[section]
-        delta = nearest(filtering(content), wanted)
-        if measure in content.get(values, {}) and not np.isnan(delta):
+    if name in BAND_CURVES and not np.isnan(delta := shown_delta(run, name)):
+        section, measure, values, _ = BAND_CURVES[name]
+        if measure in run.frequency[section].get(values, {}):
             return run.band(section, measure, delta, values)
     return run.curve(name)
 

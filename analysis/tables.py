@@ -62,13 +62,8 @@ def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
         "errors": "test_e_low",
         "coefficients": "one_hot_clean_low",
     }
-    content = next((run.frequency for run in runs if run.frequency), None)
-    deltas = {}
-    for name, curve in names.items():
-        section, *_, wanted = quantities.BAND_CURVES[curve]
-        known = history.filtering(content[section]) if content else []
-        deltas[name] = history.nearest(known, wanted)
-    return deltas
+    measured = next((run for run in runs if run.frequency), runs[0])
+    return {name: quantities.shown_delta(measured, curve) for name, curve in names.items()}
 
 
 def series_content(runs: Mapping[int | str, Run]) -> dict:
