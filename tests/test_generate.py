@@ -38,9 +38,6 @@ def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     clean, noisy = dataset.clean_labels, dataset.train_labels
     counts = transition_counts(clean, noisy, 10).tolist()
     assert np.sum(noisy != clean) == 15 and dataset.meta["transitions"] == counts
-    rows = [line.split() for line in out.splitlines() if line[:4].strip().isdigit()]
-    assert [row[-10:] for row in rows[-10:]] == [[str(n) for n in row] for row in counts]
-    assert [name.split()[0] for name in dataset.class_names] == [row[1] for row in rows[-10:]]
     first = path.read_bytes()
     assert script("generate", *flags)[0] == 0 and path.read_bytes() == first
 
