@@ -241,7 +241,7 @@ def test_names_cannot_steer_the_terminal(script, workplace):
     flags = ["--dataset", folder, "--noise", f"{escape}.json", "--out", "a.npz"]
     status, out, err = script("generate", *flags)
     assert status == 0 and "\x1b" not in out + err and "\x07" not in out
-    assert r"\x1b[31mred" in out and "b\u9999" in out and r"not used: x\x07" in out
+    assert r"\x1b[31mred" in out and r"not used: x\x07" in out
 
 
 def test_photographs_are_resized_and_the_data_set_says_so(script, refused, workplace):
