@@ -292,10 +292,12 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     missing = [run.name for run in runs if not run.frequency]
     if 0 < len(missing) < len(runs):
         notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
-    of_logits = [r.name for r in runs if r.frequency and r.frequency["values"] == "logits"]
-    if 0 < len(of_logits) < len(runs) - len(missing):
+    kinds = [(run.frequency or {}).get("values") for run in runs]
+    if {"softmax", "logits"} <= set(kinds):
+        pairs = list(zip(runs, kinds, strict=True))
+        of_logits = [run.name for run, kind in pairs if kind == "logits"]
         notes.append(f"{counted(of_logits)}: frequencies of logits, left out; run frequency.py")
-        runs = [replace(r, frequency=None) if r.name in of_logits else r for r in runs]
+        runs = [replace(r, frequency=None) if kind == "logits" else r for r, kind in pairs]
     for members in by_data(runs).values():
         contents = [run.frequency for run in members if run.frequency]
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
