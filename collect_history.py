@@ -34,7 +34,7 @@ REMEDY = "name another file with --out"
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
-    add_runs_arguments(parser)
+    add_runs_arguments(parser, "runs, folders of runs, or files of history.json")
     add = parser.add_argument
     add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
     add("--digits", type=integer(4), help="round curves to so many digits; by default none is")
@@ -51,10 +51,7 @@ def collect_history(args: Namespace) -> None:
     out = args.out or default_path(sources)
     before = runs_before(out)  # refuses a path without a name
     results = out.with_name("results.json")
-    found, notes = history.collect(sources)
-    runs, unfinished = history.complete_runs(found)
-    if not runs:
-        raise UserError(f"no run has all its epochs: {'; '.join(unfinished)}")
+    runs, notes = history.collect(sources)
     shared, left = history.share_deltas(runs)
     content = tables.results(history.by_noise(shared))
     texts = {}
@@ -66,7 +63,7 @@ def collect_history(args: Namespace) -> None:
             raise UserError(f"--readme {path}: {error}") from error
     if lost := sorted(set(before) - {run.name for run in runs}):
         notes.append(f"{history.counted(lost)}: in {out} before, and no longer")
-    for note in [*notes, *unfinished, *left, *tables.missing(content)]:
+    for note in [*notes, *left, *tables.missing(content)]:
         print(f"collect_history.py: {UserError(note)}", file=sys.stderr)
     written = [results, *texts]
     if args.digits or [out.resolve()] != [source.resolve() for source in sources]:

@@ -49,7 +49,6 @@ ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images at most: the time grows with their cube
-NETWORK = ("model", "depth", "width", "seed")  # flags that decide where training starts
 NOT_AS_WRITTEN = LookupError, TypeError, ValueError  # of a measure that was edited by hand
 
 
@@ -251,10 +250,10 @@ def label_spectrum(
 
     from dataset.batches import normalize
     from measures import kernels, spectrum
-    from training.run import load_network
+    from training.run import START, load_network
 
     images = run.dataset.sha256, run.flags.get("sample_size"), len(some)
-    start = [run.flags.get(flag) for flag in NETWORK] if name == "ntk-initial" else []
+    start = [run.flags.get(flag) for flag in START] if name == "ntk-initial" else []
     key = images, name, delta, str(start)
     if key in spectra:
         return spectra[key]

@@ -61,7 +61,6 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     square = "crop a folder's images to squares of this size"
     add("--image-size", type=integer(1, LARGEST), help=square)
     add("--data-dir", default="data", help="folder of CIFAR's archives")
-    add("--title", help="name of the images in figures; by default the data set's name")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
     add = parser.add_mutually_exclusive_group().add_argument
     add("--export", type=Path, help="also write the noisy labels as JSON, with the files' names")

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from common.command_line import Parser, UserError, end_quietly, positive, printable, run_script
+from common.command_line import (
+    Parser,
+    UserError,
+    add_runs_arguments,
+    end_quietly,
+    positive,
+    printable,
+    run_script,
+)
 
 if __name__ == "__main__":
     end_quietly()  # on Ctrl-C, while Python imports the rest
@@ -36,14 +44,8 @@ FIGURES = {
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     names = ", ".join(name for names in FIGURES.values() for name in names)
     parser = Parser(f"{__doc__}\nThe figures:\n{names}.\n")
+    add_runs_arguments(parser, "runs, folders of runs, or files of history.json")
     add = parser.add_argument
-    add(
-        "source",
-        nargs="*",
-        type=Path,
-        help="runs, folders of runs, or files of history.json; by default all runs below --runs",
-    )
-    add("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     add("--delta", type=positive, help="variance of the filter that is shown; by default the "
         "nearest to the original's that filters")  # fmt: skip
     add("--out", type=Path, help="folder of the figures; by default figures/<data set>")
@@ -98,13 +100,10 @@ def plot(args: Namespace) -> None:
     """Draw the figures of the sources that the flags name."""
     if args.out and args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file; name a folder")
-    runs, notes = history.collect(args.source or [args.runs])
-    complete, unfinished = history.complete_runs(runs)
-    if not complete:
-        unfinished = ["no run has all its epochs: the figures show unfinished runs"]
-    for note in notes + unfinished:
+    runs, notes = history.collect(args.run or [args.runs])
+    runs, left = history.share_deltas(runs)
+    for note in notes + left:
         say(note)
-    runs = complete or runs
     draw_all(history.by_noise(runs), args.delta, args.out or figure_folder(runs))
 
 

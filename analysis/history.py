@@ -68,12 +68,6 @@ class Run:
         return len(self.history["epoch"]) >= self.epochs
 
     @property
-    def key(self) -> int | str:
-        """The seed, or <data-set seed>/<seed> where the two differ."""
-        data_seed = self.data.get("seed", self.seed)
-        return self.seed if data_seed == self.seed else f"{data_seed}/{self.seed}"
-
-    @property
     def setting(self) -> dict:
         """What runs of one series share: the network, and the flags that no title tells."""
         flags = {k: v for k, v in self.settings.items() if k not in NAMED}
@@ -105,7 +99,7 @@ class Run:
         return np.array(content[values][measure], float)[:, content["delta"].index(delta)]
 
 
-Series = dict[str, dict[int | str, Run]]  # title of the series -> seed -> run
+Series = dict[str, dict[int, Run]]  # title of the series -> seed -> run
 Noises = dict[str, Series]  # title of the noise -> its series
 
 
@@ -126,7 +120,7 @@ def nearest(deltas: Iterable[float], wanted: float) -> float:
 
 
 def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """The runs of the sources, each once, and notes on those that cannot be read and are left out.
+    """The complete runs of the sources, each once, and notes on those that are left out.
 
     sources: runs, folders of runs, and files of history.json. Raises UserError if none is left.
     """
@@ -152,7 +146,16 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
         # A file may hold a run that has been measured since, or whose folder is gone.
         kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
         runs[key] = replace(run, name=earlier.name, **kept)
-    return list(runs.values()), notes
+    complete = [run for run in runs.values() if run.is_complete]
+    notes += [
+        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
+        "train.py command with --resume"
+        for run in runs.values()
+        if not run.is_complete
+    ]
+    if not complete:
+        raise UserError(f"no run has all its epochs: {'; '.join(notes)}")
+    return complete, notes
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -279,33 +282,22 @@ def read_history(path: Path) -> list[Run]:
     return runs
 
 
-def complete_runs(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The runs that have all their epochs, and a note on each of the others."""
-    notes = [
-        f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
-        "train.py command with --resume"
-        for run in runs
-        if not run.is_complete
-    ]
-    return [run for run in runs if run.is_complete], notes
-
-
 def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     """The runs with frequencies that can be compared, and notes on what is left out.
 
     The runs of one kind of data set get the median of their kernel masses, 0 at a delta that some
-    of them lack: the same deltas filter for all. Raises UserError for logits beside softmax.
+    of them lack: the same deltas filter for all. Logits are left out beside softmax outputs.
     """
     notes, shared = [], []
     missing = [run.name for run in runs if not run.frequency]
     if 0 < len(missing) < len(runs):
         notes.append(f"{counted(missing)}: frequencies not measured; run frequency.py")
-    of_logits = [r.name for r in runs if r.frequency and r.frequency["values"] == "logits"]
-    if 0 < len(of_logits) < len(runs) - len(missing):
-        raise UserError(
-            f"{counted(of_logits)}: frequencies of logits, but those of others are of softmax "
-            "outputs; run frequency.py --values softmax on all of them"
-        )
+    kinds = [(run.frequency or {}).get("values") for run in runs]
+    if {"softmax", "logits"} <= set(kinds):
+        pairs = list(zip(runs, kinds, strict=True))
+        of_logits = [run.name for run, kind in pairs if kind == "logits"]
+        notes.append(f"{counted(of_logits)}: frequencies of logits, left out; run frequency.py")
+        runs = [replace(r, frequency=None) if kind == "logits" else r for r, kind in pairs]
     for members in by_data(runs).values():
         contents = [run.frequency for run in members if run.frequency]
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
@@ -372,31 +364,30 @@ def by_noise(runs: Sequence[Run]) -> Noises:
 
 
 def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
-    """The series of one noise; the seed is Run.key where there are several data sets."""
-    one_data_set = len({run.data["digest"] for run in runs}) == 1
+    """The series of one noise, titled by loss and by the settings that differ: ..., lr 0.02."""
     series: Series = {}
     by_outputs: dict[str, Run] = {}
-    by_key: dict[int | str, Run] = {}
+    by_seed: dict[int, Run] = {}
     for run in sorted(runs, key=_order):
-        key = run.seed if one_data_set else run.key
-        other = series.setdefault(series_title(run, differing), {}).setdefault(key, run)
+        title = ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
+        other = series.setdefault(title, {}).setdefault(run.seed, run)
         twin = by_outputs.setdefault(run.measured_from, run)
-        peer = by_key.setdefault(key, run)
+        peer = by_seed.setdefault(run.seed, run)
+        if peer.data["digest"] != run.data["digest"]:
+            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
+            raise UserError(f"{same}; name the runs on one of them, or train each with its --seed")
         if other is not run:
             same = f"{other.name} and {run.name} have the same loss, setting and seed"
             raise UserError(f"{same}; name one of them only")
         if twin is not run:
             same = f"{twin.name} and {run.name} have the same outputs"
             raise UserError(f"{same}; train one of them again under another --run")
-        if peer.data["digest"] != run.data["digest"]:
-            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
-            raise UserError(f"{same}; name the runs on one of them only")
     return series
 
 
 def _order(run: Run) -> tuple:
     place = run.loss != CROSS_ENTROPY, not run.loss.startswith(SELF_DISTILLATION), run.loss
-    return (*place, run.data.get("seed", run.seed), run.seed, run.name)
+    return (*place, run.seed, run.name)
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:
@@ -404,11 +395,6 @@ def differing_settings(runs: Sequence[Run]) -> list[str]:
     settings = [run.setting for run in runs]
     flags = dict.fromkeys(name for setting in settings for name in setting)
     return [name for name in flags if len({str(s.get(name) or None) for s in settings}) > 1]
-
-
-def series_title(run: Run, differing: Iterable[str]) -> str:
-    """The loss, and what the run's setting has that others do not: cross-entropy, lr 0.02."""
-    return ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
 
 
 def setting_words(name: str, setting: dict) -> str:

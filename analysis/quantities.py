@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from analysis.history import NAN, Run, filtering, nearest
-from analysis.statistics import at_gap, at_level, at_stop, first_epoch
+from analysis.statistics import at_level, at_stop, first_epoch
 
 RATIO_DELTA = 400  # of Delta, the original's figure
 BAND_DELTA = 564  # of errors and coefficients by band: both bands hold much of the labels
@@ -36,18 +36,19 @@ BAND_CURVES = {
 }
 
 
-def run_curve(run: Run, name: str) -> np.ndarray:
-    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured.
+def shown_delta(run: Run, name: str) -> float:
+    """The delta that filters nearest to that of a curve of BAND_CURVES; NaN if none does."""
+    section, *_, wanted = BAND_CURVES[name]
+    return nearest(filtering(run.frequency[section]), wanted) if run.frequency else NAN
 
-    A measure of frequency.json is at the delta that filters nearest to that of BAND_CURVES.
-    """
+
+def run_curve(run: Run, name: str) -> np.ndarray:
+    """A curve (epochs,) of the run by its name in `curve_names`; NaN where it is not measured."""
     if name == "gap":
         return run.gap
-    if name in BAND_CURVES and run.frequency:
-        section, measure, values, wanted = BAND_CURVES[name]
-        content = run.frequency[section]
-        delta = nearest(filtering(content), wanted)
-        if measure in content.get(values, {}) and not np.isnan(delta):
+    if name in BAND_CURVES and not np.isnan(delta := shown_delta(run, name)):
+        section, measure, values, _ = BAND_CURVES[name]
+        if measure in run.frequency[section].get(values, {}):
             return run.band(section, measure, delta, values)
     return run.curve(name)
 
@@ -187,7 +188,7 @@ QUANTITIES = [
 
 def average_at_gap(short: Run, long: Run) -> float:
     """Test accuracy of the longer training where it first has the last gap of the short one."""
-    return at_gap(long, run_curve(long, ACCURACY), short.gap[-1])
+    return at_level(long.gap, run_curve(long, ACCURACY), short.gap[-1])
 
 
 def last_minus_average(short: Run, long: Run) -> float:

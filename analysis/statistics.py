@@ -56,11 +56,6 @@ def at_level(axis: np.ndarray, curve: np.ndarray, level: float) -> float:
     return float(np.interp(epoch, np.arange(1, len(curve) + 1), curve))
 
 
-def at_gap(run: Run, curve: np.ndarray, level: float) -> float:
-    """The run's curve (epochs,) where its memorization gap first reaches `level` points."""
-    return at_level(run.gap, curve, level)
-
-
 def baseline_of(series: Series, title: str) -> str | None:
     """The title of cross-entropy under the setting of the series `title`, or None."""
     first = {other: next(iter(runs.values())) for other, runs in series.items()}
@@ -83,10 +78,10 @@ def longer_of(series: Series, title: str) -> str | None:
 
 
 def paired(
-    distilled: Mapping[int | str, Run],
-    baseline: Mapping[int | str, Run],
+    distilled: Mapping[int, Run],
+    baseline: Mapping[int, Run],
     of: Callable[[Run, Run], float],
-) -> dict[int | str, float]:
+) -> dict[int, float]:
     """seed -> of(distilled run, baseline run), over the seeds that both have and with a value."""
     values = {seed: of(run, baseline[seed]) for seed, run in distilled.items() if seed in baseline}
     return {seed: value for seed, value in values.items() if not np.isnan(value)}

@@ -62,16 +62,11 @@ def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
         "errors": "test_e_low",
         "coefficients": "one_hot_clean_low",
     }
-    content = next((run.frequency for run in runs if run.frequency), None)
-    deltas = {}
-    for name, curve in names.items():
-        section, *_, wanted = quantities.BAND_CURVES[curve]
-        known = history.filtering(content[section]) if content else []
-        deltas[name] = history.nearest(known, wanted)
-    return deltas
+    measured = next((run for run in runs if run.frequency), runs[0])
+    return {name: quantities.shown_delta(measured, curve) for name, curve in names.items()}
 
 
-def series_content(runs: Mapping[int | str, Run]) -> dict:
+def series_content(runs: Mapping[int, Run]) -> dict:
     """What results.json has of a series: seed -> run."""
     first, names = next(iter(runs.values())), quantities.curve_names(runs.values())
     means, stopped_at = {}, {}
@@ -130,16 +125,15 @@ def add_verdicts(rows: list[dict]) -> None:
             row["verdict"] = statistics.verdict(row["mean"], p, **equivalence)
 
 
-def listed(seeds: Iterable[int | str]) -> str:
+def listed(seeds: Iterable[int]) -> str:
     """Seeds in order, as in: 6 to 11."""
-    seeds = sorted(seeds, key=lambda seed: str(seed).zfill(9))
-    are_numbers = all(isinstance(seed, int) for seed in seeds)
-    if are_numbers and seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
+    seeds = sorted(seeds)
+    if seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 
 
-def all_seeds(content: dict) -> set[int | str]:
+def all_seeds(content: dict) -> set[int]:
     """The seeds of all noises."""
     return {seed for noise in content["noises"].values() for seed in noise["seeds"]}
 

@@ -80,41 +80,36 @@ def under_torchrun() -> bool:
     return {"RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"} <= os.environ.keys()
 
 
-def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
-    """A type for integers from `lowest` to `highest`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
-        if not lowest <= value <= highest:
-            bound = f"{lowest} or more" if value < lowest else f"{highest} or less"
-            raise argparse.ArgumentTypeError(f"{text[:20]}: use {bound}")
-        return value
-
-    return parse
-
-
 def number(
-    lowest: float, highest: float = math.inf, *, above: bool = False, below: bool = False
+    lowest: float,
+    highest: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    kind: type = float,
 ) -> Callable[[str], float]:
     """A type for finite numbers from `lowest` to `highest`; above, below: without that bound."""
-    bounds = f"{'above' if above else 'at least'} {lowest:g}"
-    bounds += f" and {'below' if below else 'at most'} {highest:g}" if highest < math.inf else ""
+    word = "an integer" if kind is int else "a number"
+    bounds = f"{'above' if above else 'at least'} {lowest}"
+    bounds += f" and {'below' if below else 'at most'} {highest}" if highest < math.inf else ""
 
     def parse(text: str) -> float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {word}") from None
         too_low = value <= lowest if above else value < lowest
         too_high = value >= highest if below else value > highest
-        if not math.isfinite(value) or too_low or too_high:
-            raise argparse.ArgumentTypeError(f"{text}: use a number {bounds}")
+        if too_low or too_high or not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text[:20]}: use {word} {bounds}")
         return value
 
     return parse
+
+
+def integer(lowest: int, highest: int = 10**9) -> Callable[[str], int]:
+    """A type for integers from `lowest` to `highest`."""
+    return number(lowest, highest, kind=int)
 
 
 fraction = number(0, 1)
@@ -123,12 +118,11 @@ non_negative = number(0)
 decay = number(0, 1, below=True)
 
 
-def add_runs_arguments(parser: Parser) -> None:
-    """Add the arguments that name the runs to read."""
-    parser.add_argument(
-        "run", nargs="*", type=Path, help="runs, or folders of runs; by default all below --runs"
-    )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
+def add_runs_arguments(parser: Parser, what: str = "runs, or folders of runs") -> None:
+    """Add the arguments that name the runs to read; what: they may be."""
+    add, words = parser.add_argument, f"{what}; by default all below --runs"
+    add("run", nargs="*", type=Path, help=words)
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs")
 
 
 def choose_device(name: str):

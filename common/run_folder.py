@@ -36,7 +36,8 @@ LOGITS = (TEST_LOGITS, SAMPLE_LOGITS, VAL_LOGITS)
 SAMPLE_INDICES, CHECKPOINT = "train_indices.npy", "checkpoint.pt"
 FREQUENCY, MEMORIZATION, SPECTRUM = "frequency.json", "memorization.json", "spectrum.json"
 MEASURES = (FREQUENCY, MEMORIZATION, SPECTRUM)
-FILES = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, CHECKPOINT, *MEASURES)
+# What a new run removes of an old one: all but the checkpoint, which it replaces.
+REPLACED = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, *MEASURES)
 AGAIN = "train the run again under another --run, without --resume"
 RESTART = "start it again with --overwrite, or under another --run, without --resume"
 
@@ -202,11 +203,10 @@ def outputs_digest(run: Path) -> str:
     return sha256(text.encode()).hexdigest()
 
 
-def write_measure(run: Path, name: str, content: dict) -> Path:
-    """Write a measure of the run's outputs, tied to them; returns its path. It holds no NaN."""
+def write_measure(run: Path, name: str, content: dict) -> None:
+    """Write a measure of the run's outputs, tied to them. It holds no NaN."""
     content = {"measured_from": outputs_digest(run), **content}
     write_json(run / name, content, indent=None)  # an indented list has a line for each number
-    return run / name
 
 
 def read_measure(run: Path, name: str) -> tuple[dict | None, str]:

@@ -111,7 +111,7 @@ def write_dataset(path: Path, dataset: DataSet) -> None:
 
 def read_meta(path: Path) -> dict:
     """The `meta` of a data-set file, without its images. Raises UserError if it is not one."""
-    return _parse_meta(path, _read_members(path, ("meta",)).pop("meta"))
+    return _read_members(path, ())["meta"]
 
 
 def file_digest(path: Path) -> str:
@@ -124,12 +124,11 @@ def file_digest(path: Path) -> str:
 
 def read_dataset(path: Path) -> DataSet:
     """Read and check a data-set file. Raises UserError that names the file and the remedy."""
-    content = _read_members(path, (*ARRAYS, *CHOSEN, "class_names", "meta"))
+    content = _read_members(path, (*ARRAYS, *CHOSEN, "class_names"))
     chosen = {name: content.pop(name) for name in CHOSEN if name in content}
-    meta = _parse_meta(path, content.pop("meta"))
     try:
         class_names = [str(name) for name in content.pop("class_names")]
-        dataset = DataSet(**content, class_names=class_names, meta=meta, chosen=chosen)
+        dataset = DataSet(**content, class_names=class_names, chosen=chosen)
         _check(dataset)
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a data set: {error}; {REMEDY}") from error
@@ -144,8 +143,8 @@ def fits_memory(size: float) -> bool:
         return True
 
 
-def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The arrays `names` of a file; those of CHOSEN only if it has them."""
+def _read_members(path: Path, names: tuple[str, ...]) -> dict:
+    """The arrays `names` of a file, and `meta`; those of CHOSEN only if it has them."""
     if not Path(path).is_file():
         raise UserError(
             f"{path}: no such file; make it with generate.py, or name another with --data"
@@ -154,7 +153,11 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             if not fits_memory(sum(member.file_size for member in file.zip.infolist())):
                 raise ValueError("its content is larger than the memory of this machine")
-            return {name: file[name] for name in names if name in file or name not in CHOSEN}
+            found = {name: file[name] for name in names if name in file or name not in CHOSEN}
+            found["meta"] = json.loads(str(file["meta"]))
+            if not isinstance(found["meta"], dict):
+                raise ValueError("meta is not a JSON object")
+            return found
     except Exception as error:  # a damaged file can make numpy fail in any way
         reason = error
         if not zipfile.is_zipfile(path):
@@ -162,17 +165,6 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         elif "pickle" in str(error):
             reason = "it holds pickled objects, which are never read"
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error
-
-
-def _parse_meta(path: Path, text: np.ndarray) -> dict:
-    """The JSON object of a file's `meta`, an array of one text."""
-    try:
-        meta = json.loads(str(text))
-    except (ValueError, RecursionError):
-        meta = None
-    if not isinstance(meta, dict):
-        raise UserError(f"{path}: not a data set: meta is not a JSON object; {REMEDY}")
-    return meta
 
 
 def _check(dataset: DataSet) -> None:

@@ -1,7 +1,7 @@
 """Make a data set: choose images, make or read noisy labels, and describe the result."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from dataset.sources import Source, load_source, source_digest, source_name, sou
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
 OUT = "remove it, or name another file with --out"
-SHOWN_CLASSES = 20  # a table of more class pairs does not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class DataSettings:
     val_size: int = 0  # how many of these are held out
     test_size: int | None = None
     data_dir: str = "data"
-    title: str | None = None  # what figures call the images
     image_size: int | None = None  # crop and resize a folder's images to this many pixels
 
     @property
@@ -69,7 +67,6 @@ def make_dataset(settings: DataSettings) -> Made:
     (train_labels, val_labels), read = make_labels(source, (train, val), settings)
     meta = {
         "source": source_name(settings.dataset),
-        "title": settings.title or source_name(settings.dataset),
         "noise": settings.noise_name,
         "rate_asked": settings.rate,
         "rate_found": float(np.mean(train_labels != clean[train])),
@@ -220,7 +217,6 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
         "seed": settings.seed,
         "val_size": settings.val_size,
         "image_size": settings.image_size,
-        "title": settings.title or meta.get("title"),
     }
     train_size, test_size = source_sizes(settings.dataset)
     if train_size := settings.train_size or train_size:
@@ -238,20 +234,16 @@ def exists_already(path: Path, settings: DataSettings) -> bool:
 
 
 def check_unused(path: Path, settings: DataSettings, dataset: DataSet) -> None:
-    """Raise UserError if `path` exists and is not this data set: runs may have been trained on it.
-
-    The same data set may be written again, with another title.
-    """
-    exists = exists_already(path, replace(settings, title=None))
-    if exists and file_digest(path) != dataset.sha256:
+    """Raise UserError if `path` exists and is not this data set: runs may be trained on it."""
+    if exists_already(path, settings) and file_digest(path) != dataset.sha256:
         raise UserError(f"{path} exists and is not this data set; {OUT}")
 
 
 def describe(made: Made) -> list[str]:
-    """Lines for the user: sizes, pixels, noise rate, clean against noisy labels."""
+    """Lines for the user: sizes, pixels, what was read, noise rate."""
     dataset = made.dataset
     count, meta = len(dataset.train_labels), dataset.meta
-    counts = transition_counts(dataset.clean_labels, dataset.train_labels, dataset.num_classes)
+    wrong = int(np.sum(dataset.train_labels != dataset.clean_labels))
     height, width = dataset.image_size
     train, test = (
         [hashlib.sha256(image.tobytes()).digest() for image in images]
@@ -259,7 +251,6 @@ def describe(made: Made) -> list[str]:
     )
     different = set(train)
     resized = ", cropped and resized" if meta["image_size"] else ""
-    few_classes = dataset.num_classes <= SHOWN_CLASSES
     return [
         f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
         f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
@@ -267,16 +258,6 @@ def describe(made: Made) -> list[str]:
         f"{count - len(different)} training images are exact copies of another one, "
         f"{sum(image in different for image in test)} test images of a training image",
         *made.read,
-        f"noise {meta['noise']}: {count - np.trace(counts)} of {count} training labels "
+        f"noise {meta['noise']}: {wrong} of {count} training labels "
         f"are wrong, noise rate {meta['rate_found']:.6g}",
-        *(_transition_table(counts, dataset.class_names) if few_classes else []),
     ]
-
-
-def _transition_table(counts: np.ndarray, class_names: list[str]) -> list[str]:
-    """Lines of a table of counts (C, C), clean class by noisy label."""
-    lines = ["clean class (row) against noisy label (column):"]
-    lines.append(" " * 21 + "".join(f"{label:6}" for label in range(len(class_names))))
-    for label, name in enumerate(class_names):
-        lines.append(f"{label:4} {name[:16]:16}" + "".join(f"{n:6}" for n in counts[label]))
-    return lines

@@ -29,11 +29,6 @@ def choose_delta(noises: Noises, section: str, wanted: float | None, default: fl
     """
     runs = all_runs(noises)
     layout.check_measured(runs, "frequency")
-    if len({run.frequency["values"] for run in runs}) > 1:
-        raise UserError(
-            "some runs have frequency.json of softmax outputs and some of logits: run frequency.py "
-            "--values softmax on all of them"
-        )
     sections = [run.frequency[section] for run in runs]
     deltas = sorted(set.intersection(*(set(filtering(content)) for content in sections)))
     if not deltas:

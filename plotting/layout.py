@@ -137,7 +137,7 @@ def wrapped(figure: Figure, text: str, width: float, size: float) -> str:
 def caption(noises: Noises) -> str:
     """The data, network, sizes and seeds of a figure, and what is drawn of several seeds."""
     runs = all_runs(noises)
-    data = either(run.data.get("title", run.data["name"]) for run in runs)
+    data = either(run.data.get("source", run.data["name"]) for run in runs)
     sizes = (
         f"{either(run.data.get(f'{part}_size', '?') for run in runs)} {name}"
         for part, name in (("train", "training"), ("val", "held-out"), ("test", "test images"))
@@ -160,11 +160,8 @@ def finish(
     figure: Figure, noises: Noises, sentences: Sequence[str], handles: Sequence[Line2D]
 ) -> Figure:
     """Add sentences and caption above and the legend below; the figure grows with them."""
-    runs = all_runs(noises)
-    lacking = sum(not run.is_complete for run in runs)
-    unfinished = f"UNFINISHED: {lacking} of {len(runs)} runs lack their last epochs"
-    text = ". ".join([*[unfinished] * (lacking > 0), *sentences, f"Data: {caption(noises)}"]) + "."
     width = WIDTH - 2 * MARGIN
+    text = ". ".join([*sentences, f"Data: {caption(noises)}."])
     text = wrapped(figure, text, width, CAPTION_SIZE)
     title = figure.suptitle(text, fontsize=CAPTION_SIZE, x=MARGIN / WIDTH, ha="left")
     room = width - HANDLE_WIDTH

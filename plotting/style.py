@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from itertools import cycle
 
 import matplotlib
-from matplotlib.font_manager import fontManager
 
 from analysis.history import CROSS_ENTROPY, Noises
 
@@ -41,11 +40,6 @@ PARAMETERS = {
     "savefig.dpi": 150,
     "text.parse_math": False,  # titles are the user's: `$` is a dollar
 }
-# Fonts for what DejaVu Sans lacks; matplotlib complains about those that are not installed.
-FALLBACK_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "Hiragino Sans"),
-    *("PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic"),
-)
 
 
 def series_styles(noises: Noises) -> dict[str, dict]:
@@ -85,7 +79,5 @@ def project_style() -> Iterator[None]:
     """A block in which figures get the project's parameters; the user's matplotlibrc is ignored."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        installed = set(fontManager.get_font_names())
-        fonts = ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
-        matplotlib.rcParams.update({**PARAMETERS, "font.family": fonts})
+        matplotlib.rcParams.update(PARAMETERS)
         yield

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.history import Noises, Run, all_runs
-from analysis.statistics import STOPS, at_gap, at_stop, stopping_epoch
+from analysis.statistics import STOPS, at_level, at_stop, stopping_epoch
 from common.command_line import UserError
 from plotting import layout
 from plotting.layout import curve
@@ -47,7 +47,9 @@ def draw_path(axes: Axes, runs: list[Run], style: dict) -> None:
     low, high = max(run.gap[0] for run in runs), min(run.gap.max() for run in runs)
     if low < high:
         gaps = np.linspace(low, high, FRONTIER_POINTS)
-        values = [[at_gap(run, run.history["test_accuracy"], gap) for gap in gaps] for run in runs]
+        values = [
+            [at_level(run.gap, run.history["test_accuracy"], gap) for gap in gaps] for run in runs
+        ]
         layout.draw(axes, gaps, np.array(values), style)
     mark_stops(axes, runs, style, curve("gap"))
 

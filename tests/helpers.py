@@ -82,7 +82,7 @@ def as_dataset(images, labels, clean, name, rate, seed) -> DataSet:
     """A data set of the images and labels of its three parts: train, val and test."""
     (train, val, test), (noisy, val_labels, test_labels) = images, labels
     names = [f"class {label}" for label in range(CLASSES)]
-    meta = {"source": name, "title": name, "noise": "pair", "rate_asked": rate, "seed": seed}
+    meta = {"source": name, "noise": "pair", "rate_asked": rate, "seed": seed}
     meta["rate_found"] = float(np.mean(noisy != clean))
     return DataSet(train, noisy, clean, val, val_labels, test, test_labels, names, meta)
 

@@ -52,7 +52,7 @@ def make_run(
     curves = ("auc", "one_hot_residual", "one_hot_transition", "test_calibration_error")
     curves += tuple(f"one_hot_residual_contrast_{part}" for part in ("low", "mid", "high"))
     meta = {"name": f"main-{noise}40-seed{seed}", "seed": seed, "noise": noise, "rate_found": 0.4}
-    meta |= {"title": "cifar10", "train_size": 100, **dict(data)}
+    meta |= {"source": "cifar10", "train_size": 100, **dict(data)}
     meta.setdefault("digest", f"{noise} {seed}")
     settings = {**SETTINGS, "loss": loss, "seed": seed, "epochs": epochs or length} | dict(settings)
     name = f"{meta['name']}/{loss.replace(', ', '-').replace(' ', '-')}-seed{seed}"

@@ -138,7 +138,7 @@ DAMAGES = [
     ("format 99", meta(format=99)),
     ("sha256", meta(sha256={})),
     ("meta is not a JSON", member("meta", lambda text: np.array("[]"))),
-    ("meta is not a JSON", member("meta", lambda text: np.array("{"))),
+    ("not a data set: Expecting", member("meta", lambda text: np.array("{"))),
 ]
 
 

@@ -15,7 +15,6 @@ from made_runs import (
     PREVIOUS,
     make_run,
     make_spectrum,
-    shortened,
     study,
     with_deltas,
 )
@@ -279,7 +278,6 @@ REFUSED = [
     (BY_BAND, [ONE, make_run(seed=7, frequency=False)], None, "1 of 2 runs .*seed7.*: run freq"),
     (BY_BAND, [ONE, LITTLE_MASS], None, "run frequency.py --delta 400 564"),
     (BY_BAND, [ONE, OTHER_DELTAS], None, "no measured delta filters .* 2256"),
-    (BY_BAND, [ONE, OF_LOGITS], None, "of softmax outputs and some of logits: run frequency.py"),
     (BY_BAND, [ONE], 333.0, "--delta 333 was not measured .*: use one of 400, 564, or run"),
     (BY_BAND, [ONE], 100.0, "--delta 100 .* filters nothing: use one of 400, 564, or run"),
     ([errors, order], [OF_LOGITS], None, "run frequency.py without --values"),
@@ -302,7 +300,6 @@ def test_what_cannot_be_drawn_is_said_with_the_command(figures, runs, delta, wor
     [
         (OF_WRONG_LABELS, [SPECTRAL, WITHOUT_WRONG], "wrong labels: none, 0% wrong."),
         ([accuracy], [ONE, WITHOUT_WRONG], "no label of that data set is wrong"),
-        ([accuracy], [shortened(run, 2) for run in study(["pair"])], "UNFINISHED: 9 of 9 runs"),
         ([frequency], [OF_LOGITS], "low-frequency part of the logits on"),
         ([eigenvectors], [SPECTRAL, make_run(seed=7)], "Runs left out: 1 without spectrum.json"),
     ],
@@ -387,7 +384,7 @@ CASES = {
     "one of all": {"losses": LOSSES[:1], "seeds": [6], "length": 1, "noises": ["pair"]},
     "much of all": {
         "losses": (*LOSSES, *OTHERS, LONG), "noises": ["pair", "symmetric", LONG],
-        "data": {"title": LONG}, "length": 300, "seeds": [6, 7],
+        "data": {"source": LONG}, "length": 300, "seeds": [6, 7],
     },
 }  # fmt: skip
 
@@ -418,7 +415,7 @@ def test_epochs_are_whole(epochs, ticks):
 
 
 def test_neither_titles_nor_the_users_matplotlibrc_change_a_figure(tmp_path):
-    noises = by_noise([make_run(data={"title": r"cost $x_$ { \frac a_b^c % d"})])
+    noises = by_noise([make_run(data={"source": r"cost $x_$ { \frac a_b^c % d"})])
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):
         with project_style():
             layout.save(accuracy(noises, None), tmp_path / "one.png")

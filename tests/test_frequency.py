@@ -192,7 +192,7 @@ REFUSED_FLAGS = [
     (("--size", "10"), "add --eigenvectors"),
     (("--eigenvectors", "--kernels", "linear"), "gaussian"),
     (("--eigenvectors", "--kernels", "ntk-final", "--delta", "10"), "add it to --kernels"),
-    (("--eigenvectors", "--size", "1"), "use 2 or more"),
+    (("--eigenvectors", "--size", "1"), "use an integer at least 2"),
     (("--runs", "nowhere"), "train.py"),
 ]
 

@@ -38,9 +38,6 @@ def test_shapes_end_to_end(script, tmp_path, monkeypatch):
     clean, noisy = dataset.clean_labels, dataset.train_labels
     counts = transition_counts(clean, noisy, 10).tolist()
     assert np.sum(noisy != clean) == 15 and dataset.meta["transitions"] == counts
-    rows = [line.split() for line in out.splitlines() if line[:4].strip().isdigit()]
-    assert [row[-10:] for row in rows[-10:]] == [[str(n) for n in row] for row in counts]
-    assert [name.split()[0] for name in dataset.class_names] == [row[1] for row in rows[-10:]]
     first = path.read_bytes()
     assert script("generate", *flags)[0] == 0 and path.read_bytes() == first
 
@@ -51,8 +48,8 @@ def test_another_data_set_is_not_overwritten(script, refused, workplace):
     before = path.read_bytes()
     assert "remove it" in refused("generate", *TINY, "--seed", 1, "--export", "labels.json")
     assert path.read_bytes() == before and not (workplace / "labels.json").exists()
-    assert script("generate", *TINY, "--title", "drawn shapes")[0] == 0  # the same images, labels
-    assert read_meta(path)["title"] == "drawn shapes"
+    assert script("generate", *TINY)[0] == 0  # the same images, labels
+    assert path.read_bytes() == before
     path.write_text("notes")
     for flags in ([], ["--if-missing"]):
         assert "not a data set" in refused("generate", *TINY, *flags)
@@ -244,7 +241,7 @@ def test_names_cannot_steer_the_terminal(script, workplace):
     flags = ["--dataset", folder, "--noise", f"{escape}.json", "--out", "a.npz"]
     status, out, err = script("generate", *flags)
     assert status == 0 and "\x1b" not in out + err and "\x07" not in out
-    assert r"\x1b[31mred" in out and "b\u9999" in out and r"not used: x\x07" in out
+    assert r"\x1b[31mred" in out and r"not used: x\x07" in out
 
 
 def test_photographs_are_resized_and_the_data_set_says_so(script, refused, workplace):

@@ -344,7 +344,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
 def test_nothing_on_disk_is_a_pickle(trained_study):
     for run in run_folder.find_runs([trained_study / "runs"]):
         names = {path.name for path in run.iterdir()}
-        assert names == {*run_folder.FILES, "lock"} - set(run_folder.MEASURES)
+        assert names == {*run_folder.REPLACED, "checkpoint.pt", "lock"} - {*run_folder.MEASURES}
         json.loads((run / "config.json").read_text())
         for name in (*run_folder.LOGITS, run_folder.SAMPLE_INDICES):
             np.load(run / name, allow_pickle=False)

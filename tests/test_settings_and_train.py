@@ -98,7 +98,7 @@ def test_every_flag_reaches_the_settings_and_config_json():
 REFUSED = [
     ("--model shake_resnet --depth 25", "--depth 25 is not 6n"),
     ("--model large", "--model small_cnn"),
-    ("--epochs 0", "--epochs 1 or more"),
+    ("--epochs 0", "--epochs an integer at least 1"),
     ("--lr 0", "--lr above 0"),
     ("--weight-decay -1", "--weight-decay at least 0"),
     ("--ema-decay 1", "--ema-decay below 1"),

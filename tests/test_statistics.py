@@ -11,7 +11,6 @@ from scipy import stats
 
 from analysis.history import by_noise
 from analysis.statistics import (
-    at_gap,
     at_level,
     at_stop,
     baseline_of,
@@ -167,10 +166,10 @@ def test_when_a_curve_reaches_a_level_and_another_curve_there(points, level):
 
 
 def test_an_accuracy_at_a_gap():
-    run = make_run(accuracy=(40, 60, 50), gap=(0, 10, 30))
-    assert at_gap(run, run.history["test_accuracy"], 20) == 55
-    assert math.isnan(at_gap(make_run(gap=None), run.history["test_accuracy"], 20))
-    assert math.isnan(at_gap(run, np.full(3, NAN), 20))
+    run, without = make_run(accuracy=(40, 60, 50), gap=(0, 10, 30)), make_run(gap=None)
+    assert at_level(run.gap, run.history["test_accuracy"], 20) == 55
+    assert math.isnan(at_level(without.gap, run.history["test_accuracy"], 20))
+    assert math.isnan(at_level(run.gap, np.full(3, NAN), 20))
 
 
 LR = {"lr": 0.02}

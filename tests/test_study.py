@@ -274,13 +274,13 @@ def test_a_run_of_another_process_is_left_to_it_and_tried_again(stand_ins, scrip
 
 
 def test_the_list_is_safe_for_any_shell(stand_ins, script):
-    flags = [*TINY, "--generate", "--train-size 16 --title 'my  images'", "--list"]
+    flags = [*TINY, "--generate", "--train-size 16 --data-dir 'my  images'", "--list"]
     status, out, _ = script("study", *flags)
     assert status == 0 and len(out.splitlines()) == 2 and not Path("calls.txt").exists()
     words = ["xargs", "-d", "\\n", "-I{}", "sh", "-c", "{}"]
     subprocess.run(words, input=out, text=True, check=True)
     assert [call.split()[0] for call in stand_ins()] == ["generate.py", "train.py"] * 2
-    assert "--title my  images --seed 0" in stand_ins()[0]
+    assert "--data-dir my  images --seed 0" in stand_ins()[0]
 
 
 REAL = ["--data", "shapes", "--generate", "--train-size 60 --test-size 40 --val-size 20", "--train"]

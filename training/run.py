@@ -34,6 +34,7 @@ from training.epoch import (
 from training.settings import RunSettings
 
 MOMENTUM = 0.9
+START = ("model", "depth", "width", "seed")  # flags that decide where training starts
 HEAD = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
 EPOCH_LINE = (
     "{epoch:3}/{epochs}: train {train_cross_entropy:.3f} {train_accuracy:5.1f}%, "
@@ -75,8 +76,11 @@ def train(settings: RunSettings) -> Path:
             if done:
                 run_folder.truncate_run(run, done)
             else:
-                make_room(run, trained, fixed)
-            write_missing(run, run_config(settings, dataset, device_name), sample)
+                checkpoint.save(run, trained, 0, fixed)  # a full disk leaves an old run as it was
+                run_folder.remove_files(run, run_folder.REPLACED)
+            run_folder.write_sample_indices(run, sample)
+            if not (run / "config.json").exists():  # it is the last, and makes the run exist
+                run_folder.write_config(run, run_config(settings, dataset, device_name))
         if done < settings.epochs:
             data = send_data(dataset, sample, device)
             if distributed.is_main():
@@ -153,24 +157,6 @@ def decide_resume(run: Path, settings: RunSettings) -> bool:
     if settings.resume is True and not path.exists():
         raise UserError(f"--resume: {path} does not exist; leave it out")
     return settings.resume is True or (exists and settings.resume == "auto")
-
-
-def make_room(run: Path, trained: Trained, fixed: dict) -> None:
-    """Make room for a new run, with --overwrite in place of the old one.
-
-    Its checkpoint is written first: a full disk leaves the old run as it was.
-    """
-    checkpoint.save(run, trained, 0, fixed)
-    others = [name for name in run_folder.FILES if name != run_folder.CHECKPOINT]
-    run_folder.remove_files(run, others)
-
-
-def write_missing(run: Path, config: dict, sample: np.ndarray) -> None:
-    """Write the sample's indices and, last, config.json, which makes the run exist."""
-    if not (run / run_folder.SAMPLE_INDICES).exists():
-        run_folder.write_sample_indices(run, sample)
-    if not (run / "config.json").exists():
-        run_folder.write_config(run, config)
 
 
 def run_config(settings: RunSettings, dataset: DataSet, device_name: str) -> dict:
@@ -288,9 +274,9 @@ def load_network(
 
     Raises UserError if the run or its checkpoint cannot be used, or is of another data set.
     """
-    flags, names = run_folder.read_config(run)["flags"], ("model", "depth", "width", "seed")
+    flags = run_folder.read_config(run)["flags"]
     try:
-        settings = RunSettings(**{name: flags[name] for name in names})
+        settings = RunSettings(**{name: flags[name] for name in START})
         model = make_trained(settings, dataset, device).model
     except (LookupError, TypeError) as error:
         raise UserError(f"{run}/config.json: not as train.py wrote it ({error!r})") from error
