@@ -68,6 +68,12 @@ class Run:
         return len(self.history["epoch"]) >= self.epochs
 
     @property
+    def key(self) -> int | str:
+        """The seed, or <data-set seed>/<seed> where the two differ."""
+        data_seed = self.data.get("seed", self.seed)
+        return self.seed if data_seed == self.seed else f"{data_seed}/{self.seed}"
+
+    @property
     def setting(self) -> dict:
         """What runs of one series share: the network, and the flags that no title tells."""
         flags = {k: v for k, v in self.settings.items() if k not in NAMED}
@@ -99,7 +105,7 @@ class Run:
         return np.array(content[values][measure], float)[:, content["delta"].index(delta)]
 
 
-Series = dict[str, dict[int, Run]]  # title of the series -> seed -> run
+Series = dict[str, dict[int | str, Run]]  # title of the series -> seed -> run
 Noises = dict[str, Series]  # title of the noise -> its series
 
 
@@ -364,30 +370,35 @@ def by_noise(runs: Sequence[Run]) -> Noises:
 
 
 def by_series(runs: Sequence[Run], differing: Iterable[str]) -> Series:
-    """The series of one noise, titled by loss and by the settings that differ: ..., lr 0.02."""
+    """The series of one noise, titled by loss and by the settings that differ: ..., lr 0.02.
+
+    The seed is Run.key where there are several data sets.
+    """
+    one_data_set = len({run.data["digest"] for run in runs}) == 1
     series: Series = {}
     by_outputs: dict[str, Run] = {}
-    by_seed: dict[int, Run] = {}
+    by_key: dict[int | str, Run] = {}
     for run in sorted(runs, key=_order):
+        key = run.seed if one_data_set else run.key
         title = ", ".join([run.loss, *(setting_words(name, run.setting) for name in differing)])
-        other = series.setdefault(title, {}).setdefault(run.seed, run)
+        other = series.setdefault(title, {}).setdefault(key, run)
         twin = by_outputs.setdefault(run.measured_from, run)
-        peer = by_seed.setdefault(run.seed, run)
-        if peer.data["digest"] != run.data["digest"]:
-            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
-            raise UserError(f"{same}; name the runs on one of them, or train each with its --seed")
+        peer = by_key.setdefault(key, run)
         if other is not run:
             same = f"{other.name} and {run.name} have the same loss, setting and seed"
             raise UserError(f"{same}; name one of them only")
         if twin is not run:
             same = f"{twin.name} and {run.name} have the same outputs"
             raise UserError(f"{same}; train one of them again under another --run")
+        if peer.data["digest"] != run.data["digest"]:
+            same = f"{peer.name} and {run.name} have the same seed, but different data sets"
+            raise UserError(f"{same}; name the runs on one of them only")
     return series
 
 
 def _order(run: Run) -> tuple:
     place = run.loss != CROSS_ENTROPY, not run.loss.startswith(SELF_DISTILLATION), run.loss
-    return (*place, run.seed, run.name)
+    return (*place, run.data.get("seed", run.seed), run.seed, run.name)
 
 
 def differing_settings(runs: Sequence[Run]) -> list[str]:

@@ -78,10 +78,10 @@ def longer_of(series: Series, title: str) -> str | None:
 
 
 def paired(
-    distilled: Mapping[int, Run],
-    baseline: Mapping[int, Run],
+    distilled: Mapping[int | str, Run],
+    baseline: Mapping[int | str, Run],
     of: Callable[[Run, Run], float],
-) -> dict[int, float]:
+) -> dict[int | str, float]:
     """seed -> of(distilled run, baseline run), over the seeds that both have and with a value."""
     values = {seed: of(run, baseline[seed]) for seed, run in distilled.items() if seed in baseline}
     return {seed: value for seed, value in values.items() if not np.isnan(value)}

@@ -66,7 +66,7 @@ def shown_deltas(runs: Sequence[Run]) -> dict[str, float]:
     return {name: quantities.shown_delta(measured, curve) for name, curve in names.items()}
 
 
-def series_content(runs: Mapping[int, Run]) -> dict:
+def series_content(runs: Mapping[int | str, Run]) -> dict:
     """What results.json has of a series: seed -> run."""
     first, names = next(iter(runs.values())), quantities.curve_names(runs.values())
     means, stopped_at = {}, {}
@@ -125,15 +125,16 @@ def add_verdicts(rows: list[dict]) -> None:
             row["verdict"] = statistics.verdict(row["mean"], p, **equivalence)
 
 
-def listed(seeds: Iterable[int]) -> str:
+def listed(seeds: Iterable[int | str]) -> str:
     """Seeds in order, as in: 6 to 11."""
-    seeds = sorted(seeds)
-    if seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
+    seeds = sorted(seeds, key=lambda seed: str(seed).zfill(9))
+    are_numbers = all(isinstance(seed, int) for seed in seeds)
+    if are_numbers and seeds[-1] - seeds[0] == len(seeds) - 1 > 1:
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
 
 
-def all_seeds(content: dict) -> set[int]:
+def all_seeds(content: dict) -> set[int | str]:
     """The seeds of all noises."""
     return {seed for noise in content["noises"].values() for seed in noise["seeds"]}
 
