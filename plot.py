@@ -100,7 +100,7 @@ def plot(args: Namespace) -> None:
     """Draw the figures of the sources that the flags name."""
     if args.out and args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: a file; name a folder")
-    runs, notes = history.collect(args.run or [args.runs])
+    runs, notes = history.collect(args.run or [args.runs], accept_unfinished=True)
     runs, left = history.share_deltas(runs)
     for note in notes + left:
         say(note)

@@ -125,10 +125,13 @@ def nearest(deltas: Iterable[float], wanted: float) -> float:
     return min(deltas, key=lambda delta: abs(np.log(delta / wanted)), default=NAN)
 
 
-def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def collect(
+    sources: Sequence[Path], accept_unfinished: bool = False
+) -> tuple[list[Run], list[str]]:
     """The complete runs of the sources, each once, and notes on those that are left out.
 
-    sources: runs, folders of runs, and files of history.json. Raises UserError if none is left.
+    sources: runs, folders of runs, and files of history.json. accept_unfinished: if none is
+    complete, take the unfinished ones. Raises UserError if none is left.
     """
     found, notes = [], []
     for source in sources:
@@ -153,6 +156,8 @@ def collect(sources: Sequence[Path]) -> tuple[list[Run], list[str]]:
         kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
         runs[key] = replace(run, name=earlier.name, **kept)
     complete = [run for run in runs.values() if run.is_complete]
+    if accept_unfinished and not complete:
+        return list(runs.values()), [*notes, "no run has all its epochs: they are unfinished"]
     notes += [
         f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
         "train.py command with --resume"

@@ -161,7 +161,10 @@ def finish(
 ) -> Figure:
     """Add sentences and caption above and the legend below; the figure grows with them."""
     width = WIDTH - 2 * MARGIN
-    text = ". ".join([*sentences, f"Data: {caption(noises)}."])
+    runs = all_runs(noises)
+    lacking = sum(not run.is_complete for run in runs)
+    unfinished = [f"UNFINISHED: {lacking} of {len(runs)} runs lack their last epochs"]
+    text = ". ".join([*unfinished * (lacking > 0), *sentences, f"Data: {caption(noises)}."])
     text = wrapped(figure, text, width, CAPTION_SIZE)
     title = figure.suptitle(text, fontsize=CAPTION_SIZE, x=MARGIN / WIDTH, ha="left")
     room = width - HANDLE_WIDTH

@@ -15,6 +15,7 @@ from made_runs import (
     PREVIOUS,
     make_run,
     make_spectrum,
+    shortened,
     study,
     with_deltas,
 )
@@ -300,6 +301,7 @@ def test_what_cannot_be_drawn_is_said_with_the_command(figures, runs, delta, wor
     [
         (OF_WRONG_LABELS, [SPECTRAL, WITHOUT_WRONG], "wrong labels: none, 0% wrong."),
         ([accuracy], [ONE, WITHOUT_WRONG], "no label of that data set is wrong"),
+        ([accuracy], [shortened(run, 2) for run in study(["pair"])], "UNFINISHED: 9 of 9 runs"),
         ([frequency], [OF_LOGITS], "low-frequency part of the logits on"),
         ([eigenvectors], [SPECTRAL, make_run(seed=7)], "Runs left out: 1 without spectrum.json"),
     ],

@@ -285,7 +285,7 @@ def test_seeds_of_one_data_set_and_of_several():
     assert list(series["cross-entropy"]) == [0, 1, 2]
     two = [*one, make_run(seed=3)]
     (series,) = history.by_noise(two).values()
-    assert list(series["cross-entropy"]) == [0, 1, 2, 3]
+    assert list(series["cross-entropy"]) == [0, "0/1", "0/2", 3]
 
 
 def test_the_common_name_of_data_sets():

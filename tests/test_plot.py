@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers import environment
-from made_runs import DISTILLED, make_run, study, write_run
+from made_runs import DISTILLED, make_run, shortened, study, write_run
 
 import plot
 from analysis.history import write_history
@@ -97,6 +97,7 @@ EGYPTIAN = "\U00013000"
             ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
         ),
         (["accuracy"], [make_run(data={"source": EGYPTIAN})], ["Glyph 77824"]),
+        (["accuracy"], [shortened(make_run(), 2)], ["no run has all its epochs"]),
     ],
 )
 def test_what_is_wrong_with_figures_is_said_in_one_line(script, only, names, runs, words):
