@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_dataset
-from slow_losses import SlowLoss
+from references import SlowLoss
 from test_losses import VARIANTS, variants
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""measures/kernels.py: Gaussian kernels, eigenvectors, tangent kernels against Jacobians."""
+"""measures/kernels.py, spectrum.py: kernels and coefficients along eigenvectors, against numpy."""
 
 import copy
 import itertools
@@ -6,10 +6,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from references import noisy_labels, softmax
 from scipy.spatial.distance import cdist
 from torch import nn
 
-from measures import kernels
+from measures import kernels, spectrum
 from measures.kernels import (
     calibrated,
     eigenvectors,
@@ -18,10 +19,11 @@ from measures.kernels import (
     output_vectors,
     tangent_kernel,
 )
+from measures.parts import PARTS, label_parts, transition_matrix
 from models.shake_resnet import shake_resnet
 from models.small_cnn import small_cnn
 
-COUNT, CLASSES = 60, 3
+COUNT, CLASSES, DELTA = 60, 3, 4.0
 NETWORKS = {
     "small_cnn": lambda: small_cnn(CLASSES),
     "shake_resnet": lambda: shake_resnet(8, 4, CLASSES),
@@ -42,12 +44,20 @@ def test_half_octaves_hold_every_index_once(count):
         assert abs(b - a * 2**0.5) <= 1.3
 
 
+def small_images():
+    return torch.randn(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def expected_kernel(delta):
+    """The kernel (n, n) of small_images() by scipy."""
+    points = small_images().flatten(1).double().numpy()
+    return np.exp(-cdist(points, points, "sqeuclidean") / (2 * delta))
+
+
 @pytest.mark.parametrize("delta", [0.5, 20.0])
 def test_gaussian_kernel_against_scipy(delta):
-    images = torch.randn(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    points = images.flatten(1).double().numpy()
-    expected = np.exp(-cdist(points, points, "sqeuclidean") / (2 * delta))
-    np.testing.assert_allclose(gaussian_kernel(images, delta), expected, rtol=1e-10, atol=1e-300)
+    kernel = gaussian_kernel(small_images(), delta)
+    np.testing.assert_allclose(kernel, expected_kernel(delta), rtol=1e-10, atol=1e-300)
 
 
 @pytest.mark.parametrize("rank", [COUNT, 7])
@@ -195,3 +205,90 @@ LAYER = nn.Linear(192, 192)
 def test_a_linear_layer_without_an_outer_product_is_refused(model):
     with pytest.raises(ValueError, match="linear layer"):
         tangent_kernel(model.double(), images(), torch.eye(CLASSES))
+
+
+# Coefficients along eigenvectors
+
+
+FIVE = 5  # classes, so that one vector can tell three parts apart
+
+
+def random_labels(classes=FIVE):
+    clean, noisy = noisy_labels(COUNT, classes)
+    return clean, noisy, transition_matrix(clean, noisy, classes)
+
+
+def random_logits(classes=FIVE):
+    """Of three epochs."""
+    return np.random.default_rng(1).normal(0, 2, (3, COUNT, classes)).astype(np.float32)
+
+
+def measured(labels, logits, dropped=False):
+    kernel = gaussian_kernel(small_images(), DELTA)
+    found = spectrum.label_spectrum(kernel, label_parts(*labels))
+    return spectrum.measure_spectrum(found, logits, dropped)
+
+
+def stacked(by_part):
+    return np.stack([by_part[part] for part in PARTS])
+
+
+def expected_bands(labels, outputs, parts):
+    """The energies (3, K) and coefficients (P, E, K) by numpy's eigh and lstsq in float64."""
+    centering = np.eye(COUNT) - 1 / COUNT
+    values, vectors = np.linalg.eigh(centering @ expected_kernel(DELTA) @ centering)
+    vectors = vectors[:, np.argsort(values)[::-1]][:, :-1]  # the constant vector has eigenvalue 0
+    energies, coefficients = [], []
+    for a, b in itertools.pairwise(half_octaves(COUNT - 1)):
+        basis = vectors[:, a - 1 : b - 1]
+        of_parts = {name: basis.T @ part for name, part in label_parts(*labels).items()}
+        energies.append([np.square(part).sum() for part in of_parts.values()])
+        design = np.stack([of_parts[name].ravel() for name in parts], axis=1)
+        target = np.stack([(basis.T @ output).ravel() for output in outputs], axis=1)
+        coefficients.append(np.linalg.lstsq(design, target, rcond=None)[0])
+    return np.array(energies).T, np.moveaxis(coefficients, 0, 2)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_energies_and_coefficients_against_lstsq_in_the_eigenbasis(dropped, monkeypatch):
+    monkeypatch.setattr(spectrum, "EPOCHS_AT_ONCE", 2)
+    logits, labels = random_logits(), random_labels()
+    content = measured(labels, logits, dropped)
+    assert content["edges"] == half_octaves(COUNT - 1)
+    rows = [0, 2] if dropped else [0, 1, 2]
+    names = [PARTS[k] for k in rows]
+    energies, expected = expected_bands(labels, softmax(logits), names)
+    found = stacked(content["softmax"])
+    assert found.shape == (3, 3, len(content["edges"]) - 1)
+    np.testing.assert_allclose(found[rows], expected, atol=5e-5)
+    assert np.isnan(found[1]).all() == dropped
+    # The bands add up to the whole of each centered part.
+    parts = [part - part.mean(axis=0) for part in label_parts(*labels).values()]
+    totals = np.array([[np.square(part).sum()] for part in parts])
+    np.testing.assert_allclose(stacked(content["energies"]), energies / totals, rtol=1e-9)
+
+
+def test_the_ideal_predictor_memorizes_nothing_in_any_band():
+    clean, noisy, transition = random_labels()
+    ideal = np.log(transition[clean] + 1e-30).astype(np.float32)[None]
+    content = measured((clean, noisy, transition), ideal)
+    for part, level in zip(PARTS, (1, 1, 0), strict=True):
+        np.testing.assert_allclose(content["softmax"][part], level, atol=2e-5)
+
+
+def test_labels_without_noise_have_a_clean_part_only():
+    clean = random_labels()[0]
+    logits = np.eye(FIVE, dtype=np.float32)[None, clean]
+    content = measured((clean, clean, np.eye(FIVE)), logits)
+    level = (np.e - 1) / (np.e + FIVE - 1)
+    np.testing.assert_allclose(content["softmax"]["clean"], level, atol=1e-5)
+    for kind in ("energies", "softmax"):
+        assert np.isnan(stacked(content[kind])[1:]).all()
+
+
+def test_two_classes_are_unknown_where_one_vector_cannot_tell_two_parts_apart():
+    labels, logits = random_labels(classes=2), random_logits(classes=2)
+    content = measured(labels, logits, dropped=True)
+    sizes, found = np.diff(content["edges"]), stacked(content["softmax"])
+    assert np.isnan(found[:, :, sizes == 1]).all()
+    assert np.isfinite(found[[0, 2]][:, :, sizes > 1]).all()

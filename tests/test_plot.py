@@ -1,13 +1,10 @@
 """plot.py: what is drawn from which sources, what is said, what is refused."""
 
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import environment
-from made_runs import DISTILLED, make_run, shortened, study, with_deltas, write_run
+from helpers import run_python
+from made_runs import DISTILLED, make_run, shortened, study, write_run
 
 import plot
 from analysis.history import write_history
@@ -34,23 +31,24 @@ def history(runs, path="history.json"):
     return path
 
 
+PROGRAM = """
+import sys, collect_history, plot
+assert collect_history.main([]) == 0
+assert plot.main(["runs/history.json", "--out", "here"]) == 0
+assert not {"torch", "matplotlib.pyplot"} & set(sys.modules)
+"""
+
+
 @pytest.mark.slow
-def test_all_figures_are_drawn_without_torch_whatever_backend_jupyter_asks_for():
-    history(study(["pair"], seeds=[6], spectrum=True))
-    program = (
-        "import sys, plot; status = plot.main(['history.json', '--out', 'here']); "
-        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules); sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(MPLBACKEND="module://not_installed.backend_inline"),
-        capture_output=True,
-        text=True,
-    )
+def test_collected_runs_are_drawn_without_torch_whatever_backend_jupyter_asks_for(monkeypatch):
+    for run in study(["pair"], seeds=[6], spectrum=True):
+        write_run(run)
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed.backend_inline")
+    done = run_python("-c", PROGRAM)
     assert (done.returncode, done.stderr) == (0, "")
     # The first line says which to open.
     lines = [f"here/{name}" for name in NAMES]
-    assert done.stdout.splitlines() == [f"open: {lines[0]}", *lines[1:]]
+    assert done.stdout.endswith("\n".join([f"open: {lines[0]}", *lines[1:], ""]))
     assert lines[0] == "here/frontier.png" and len(lines) == 8
     assert {str(path) for path in Path("here").iterdir()} == set(lines)
 
@@ -86,7 +84,6 @@ def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
 
 
 EGYPTIAN = "\U00013000"
-NO_KIND = [make_run(), with_deltas(make_run(DISTILLED), values="logits")]
 UNFINISHED = "no run has all its epochs: the figures show unfinished runs\n"
 
 
@@ -99,7 +96,6 @@ UNFINISHED = "no run has all its epochs: the figures show unfinished runs\n"
             [make_run(gap=None)],
             ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
         ),
-        (["accuracy", "frequency"], NO_KIND, ["not drawn: frequency.png: some runs", "logits"]),
         (["accuracy"], [make_run(data={"title": EGYPTIAN})], ["Glyph 77824"]),
     ],
 )
@@ -127,16 +123,12 @@ def test_figures_go_to_the_folder_of_their_data(names, folder):
     assert plot.figure_folder(runs) == Path("figures") / folder
 
 
-TWICE = replace(make_run(), name="main-pair40-seed6/again", measured_from="another")
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         ([], ("runs", "train.py")),
         (["--runs", "nowhere"], ("nowhere", "train.py")),
         (["bad.json"], ("bad.json", "collect_history.py")),
-        (["twice.json"], ("same loss, setting and seed",)),
         (["history.json", "--out", "file"], ("--out file", "name a folder")),
         (["history.json", "--out", "mine"], ("not a figure of plot.py", "--out")),
         (["history.json", "--delta", "0"], ("--delta",)),
@@ -146,7 +138,6 @@ TWICE = replace(make_run(), name="main-pair40-seed6/again", measured_from="anoth
 def test_refusals(refused, only, argv, words):
     only("accuracy")
     history([make_run()])
-    history([make_run(), TWICE], "twice.json")
     Path("bad.json").write_text("{}")
     Path("mine").mkdir()
     own = [Path("file"), Path("mine/accuracy.png")]

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_runs import DELTAS, DISTILLED, make_run, with_deltas
 
-from analysis import quantities, tables
-from analysis.history import by_noise
-from analysis.quantities import ANNEALING, QUANTITIES, Quantity, cell, curve_names, run_curve
+from analysis import quantities
+from analysis.quantities import ANNEALING, QUANTITIES, cell, curve_names, run_curve
 from analysis.statistics import interval
 
 NAN = float("nan")
@@ -173,15 +172,3 @@ def test_curves_have_names():
 )
 def test_a_cell_has_the_digits_of_its_unit(values, unit, options, text):
     assert cell(interval(values), unit, **options) == text
-
-
-def test_a_new_quantity_is_in_every_table(monkeypatch):
-    new = Quantity("seeds", "the product of the seeds", "epochs", lambda d, b: d.seed * b.seed)
-    monkeypatch.setattr(tables, "QUANTITIES", [*QUANTITIES, new])
-    runs = [make_run(loss, seed) for loss in ("cross-entropy", DISTILLED) for seed in (6, 8)]
-    content = tables.results(by_noise(runs))
-    (row,) = (row for row in content["differences"] if row["quantity"] == "seeds")
-    assert row["values"] == {6: 36, 8: 64} and row["mean"] == 50
-    assert "the product of the seeds" in "\n".join(tables.long_text(content))
-    line = "the product of the seeds | epochs | +50.0 ± 177.9"
-    assert line in tables.markdown(content, "quantities")
