@@ -1,5 +1,6 @@
 """What several test files share: data sets, flags of small runs, what two equal runs have equal."""
 
+import io
 import os
 import subprocess
 import sys
@@ -45,6 +46,35 @@ def environment(**changes) -> dict[str, str]:
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """The content of each file of a folder, by its name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+class Bomb:
+    """Unpickled, it makes the folder `executed`."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def npy(array, **options) -> bytes:
+    """An .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def pt(content, **options) -> bytes:
+    """A file of torch.save."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def huge_npy() -> bytes:
+    """The header of an .npy file of 10^13 labels, and none."""
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000,), }"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
 def make_dataset(train=60, test=40, val=0, size=8, seed=0) -> DataSet:

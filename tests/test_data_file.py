@@ -1,8 +1,6 @@
 """dataset/data_file.py, batches.py: what is written is read back; batches of one epoch."""
 
-import io
 import json
-import os
 import pickle
 import zipfile
 from dataclasses import replace
@@ -10,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import make_dataset
+from helpers import Bomb, huge_npy, make_dataset, npy
 
 from common.command_line import UserError
 from dataset.batches import MEAN, PADDING, STD, normalize, training_batches
@@ -104,17 +102,6 @@ def first_label(name, label):
     return member(name, lambda labels: np.concatenate(([label], labels[1:])))
 
 
-class Bomb:
-    """Unpickled, it makes the folder `executed`."""
-
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-HEADER = b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000,), }"
-HUGE = b"\x93NUMPY\x01\x00" + len(HEADER).to_bytes(2, "little") + HEADER
-PICKLED = io.BytesIO()
-np.save(PICKLED, np.array([Bomb()], dtype=object), allow_pickle=True)
 # What the message says, and how a file is made so.
 DAMAGES = [
     ("no such file", lambda path: path.unlink()),
@@ -123,7 +110,7 @@ DAMAGES = [
     ("no .npz file", replaced(lambda raw: b"hello")),
     ("no .npz file", replaced(lambda raw: pickle.dumps(Bomb()))),
     ("Bad CRC-32", flip_one_bit),
-    ("pickled objects", all_members(PICKLED.getvalue())),
+    ("pickled objects", all_members(npy(np.array([Bomb()]), allow_pickle=True))),
     ("clean_labels", member("clean_labels", lambda labels: None)),
     ("train_labels is int64 (61,)", member("train_labels", lambda labels: np.append(labels, 0))),
     ("test_labels is int32 (40,)", member("test_labels", lambda labels: labels.astype("int32"))),
@@ -135,7 +122,7 @@ DAMAGES = [
     ("test_images is empty", member("test_images", lambda images: images[:0])),
     ("train_indices is int64 (59,)", member("train_indices", lambda indices: indices[:-1])),
     ("test_files is int64 (40,)", member("test_files", lambda files: np.arange(40))),
-    ("a.npz: ", all_members(HUGE)),
+    ("a.npz: ", all_members(huge_npy())),
     ("larger than the memory", write_bomb),
     ("format 99", meta(format=99)),
     ("sha256", meta(sha256={})),

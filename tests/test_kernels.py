@@ -11,14 +11,6 @@ from scipy.spatial.distance import cdist
 from torch import nn
 
 from measures import kernels, spectrum
-from measures.kernels import (
-    calibrated,
-    eigenvectors,
-    gaussian_kernel,
-    half_octaves,
-    output_vectors,
-    tangent_kernel,
-)
 from measures.parts import PARTS, label_parts, transition_matrix
 from models.shake_resnet import shake_resnet
 from models.small_cnn import small_cnn
@@ -36,7 +28,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("count", [1, 2, 3, 16, 17, 4999, 9999])
 def test_half_octaves_hold_every_index_once(count):
-    edges = half_octaves(count)
+    edges = kernels.half_octaves(count)
     indices = [i for a, b in itertools.pairwise(edges) for i in range(a, b)]
     assert indices == list(range(1, count + 1))
     # Each full band ends at about the square root of 2 times its start, up to rounding to integers.
@@ -56,7 +48,7 @@ def expected_kernel(delta):
 
 @pytest.mark.parametrize("delta", [0.5, 20.0])
 def test_gaussian_kernel_against_scipy(delta):
-    kernel = gaussian_kernel(small_images(), delta)
+    kernel = kernels.gaussian_kernel(small_images(), delta)
     np.testing.assert_allclose(kernel, expected_kernel(delta), rtol=1e-10, atol=1e-300)
 
 
@@ -64,7 +56,7 @@ def test_gaussian_kernel_against_scipy(delta):
 def test_eigenvectors_of_the_centered_kernel(rank):
     factor = np.random.default_rng(0).normal(size=(COUNT, rank))
     kernel = factor @ factor.T
-    vectors = eigenvectors(torch.from_numpy(kernel.copy())).numpy()
+    vectors = kernels.eigenvectors(torch.from_numpy(kernel.copy())).numpy()
     centering = np.eye(COUNT) - 1 / COUNT
     centered = centering @ kernel @ centering
     values = np.sum(vectors * (centered @ vectors), axis=0)
@@ -83,7 +75,7 @@ def test_kernels_without_eigenvectors_are_refused(value, words):
     kernel = torch.ones(4, 4, dtype=torch.float64)
     kernel[1, 2] = value
     with pytest.raises(ValueError, match=words):
-        eigenvectors(kernel)
+        kernels.eigenvectors(kernel)
 
 
 def network(name):
@@ -112,7 +104,7 @@ def test_calibrated_statistics_are_those_of_the_images(block, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", block)
     model, inputs, seen = network("shake_resnet"), images(8), {}
     before = copy.deepcopy(model.state_dict())
-    found = calibrated(model, inputs)
+    found = kernels.calibrated(model, inputs)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module.training for module in found.modules())
     # In eval mode the first layer's inputs do not depend on statistics, so they are known exactly.
@@ -128,7 +120,7 @@ def test_calibrated_statistics_are_those_of_the_images(block, monkeypatch):
 
 def test_a_calibrated_network_normalizes_every_layer_of_the_images():
     model, inputs, outputs = network("small_cnn"), images(40), []
-    found = calibrated(model, inputs)
+    found = kernels.calibrated(model, inputs)
     for layer in batch_norms(found):  # copied: the ReLU after it works in place
         layer.register_forward_hook(lambda layer, _, y: outputs.append((layer, y.clone())))
     found(inputs)
@@ -162,7 +154,7 @@ def test_tangent_kernel_against_explicit_jacobians(name):
     for vectors in (torch.eye(CLASSES), random):
         contracted = torch.einsum("vc,icp->ivp", vectors.double(), gradients)
         expected = torch.einsum("ivp,jvp->ij", contracted, contracted)
-        kernel = tangent_kernel(model, inputs, vectors)
+        kernel = kernels.tangent_kernel(model, inputs, vectors)
         torch.testing.assert_close(kernel, expected, rtol=1e-8, atol=1e-8 * expected.max().item())
         assert torch.equal(kernel, kernel.T)
     # The network is as before: also its mode and what its layers do in place.
@@ -174,22 +166,22 @@ def test_tangent_kernel_against_explicit_jacobians(name):
 @pytest.mark.parametrize("limit", [1, 8 * 84 * 9])  # bytes: of one image, and of three blocks
 def test_the_memory_that_is_given_changes_nothing(limit, monkeypatch):
     model, inputs = network("no linear layer"), images(11)
-    expected = tangent_kernel(model, inputs, torch.eye(CLASSES))
+    expected = kernels.tangent_kernel(model, inputs, torch.eye(CLASSES))
     for name, value in (("BLOCK", 3), ("CHUNK", 2), ("GRADIENT_BYTES", limit)):
         monkeypatch.setattr(kernels, name, value)
-    kernel = tangent_kernel(model, inputs, torch.eye(CLASSES))
+    kernel = kernels.tangent_kernel(model, inputs, torch.eye(CLASSES))
     torch.testing.assert_close(kernel, expected, rtol=1e-10, atol=0)
 
 
 def test_ten_outputs_have_unit_vectors_and_more_have_signs():
-    assert torch.equal(output_vectors(10), torch.eye(10))
-    vectors = output_vectors(40)
-    assert len(vectors) < 40 and torch.equal(output_vectors(40), vectors)
+    assert torch.equal(kernels.output_vectors(10), torch.eye(10))
+    vectors = kernels.output_vectors(40)
+    assert len(vectors) < 40 and torch.equal(kernels.output_vectors(40), vectors)
     torch.testing.assert_close(vectors.abs(), torch.full_like(vectors, len(vectors) ** -0.5))
 
 
 def test_sign_vectors_give_the_identity_on_average():
-    products = [v.T @ v for v in (output_vectors(20, seed) for seed in range(2000))]
+    products = [v.T @ v for v in (kernels.output_vectors(20, seed) for seed in range(2000))]
     mean, deviation = torch.stack(products).mean(0), torch.stack(products).std(0)
     error = 6 * deviation.max() / len(products) ** 0.5
     assert (mean - torch.eye(20)).abs().max() < error
@@ -204,7 +196,7 @@ LAYER = nn.Linear(192, 192)
 )
 def test_a_linear_layer_without_an_outer_product_is_refused(model):
     with pytest.raises(ValueError, match="linear layer"):
-        tangent_kernel(model.double(), images(), torch.eye(CLASSES))
+        kernels.tangent_kernel(model.double(), images(), torch.eye(CLASSES))
 
 
 # Coefficients along eigenvectors
@@ -224,7 +216,7 @@ def random_logits(classes=FIVE):
 
 
 def measured(labels, logits, dropped=False):
-    kernel = gaussian_kernel(small_images(), DELTA)
+    kernel = kernels.gaussian_kernel(small_images(), DELTA)
     found = spectrum.label_spectrum(kernel, label_parts(*labels))
     return spectrum.measure_spectrum(found, logits, dropped)
 
@@ -239,7 +231,7 @@ def expected_bands(labels, outputs, parts):
     values, vectors = np.linalg.eigh(centering @ expected_kernel(DELTA) @ centering)
     vectors = vectors[:, np.argsort(values)[::-1]][:, :-1]  # the constant vector has eigenvalue 0
     energies, coefficients = [], []
-    for a, b in itertools.pairwise(half_octaves(COUNT - 1)):
+    for a, b in itertools.pairwise(kernels.half_octaves(COUNT - 1)):
         basis = vectors[:, a - 1 : b - 1]
         of_parts = {name: basis.T @ part for name, part in label_parts(*labels).items()}
         energies.append([np.square(part).sum() for part in of_parts.values()])
@@ -254,7 +246,7 @@ def test_energies_and_coefficients_against_lstsq_in_the_eigenbasis(dropped, monk
     monkeypatch.setattr(spectrum, "EPOCHS_AT_ONCE", 2)
     logits, labels = random_logits(), random_labels()
     content = measured(labels, logits, dropped)
-    assert content["edges"] == half_octaves(COUNT - 1)
+    assert content["edges"] == kernels.half_octaves(COUNT - 1)
     rows = [0, 2] if dropped else [0, 1, 2]
     names = [PARTS[k] for k in rows]
     energies, expected = expected_bands(labels, softmax(logits), names)

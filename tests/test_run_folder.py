@@ -1,7 +1,6 @@
 """common/run_folder.py: every file of a run, round trip, damaged, or of another run."""
 
 import errno
-import io
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from helpers import folder_bytes, start_python
+from helpers import folder_bytes, npy, start_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -79,13 +78,6 @@ def test_an_epoch_is_written_after_the_earlier_ones_or_not_at_all(run):
         with pytest.raises(UserError, match=r"logits\.npy holds \(3, 5, 4\), not"):
             run_folder.append_outputs(run / TEST_LOGITS, outputs, epoch)
     assert folder_bytes(run) == before
-
-
-def npy(array) -> bytes:
-    """The array as a file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 WHOLE = npy(EPOCHS)
