@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.run_folder import LOGITS, read_history
+from common import run_folder
 from dataset.data_file import DataSet
 
 ROOT = Path(__file__).parent.parent
@@ -133,9 +133,18 @@ def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode
 
 def history(run: Path) -> list[dict]:
     """A run's records without their times; none may be cut short."""
-    records, note = read_history(run)
+    records, note = run_folder.read_history(run)
     assert note == ""
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+
+
+def write_epochs(run: Path, records: list[dict], outputs: dict[str, np.ndarray]) -> None:
+    """Append epochs as train.py does: their records, and outputs (epochs, n, C) by file name."""
+    for k, record in enumerate(records):
+        digests = {name: run_folder.digest(values[k]) for name, values in outputs.items()}
+        for name, values in outputs.items():
+            run_folder.append_outputs(run / name, values[k], record["epoch"])
+        run_folder.append_history(run, {**record, "sha256": digests})
 
 
 def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
@@ -143,7 +152,7 @@ def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
     from training import checkpoint
 
     assert history(one) == history(other) and len(history(one)) == epochs
-    names = [name for name in LOGITS if (one / name).exists()]
+    names = [name for name in run_folder.LOGITS if (one / name).exists()]
     assert len(names) >= 2
     for name in (*names, "train_indices.npy"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

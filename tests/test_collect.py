@@ -10,10 +10,7 @@ from made_runs import DISTILLED, PREVIOUS, make_run, study, write_run
 from analysis import tables
 from analysis.history import by_noise, read_history, without_nan, write_history
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def files() -> dict[str, bytes]:

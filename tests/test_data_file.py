@@ -132,9 +132,8 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize(("words", "damage"), DAMAGES)
-def test_a_bad_file_is_refused_in_one_line(tmp_path, monkeypatch, words, damage):
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "a.npz"
+def test_a_bad_file_is_refused_in_one_line(place, words, damage):
+    path = place / "a.npz"
     chosen = {name: CHOSEN[name] for name in ("train_indices", "test_files")}
     write_dataset(path, replace(make_dataset(), chosen=chosen))
     damage(path)
@@ -146,13 +145,12 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, monkeypatch, words, damage)
             reader(path)
         message = str(error.value)
         assert str(path) in message and "generate.py" in message and words in message, message
-    assert not (tmp_path / "executed").exists()
+    assert not (place / "executed").exists()
 
 
-def test_a_pickle_that_is_loaded_goes_off(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_pickle_that_is_loaded_goes_off(place):
     pickle.loads(pickle.dumps(Bomb()))
-    assert (tmp_path / "executed").exists()
+    assert (place / "executed").exists()
 
 
 # --- batches ---

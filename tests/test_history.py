@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_dataset
+from helpers import make_dataset, write_epochs
 from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas, write_run
 
 from analysis import history
@@ -15,10 +15,7 @@ from common import run_folder
 from common.command_line import UserError
 from dataset.data_file import write_dataset
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def assert_same(one: history.Run, other: history.Run):
@@ -150,12 +147,9 @@ def edited_run(points: float) -> Path:
             accuracy[k] += 100 / 40 * (list(row).index(max(row)) == label)
     run = make_run(accuracy=accuracy, data={"digest": dataset.sha256}, frequency=False)
     folder = write_run(replace(run, memorization={}))
-    np.save(folder / run_folder.TEST_LOGITS, logits)
     records, _ = run_folder.read_history(folder)
     (folder / "history.jsonl").unlink()
-    for record, epoch in zip(records, logits, strict=True):
-        digests = {run_folder.TEST_LOGITS: run_folder.digest(epoch)}
-        run_folder.append_history(folder, record | {"sha256": digests})
+    write_epochs(folder, records, {run_folder.TEST_LOGITS: logits})
     return folder
 
 

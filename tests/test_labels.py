@@ -358,15 +358,14 @@ for name in ("json", "csv", "npy", "pt"):
 
 
 @pytest.mark.parametrize("wrong", REFUSALS)
-def test_a_refusal(tmp_path, monkeypatch, wrong):
-    monkeypatch.chdir(tmp_path)
+def test_a_refusal(place, wrong):
     with pytest.raises(UserError) as error:
-        read(tmp_path, *REFUSALS[wrong])
+        read(place, *REFUSALS[wrong])
     _, words, suffix, *_ = REFUSALS[wrong]
     message = str(error.value)
     assert words in message, message
-    assert message.startswith(f"--noise {tmp_path}/a.{suffix}: ") and message.isprintable()
-    assert len(message) <= MAX_CHARACTERS and len(list(tmp_path.iterdir())) == 1
+    assert message.startswith(f"--noise {place}/a.{suffix}: ") and message.isprintable()
+    assert len(message) <= MAX_CHARACTERS and len(list(place.iterdir())) == 1
 
 
 @pytest.mark.parametrize("wrong", ["a mask", "another order", "all wrong", "too few to tell"])

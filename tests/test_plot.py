@@ -12,9 +12,7 @@ from analysis.history import write_history
 NAMES = [f"{name}.png" for names in plot.FIGURES.values() for name in names]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture
@@ -74,15 +72,6 @@ def test_sources_are_runs_folders_and_files(script, only, flags):
     assert status == 0 and out == "open: figures/main-pair40/accuracy.png\n"
 
 
-def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plot, "draw_all", lambda noises, *_: drawn.append(noises))
-    runs = [make_run(), make_run(seed=7, epochs=40)]
-    status, _, err = script("plot", history(runs))
-    assert status == 0 and list(drawn[0]["pair flip, 40% wrong"]["cross-entropy"]) == [6]
-    assert err.count("\n") == 1 and "cross-entropy-seed7: 3 of 40 epochs, left out" in err
-
-
 EGYPTIAN = "\U00013000"
 UNFINISHED = "no run has all its epochs: the figures show unfinished runs\n"
 
@@ -95,6 +84,11 @@ UNFINISHED = "no run has all its epochs: the figures show unfinished runs\n"
             ["frontier", "accuracy", "memorization", "order", "eigenvectors"],
             [make_run(gap=None)],
             ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
+        ),
+        (
+            ["accuracy"],
+            [make_run(), make_run(seed=7, epochs=40)],
+            ["cross-entropy-seed7: 3 of 40 epochs, left out"],
         ),
         (["accuracy"], [make_run(data={"title": EGYPTIAN})], ["Glyph 77824"]),
     ],
