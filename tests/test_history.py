@@ -209,17 +209,7 @@ def test_settings_that_differ_are_said_in_words(settings, titles):
     assert list(series) == [f"cross-entropy, {title}" for title in titles]
 
 
-def test_every_series_is_named_by_what_differs():
-    runs = [
-        make_run(loss, seed, settings={"lr": lr})
-        for loss in ("cross-entropy", DISTILLED)
-        for seed in (6, 7)
-        for lr in (0.05, 0.02)
-    ]
-    runs.append(make_run(PREVIOUS, 6, settings={"teacher": "previous-epoch", "weight": 0.5}))
-    (series,) = history.by_noise(runs).values()
-    titles = [f"{loss}, lr {lr}" for loss in ("cross-entropy", DISTILLED) for lr in (0.05, 0.02)]
-    assert list(series) == [*titles, f"{PREVIOUS}, lr 0.05"]
+def test_networks_that_differ_are_said():
     runs = [make_run(), replace(make_run(settings={"depth": 14}), network="14-layer 2x16d")]
     (series,) = history.by_noise(runs).values()
     assert list(series) == ["cross-entropy, small_cnn", "cross-entropy, 14-layer 2x16d"]
