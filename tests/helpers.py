@@ -117,16 +117,14 @@ def as_dataset(images, labels, clean, name, rate, seed) -> DataSet:
     return DataSet(train, noisy, clean, val, val_labels, test, test_labels, names, meta)
 
 
-def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:
+def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee")) -> Path:
     """A folder of images as generate.py reads it, `count` PNG files for each class and split."""
-
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:
             (folder / split / name).mkdir(parents=True)
             for k in range(count):
-                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-                pixels = random.integers(0, 256, shape, np.uint8)
+                pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
     return folder
 

@@ -81,11 +81,6 @@ UNFINISHED = "no run has all its epochs: the figures show unfinished runs\n"
     [
         (["accuracy"], [shortened(run, 2) for run in study(["pair"])], [f"plot.py: {UNFINISHED}"]),
         (
-            ["frontier", "accuracy", "memorization", "order", "eigenvectors"],
-            [make_run(gap=None)],
-            ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
-        ),
-        (
             ["accuracy"],
             [make_run(), make_run(seed=7, epochs=40)],
             ["cross-entropy-seed7: 3 of 40 epochs, left out"],
