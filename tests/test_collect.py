@@ -134,7 +134,6 @@ REFUSED = [
     (["runs", "--readme", "binary.md"], "--readme binary.md"),
     (["runs", "--readme", "missing.md"], "missing.md: No such file"),
     (["runs", "--digits", "3"], "--digits"),
-    (["runs", "--dig", "5"], "--dig"),
 ]
 
 

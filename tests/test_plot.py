@@ -121,7 +121,6 @@ def test_figures_go_to_the_folder_of_their_data(names, folder):
         (["history.json", "--out", "file"], ("--out file", "name a folder")),
         (["history.json", "--out", "mine"], ("not a figure of plot.py", "--out")),
         (["history.json", "--delta", "0"], ("--delta",)),
-        (["history.json", "--del", "3"], ("--del",)),
     ],
 )
 def test_refusals(refused, only, argv, words):
