@@ -19,6 +19,7 @@ SCRIPTS = ("collect_history", "frequency", "generate", "plot", "study", "train")
 TIMES = ("seconds", "images_per_second")
 SMALL_RUN = ["--data", "data/small.npz", "--model", "small_cnn", "--device", "cpu"]
 SMALL_RUN += ["--batch-size", "16", "--lr", "0.05"]
+SHAKE = ["--model=shake_resnet", "--depth=8", "--width=4"]
 # The flags of the runs of the fixture `trained_study`, which adds --dis, --seed and --run.
 LEARNING_RUN = [*SMALL_RUN, "--epochs=6", "--batch-size=32", "--lr=0.02", "--no-augment"]
 LEARNING_EPOCHS = 6

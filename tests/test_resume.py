@@ -8,6 +8,7 @@ import pytest
 from helpers import (
     LEARNING_RUN,
     PROGRAMS,
+    SHAKE,
     SMALL_RUN,
     assert_equal_runs,
     folder_bytes,
@@ -24,7 +25,6 @@ from models import MODELS
 from training import checkpoint
 
 SLOW = pytest.mark.slow
-SHAKE = ["--model=shake_resnet", "--depth=8", "--width=4"]
 FLAGS = [*SMALL_RUN, *SHAKE, "--epochs=3"]
 VARIANTS = {
     "batch": ["--dis=1"],
