@@ -150,8 +150,9 @@ def test_gaussian_eigenvectors(runs, script):
     assert read(PLAIN, "spectrum.json") == {"n": 50, "kernels": [expected]}
 
 
-def test_a_kernel_that_tells_nothing_is_named_and_the_others_are_kept(runs, refused):
-    err = refused("frequency", PLAIN, "--eigenvectors", "--delta", 100, 1e30)
+def test_a_kernel_that_tells_nothing_is_named_and_the_others_are_kept(runs, script):
+    status, _, err = script("frequency", PLAIN, "--eigenvectors", "--delta", 100, 1e30)
+    assert status == 2 and err.count("\n") == 1
     assert f"{PLAIN}, gaussian of delta 1e+30: the kernel is the same" in err
     assert len(read(PLAIN, "spectrum.json")["kernels"]) == 1
 
@@ -274,23 +275,25 @@ def test_a_moved_or_changed_data_set_is_named(runs, script, refused):
     assert "was not trained on elsewhere.npz" in err
 
 
-def test_the_checkpoint_of_another_run_is_named(runs, refused):
+def test_the_checkpoint_of_another_run_is_named(runs, script):
     shutil.copy(EMA / "checkpoint.pt", PLAIN)
     tangent = "frequency", PLAIN, "--eigenvectors", "--kernels", "ntk-final"
     for words in (tangent, ("train", "--evaluate", PLAIN)):
-        assert "checkpoint.pt: is of another run, by ema_decay" in refused(*words)
+        status, _, err = script(*words)
+        assert status == 2 and "checkpoint.pt: is of another run, by ema_decay" in err
     (PLAIN / "checkpoint.pt").unlink()
-    assert "does not exist; start it again with --overwrite" in refused(*words)
+    assert "does not exist; start it again with --overwrite" in script(*words)[2]
     assert not (PLAIN / "spectrum.json").exists()
 
 
-def test_a_run_that_is_trained_meanwhile_is_left_out(runs, refused, monkeypatch):
+def test_a_run_that_is_trained_meanwhile_is_left_out(runs, script, monkeypatch):
     def trained(*args):
         shorten(PLAIN)
         return {"test": {}, "sample": {}}
 
     monkeypatch.setattr("measures.bands.measure_bands", trained)
-    assert "another process trains it" in refused("frequency", PLAIN)
+    status, _, err = script("frequency", PLAIN)
+    assert status == 2 and "another process trains it" in err
     assert not (PLAIN / "frequency.json").exists()
 
 

@@ -31,8 +31,8 @@ def history(runs, path="history.json"):
 
 PROGRAM = """
 import sys, collect_history, plot
-assert collect_history.main([]) == 0
-assert plot.main(["runs/history.json", "--out", "here"]) == 0
+assert collect_history.main(["--out", "history.json"]) == 0
+assert plot.main(["history.json", "--out", "here"]) == 0
 assert not {"torch", "matplotlib.pyplot"} & set(sys.modules)
 """
 
@@ -63,13 +63,19 @@ def test_without_measures_the_other_figures_are_drawn(script):
     assert lines[2].endswith("run frequency.py --eigenvectors")
 
 
-@pytest.mark.parametrize("flags", [[], ["--runs", "runs/a"], ["runs/a"], ["runs/a", "b.json"]])
-def test_sources_are_runs_folders_and_files(script, only, flags):
-    only("accuracy")
+@pytest.mark.parametrize(
+    ("flags", "runs"),
+    [([], 1), (["--runs", "runs/a"], 1), (["runs/a"], 1), (["runs/a", "b.json"], 2)],
+)
+def test_sources_are_runs_folders_and_files(script, monkeypatch, flags, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "draw_all", lambda *args: drawn.append(args))
     write_run(make_run(), Path("runs/a"))
     history([make_run(DISTILLED)], "b.json")
-    status, out, _ = script("plot", *flags)
-    assert status == 0 and out == "open: figures/main-pair40/accuracy.png\n"
+    assert script("plot", *flags)[0] == 0
+    ((noises, _, folder),) = drawn
+    assert folder == Path("figures/main-pair40")
+    assert [len(series) for series in noises.values()] == [runs]
 
 
 EGYPTIAN = "\U00013000"
