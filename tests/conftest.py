@@ -60,11 +60,17 @@ def refused(script):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An empty working folder with one small data set, data/small.npz."""
+def place(tmp_path, monkeypatch):
+    """An empty working folder."""
     monkeypatch.chdir(tmp_path)
-    write_dataset(tmp_path / "data/small.npz", make_dataset())
     return tmp_path
+
+
+@pytest.fixture
+def workplace(place):
+    """A working folder with one small data set, data/small.npz."""
+    write_dataset(place / "data/small.npz", make_dataset())
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """What several test files share: data sets, flags of small runs, what two equal runs have equal."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.run_folder import LOGITS, read_history
+from common import run_folder
 from dataset.data_file import DataSet
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +19,7 @@ SCRIPTS = ("collect_history", "frequency", "generate", "plot", "study", "train")
 TIMES = ("seconds", "images_per_second")
 SMALL_RUN = ["--data", "data/small.npz", "--model", "small_cnn", "--device", "cpu"]
 SMALL_RUN += ["--batch-size", "16", "--lr", "0.05"]
+SHAKE = ["--model=shake_resnet", "--depth=8", "--width=4"]
 # The flags of the runs of the fixture `trained_study`, which adds --dis, --seed and --run.
 LEARNING_RUN = [*SMALL_RUN, "--epochs=6", "--batch-size=32", "--lr=0.02", "--no-augment"]
 LEARNING_EPOCHS = 6
@@ -45,6 +47,35 @@ def environment(**changes) -> dict[str, str]:
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """The content of each file of a folder, by its name."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+class Bomb:
+    """Unpickled, it makes the folder `executed`."""
+
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
+
+
+def npy(array, **options) -> bytes:
+    """An .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def pt(content, **options) -> bytes:
+    """A file of torch.save."""
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def huge_npy() -> bytes:
+    """The header of an .npy file of 10^13 labels, and none."""
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000,), }"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
 
 
 def make_dataset(train=60, test=40, val=0, size=8, seed=0) -> DataSet:
@@ -87,25 +118,32 @@ def as_dataset(images, labels, clean, name, rate, seed) -> DataSet:
     return DataSet(train, noisy, clean, val, val_labels, test, test_labels, names, meta)
 
 
-def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee"), mode="RGB") -> Path:
+def make_image_folder(folder, count=3, size=(9, 8), classes=("ant", "bee")) -> Path:
     """A folder of images as generate.py reads it, `count` PNG files for each class and split."""
-
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:
             (folder / split / name).mkdir(parents=True)
             for k in range(count):
-                shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-                pixels = random.integers(0, 256, shape, np.uint8)
+                pixels = random.integers(0, 256, (size[1], size[0], 3), np.uint8)
                 Image.fromarray(pixels).save(folder / split / name / f"{k}.png")
     return folder
 
 
 def history(run: Path) -> list[dict]:
     """A run's records without their times; none may be cut short."""
-    records, note = read_history(run)
+    records, note = run_folder.read_history(run)
     assert note == ""
     return [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+
+
+def write_epochs(run: Path, records: list[dict], outputs: dict[str, np.ndarray]) -> None:
+    """Append epochs as train.py does: their records, and outputs (epochs, n, C) by file name."""
+    for k, record in enumerate(records):
+        digests = {name: run_folder.digest(values[k]) for name, values in outputs.items()}
+        for name, values in outputs.items():
+            run_folder.append_outputs(run / name, values[k], record["epoch"])
+        run_folder.append_history(run, {**record, "sha256": digests})
 
 
 def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
@@ -113,7 +151,7 @@ def assert_equal_runs(one: Path, other: Path, epochs: int) -> None:
     from training import checkpoint
 
     assert history(one) == history(other) and len(history(one)) == epochs
-    names = [name for name in LOGITS if (one / name).exists()]
+    names = [name for name in run_folder.LOGITS if (one / name).exists()]
     assert len(names) >= 2
     for name in (*names, "train_indices.npy"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -8,7 +8,6 @@ import pytest
 import tangent_kernel_speed
 import torch
 import training_speed
-from helpers import ROOT, run_python
 
 from training.settings import RunSettings
 
@@ -44,9 +43,9 @@ def test_the_plain_references_measure_the_same():
 
 
 @pytest.mark.slow
-def test_a_ratio_is_printed_with_the_machine():
+def test_a_ratio_is_printed_with_the_machine(capsys):
     flags = "--network small_cnn --variants float32 --images 64 --repeats 1 --device cpu"
-    done = run_python(ROOT / "benchmarks/training_speed.py", *flags.split())
-    assert done.returncode == 0, done.stderr
-    assert f"torch {torch.__version__}" in done.stdout.splitlines()[0]
-    assert re.search(r"\d+\.\d+ times the plain", done.stdout)
+    training_speed.main(flags.split())
+    out = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in out.splitlines()[0]
+    assert re.search(r"\d+\.\d+ times the plain", out)

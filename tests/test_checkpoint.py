@@ -1,7 +1,6 @@
 """training/checkpoint.py: round trip, every kind of damage, other networks and settings."""
 
 import errno
-import io
 import os
 import pickle
 import zipfile
@@ -9,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from helpers import equal
+from helpers import Bomb, equal, pt
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -74,37 +73,22 @@ def test_the_weights_that_were_evaluated(run, average):
         checkpoint.load_evaluated(run, nn.Linear(1, 1), checkpoint.read(run))
 
 
-# What happens to a checkpoint: from its content and its bytes to its new bytes.
-
-
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def saved(content, **options):
-    buffer = io.BytesIO()
-    torch.save(content, buffer, **options)
-    return buffer.getvalue()
-
-
 def zeros_within(content, raw):
     third = len(raw) // 3
     return raw[:third] + bytes(200) + raw[third + 200 :]
 
 
+# What happens to a checkpoint: from its content and its bytes to its new bytes.
 DAMAGE = {
     "bomb": lambda content, raw: pickle.dumps(Bomb(), protocol=2),
-    "torch bomb": lambda content, raw: saved({**content, "model": Bomb()}),
-    "old bomb": lambda content, raw: saved(
+    "torch bomb": lambda content, raw: pt({**content, "model": Bomb()}),
+    "old bomb": lambda content, raw: pt(
         {**content, "model": Bomb()}, _use_new_zipfile_serialization=False
     ),
-    "list": lambda content, raw: saved([1, 2]),
-    "other format": lambda content, raw: saved({**content, "format": 1}),
-    "no epoch": lambda content, raw: saved({k: v for k, v in content.items() if k != "epoch"}),
-    "no settings": lambda content, raw: saved({**content, "settings": None}),
+    "list": lambda content, raw: pt([1, 2]),
+    "other format": lambda content, raw: pt({**content, "format": 1}),
+    "no epoch": lambda content, raw: pt({k: v for k, v in content.items() if k != "epoch"}),
+    "no settings": lambda content, raw: pt({**content, "settings": None}),
     "truncated": lambda content, raw: raw[: len(raw) // 2],
     "empty": lambda content, raw: b"",
     "zeros within": zeros_within,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import SMALL_RUN, history
+from helpers import SHAKE, SMALL_RUN, history
+from test_resume import stopped
 
 from training import checkpoint
 
@@ -13,7 +14,6 @@ pytestmark = pytest.mark.cuda
 
 RUNS = Path("runs/small")
 EPOCHS = 3
-SHAKE = ["--model=shake_resnet", "--depth=8", "--width=4"]
 LOSSES = ("train_objective", "train_cross_entropy", "test_cross_entropy")
 
 
@@ -46,18 +46,10 @@ def test_the_losses_are_near_those_of_the_cpu(workplace, script, flag, tolerance
     [["--teacher=previous-epoch", "--ema-decay=0.9"], SHAKE],
     ids=["averaged small_cnn", "shake_resnet"],
 )
-def test_a_resumed_run_is_near_one_that_never_stopped(workplace, script, monkeypatch, flags):
+def test_a_resumed_run_is_near_one_that_never_stopped(workplace, script, flags):
     flags = [*flags, "--device=cuda", "--no-amp"]
-    save = checkpoint.save
-
-    def stop_after_two(run, trained, epoch, fixed):
-        save(run, trained, epoch, fixed)
-        if epoch == 2:
-            raise KeyboardInterrupt
-
     train(script, "whole", *flags)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", stop_after_two)
+    with stopped(checkpoint, "save", 3, after=True):  # the first is of the start
         words = [*SMALL_RUN, "--lr=0.01", f"--epochs={EPOCHS}", "--dis=1", "--run=a", *flags]
         assert script("train", *words)[0] == 130
     before = history(RUNS / "a")

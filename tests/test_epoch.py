@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import make_dataset
-from slow_losses import SlowLoss
+from references import SlowLoss
 from test_losses import VARIANTS, variants
 from torch import nn
 
@@ -17,7 +17,6 @@ from dataset.batches import normalize
 from losses import CrossEntropy
 from models import MODELS
 from training.epoch import (
-    evaluate,
     label_agreement,
     learning_rate,
     seed_epoch,
@@ -228,12 +227,3 @@ def test_means_are_over_images_and_exact_for_ones():
     values = torch.tensor([[1.0, 1], [2, 1], [3, 1], [8, 1]], dtype=torch.float64)
     assert weighted_means(values, sizes) == [pytest.approx((16 + 32 + 48 + 16) / 50), 1.0]
     assert weighted_means(values[:1], [5]) == [1.0, 1.0]
-
-
-def test_evaluation_is_in_eval_mode_and_in_the_images_order():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 4))
-    images = torch.from_numpy(make_dataset(train=300).train_images)
-    logits = evaluate(model, images)
-    assert not logits.requires_grad and logits.shape == (300, 4)
-    expected = model(normalize(images[200:201])).detach()[0]
-    torch.testing.assert_close(logits[200], expected, rtol=1e-4, atol=1e-5)

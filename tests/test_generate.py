@@ -21,12 +21,11 @@ def by_image(images, labels):
     return dict(zip([image.tobytes() for image in images], labels.tolist(), strict=True))
 
 
-def test_shapes_end_to_end(script, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_shapes_end_to_end(script, place):
     flags = [*SHAPES, "--rate", "0.3", "--train-size", 50, "--test-size", 20]
     status, out, err = script("generate", *flags)
     assert status == 0 and err == ""
-    path = tmp_path / "data/shapes-pair30.npz"
+    path = place / "data/shapes-pair30.npz"
     dataset = read_dataset(path)
     assert "15 of 50 training labels are wrong, noise rate 0.3" in out
     assert "0 training images are exact copies of another one" in out

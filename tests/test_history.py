@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_dataset
+from helpers import make_dataset, write_epochs
 from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas, write_run
 
 from analysis import history
@@ -15,10 +15,7 @@ from common import run_folder
 from common.command_line import UserError
 from dataset.data_file import write_dataset
 
-
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def assert_same(one: history.Run, other: history.Run):
@@ -150,12 +147,9 @@ def edited_run(points: float) -> Path:
             accuracy[k] += 100 / 40 * (list(row).index(max(row)) == label)
     run = make_run(accuracy=accuracy, data={"digest": dataset.sha256}, frequency=False)
     folder = write_run(replace(run, memorization={}))
-    np.save(folder / run_folder.TEST_LOGITS, logits)
     records, _ = run_folder.read_history(folder)
     (folder / "history.jsonl").unlink()
-    for record, epoch in zip(records, logits, strict=True):
-        digests = {run_folder.TEST_LOGITS: run_folder.digest(epoch)}
-        run_folder.append_history(folder, record | {"sha256": digests})
+    write_epochs(folder, records, {run_folder.TEST_LOGITS: logits})
     return folder
 
 
@@ -215,17 +209,7 @@ def test_settings_that_differ_are_said_in_words(settings, titles):
     assert list(series) == [f"cross-entropy, {title}" for title in titles]
 
 
-def test_every_series_is_named_by_what_differs():
-    runs = [
-        make_run(loss, seed, settings={"lr": lr})
-        for loss in ("cross-entropy", DISTILLED)
-        for seed in (6, 7)
-        for lr in (0.05, 0.02)
-    ]
-    runs.append(make_run(PREVIOUS, 6, settings={"teacher": "previous-epoch", "weight": 0.5}))
-    (series,) = history.by_noise(runs).values()
-    titles = [f"{loss}, lr {lr}" for loss in ("cross-entropy", DISTILLED) for lr in (0.05, 0.02)]
-    assert list(series) == [*titles, f"{PREVIOUS}, lr 0.05"]
+def test_networks_that_differ_are_said():
     runs = [make_run(), replace(make_run(settings={"depth": 14}), network="14-layer 2x16d")]
     (series,) = history.by_noise(runs).values()
     assert list(series) == ["cross-entropy, small_cnn", "cross-entropy, 14-layer 2x16d"]
@@ -259,24 +243,22 @@ def test_data_sets_that_differ_in_more_than_the_seed_are_apart():
     assert len(history.by_noise(runs)) == 1
 
 
+ONE = make_run()
+COPY = replace(ONE, name="main-pair40-seed7/copy", seed=7, data={**ONE.data, "seed": 7})
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({"data": {"label_sha256": "x"}}, "same loss, setting and seed"),
-        ({"loss": DISTILLED, "data": {"digest": "other"}}, "different data sets"),
-        ({"data": {"train_size": 7}}, "two kinds of data sets"),
+        (make_run(data={"label_sha256": "x"}), "same loss, setting and seed"),
+        (make_run(DISTILLED, data={"digest": "other"}), "different data sets"),
+        (make_run(data={"train_size": 7}), "two kinds of data sets"),
+        (COPY, "have the same outputs; train one of them again"),
     ],
 )
 def test_runs_that_cannot_be_told_apart_are_refused(other, words):
     with pytest.raises(UserError, match=words):
-        history.by_noise([make_run(), make_run(**other)])
-
-
-def test_one_run_does_not_count_as_two_seeds():
-    run = make_run(seed=6)
-    copy = replace(run, name="main-pair40-seed7/copy", seed=7, data={**run.data, "seed": 7})
-    with pytest.raises(UserError, match="have the same outputs; train one of them again"):
-        history.by_noise([run, copy])
+        history.by_noise([ONE, other])
 
 
 def test_seeds_of_one_data_set_and_of_several():

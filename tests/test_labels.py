@@ -1,9 +1,8 @@
 """dataset/labels.py, label_file.py: label files of all layouts, the right labels or the refusal."""
 
-import io
 import json
-import os
 
+import helpers
 import numpy as np
 import pytest
 import torch
@@ -109,15 +108,12 @@ def js(words, content, **options) -> tuple:
 
 
 def npy(words, array, pickled=False, **options) -> tuple:
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(array), allow_pickle=pickled)
-    return raw(words, buffer.getvalue(), "npy", **options)
+    return raw(words, helpers.npy(array, allow_pickle=pickled), "npy", **options)
 
 
 def pt(words, content, zipped=True, **options) -> tuple:
-    buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
-    return raw(words, buffer.getvalue(), "pt", **options)
+    content = helpers.pt(content, _use_new_zipfile_serialization=zipped)
+    return raw(words, content, "pt", **options)
 
 
 OLD_PT = pt("", LOOSE, zipped=False)[0]
@@ -243,19 +239,6 @@ def test_a_layout(tmp_path, layout):
 # --- refusals ---
 
 
-class Foreign:
-    """Unpickled, it makes the folder `executed`."""
-
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def huge_npy() -> bytes:
-    """A header of 10^12 labels, and none."""
-    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }"
-    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
-
-
 NO_IMAGE, CHANCE = "but no training image has that name", "no better than chance"
 REFUSALS = {
     # a gap, what is no label, a length
@@ -359,11 +342,11 @@ REFUSALS = {
     "UTF-16": raw("text in UTF-8", "\n".join(map(str, NOISY)).encode("utf-16")),
     "pickle": raw("text in UTF-8", b"\x80\x04\x95\x0f\0\0\0\0\0\0\0]\x94(K\0e.", "pkl"),
     "pickled": npy("never executed", NOISY.astype(object), pickled=True),
-    "foreign code": pt("never executed", {**LOOSE, "x": Foreign()}, labels="worse_label"),
+    "foreign code": pt("never executed", {**LOOSE, "x": helpers.Bomb()}, labels="worse_label"),
     "module": pt("cannot be read", torch.nn.Linear(2, 2)),
     "cut npy": raw("cannot be read", npy("", NOISY)[0][:-9], "npy"),
     "cut pt": raw("cannot be read", pt("", torch.from_numpy(NOISY))[0][:-200], "pt"),
-    "huge header": raw("cannot be read", huge_npy(), "npy"),
+    "huge header": raw("cannot be read", helpers.huge_npy(), "npy"),
     "a large file": raw("too many for 60", b"[" + b"1," * 700_000 + b"1]", "json"),
     "no list": js("holds no labels", []),
     "deep": raw("cannot be read", b"[" * 400_000 + b"]" * 400_000, "json"),
@@ -375,15 +358,14 @@ for name in ("json", "csv", "npy", "pt"):
 
 
 @pytest.mark.parametrize("wrong", REFUSALS)
-def test_a_refusal(tmp_path, monkeypatch, wrong):
-    monkeypatch.chdir(tmp_path)
+def test_a_refusal(place, wrong):
     with pytest.raises(UserError) as error:
-        read(tmp_path, *REFUSALS[wrong])
+        read(place, *REFUSALS[wrong])
     _, words, suffix, *_ = REFUSALS[wrong]
     message = str(error.value)
     assert words in message, message
-    assert message.startswith(f"--noise {tmp_path}/a.{suffix}: ") and message.isprintable()
-    assert len(message) <= MAX_CHARACTERS and len(list(tmp_path.iterdir())) == 1
+    assert message.startswith(f"--noise {place}/a.{suffix}: ") and message.isprintable()
+    assert len(message) <= MAX_CHARACTERS and len(list(place.iterdir())) == 1
 
 
 @pytest.mark.parametrize("wrong", ["a mask", "another order", "all wrong", "too few to tell"])

@@ -1,22 +1,16 @@
-"""losses.py: cases by hand, memory, names, a loss that is added. Float64 loops: test_epoch.py."""
+"""losses.py: cases by hand, memory, names. Loops in float64: references.py, test_epoch.py."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
-from helpers import SMALL_RUN, history
 
-import train
-from common import run_folder
-from common.command_line import positive
 from losses import (
     LOSSES,
     CrossEntropy,
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
     SelfDistillation,
-    flag,
 )
 
 VARIANTS = [
@@ -128,38 +122,4 @@ def test_no_two_variants_have_the_same_name():
     assert len({loss.slug for loss in VARIANTS}) == len(VARIANTS)
     assert len({loss.title for loss in VARIANTS}) == len(VARIANTS)
     assert not any(" " in loss.slug for loss in VARIANTS)
-
-
-@dataclass
-class Focal(CrossEntropy):
-    """(1 - p_y)^focus times cross-entropy, with a memory of nothing but how often it is called."""
-
-    name = full_name = "focal"
-    focus: float = flag(2.0, "exponent of 1 - p", type=positive)
-    kind: str = flag("soft", "which kind", choices=("soft", "hard"))
-
-    def __call__(self, logits, labels, index, share=1):
-        log_p = logits.log_softmax(1).gather(1, labels[:, None])
-        self.remember(index, log_p.detach(), share)
-        return -((1 - log_p.exp()) ** self.focus * log_p).mean()
-
-
-def test_a_loss_that_is_added_is_known_everywhere(workplace, script, monkeypatch, refused):
-    monkeypatch.setitem(LOSSES, "focal", Focal)
-    out = " ".join(script("train", "--help")[1].split())
-    assert "--focus FOCUS" in out and "focal: exponent of 1 - p; by default 2.0" in out
-    flags = [*SMALL_RUN, "--epochs=2", "--loss=focal", "--focus=3", "--kind=hard"]
-    status, out, _ = script("train", *flags)
-    run = train.parse_args(flags).settings.folder
-    assert run.name.startswith("focal-focus3-kindhard-small_cnn-")
-    assert status == 0 and f"{run}: focal, focus 3, kind hard on CPU" in out
-    config = run_folder.read_config(run)
-    assert config["loss"] == "focal, focus 3, kind hard"
-    assert config["flags"]["loss"] == "focal"
-    assert (config["flags"]["focus"], config["flags"]["kind"]) == (3, "hard")
-    assert all(r["train_objective"] < r["train_cross_entropy"] for r in history(run))
-    assert script("train", "--evaluate", run, "--device=cpu")[0] == 0
-    # Its flags are compared when the run resumes, and refused elsewhere.
-    message = refused("train", *flags, "--focus=4", f"--run={run.name}", "--resume")
-    assert "focus = 3.0, not 4.0" in message
-    assert "--focus belongs to --loss focal" in refused("train", *SMALL_RUN, "--focus=3")
+    assert {type(loss) for loss in VARIANTS} <= set(LOSSES.values())

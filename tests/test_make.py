@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import make_dataset, make_image_folder
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.command_line import UserError
 from common.files import write_json
@@ -16,54 +14,32 @@ from dataset.make import (
     SAMPLE_SIZE,
     DataSettings,
     _export,
-    balanced_subset,
     check_unused,
-    choose_images,
     describe,
     exists_already,
     sample_indices,
 )
 from dataset.make import make_dataset as make
-from dataset.sources import Source, load_folder, load_source
+from dataset.sources import load_folder, load_source
 
 PHOTOS = [(name, k) for name in ("ant", "bee") for k in range(20)]
-LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(6), 10))
 SMALL = DataSettings(dataset="shapes", train_size=60, val_size=20, test_size=20)
 
 
 # --- subsets ---
 
 
-@given(st.integers(0, 60), st.integers(0, 9))
-def test_subsets_are_sorted_balanced_and_of_the_size_asked_for(size, seed):
-    subset = balanced_subset(LABELS, size, 6, seed, "--size")
-    assert len(set(subset.tolist())) == size and sorted(subset) == subset.tolist()
-    counts = np.bincount(LABELS[subset], minlength=6)
-    assert counts.max() - counts.min() <= 1
-
-
 def test_the_sample_is_all_training_images_or_a_balanced_subset():
     few, many = make_dataset(), make_dataset(train=SAMPLE_SIZE + 4, size=1)
     assert sample_indices(few, None).tolist() == list(range(60))
-    for dataset, size, count in ((few, 20, 20), (many, None, SAMPLE_SIZE), (many, 40, 40)):
+    cases = [(few, size, size) for size in (1, 22, 59)]
+    for dataset, size, count in (*cases, (many, None, SAMPLE_SIZE), (many, 41, 41)):
         indices = sample_indices(dataset, size)
-        assert sorted(set(indices.tolist())) == indices.tolist()
-        assert np.bincount(dataset.clean_labels[indices]).tolist() == [count // 4] * 4
+        assert sorted(set(indices.tolist())) == indices.tolist() and len(indices) == count
+        counts = np.bincount(dataset.clean_labels[indices], minlength=4)
+        assert counts.max() - counts.min() <= 1
     with pytest.raises(UserError, match=r"^--sample-size 61: .* use a smaller --sample-size$"):
         sample_indices(few, 61)
-
-
-def test_chosen_images_are_balanced_disjoint_and_sorted():
-    labels = np.arange(90) % 3
-    images = np.zeros((90, 1, 1, 3), np.uint8)
-    source = Source(images, labels, images, labels, ["a", "b", "c"])
-    chosen = choose_images(source, DataSettings(train_size=60, val_size=15, test_size=9))
-    for indices, count in zip(chosen, (45, 15, 9), strict=True):
-        assert sorted(set(indices.tolist())) == indices.tolist()
-        assert np.bincount(labels[indices]).tolist() == [count // 3] * 3
-    assert not set(chosen[0].tolist()) & set(chosen[1].tolist())
-    everything = choose_images(source, DataSettings())
-    assert [len(indices) for indices in everything] == [90, 0, 90]
 
 
 # --- what is recorded ---
@@ -81,13 +57,11 @@ def test_the_images_can_be_taken_back_to_their_files(workplace):
         np.testing.assert_array_equal(images, getattr(source, f"{part}_images")[indices])
         names = getattr(source, f"{part}_files")
         assert files.tolist() == [names[k] for k in indices]
+        assert sorted(set(indices.tolist())) == indices.tolist()
+        labels = getattr(source, f"{part}_labels")[indices]
+        assert np.bincount(labels).tolist() == [len(indices) // 2] * 2
+    assert not np.intersect1d(dataset.chosen["train_indices"], dataset.chosen["val_indices"]).size
     assert dataset.meta["source_sha256"] and dataset.meta["labels_sha256"] is None
-
-
-def test_settings_make_one_data_set(tmp_path):
-    first, again, other = (make(replace(SMALL, seed=seed)).dataset for seed in (0, 0, 1))
-    assert first.sha256 == again.sha256 != other.sha256
-    assert "train_files" not in first.chosen and len(first.chosen["train_indices"]) == 40
 
 
 def test_copies_are_counted(workplace):

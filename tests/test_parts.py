@@ -15,9 +15,9 @@ def pair_labels(per_class=500, rate=0.4, classes=10):
     return clean, (clean + wrong) % classes
 
 
-def drawn_labels(transition, count, seed=0):
+def drawn_labels(transition, count):
     """Clean labels in equal numbers, noisy ones drawn from the rows of `transition`."""
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     clean = random.permutation(np.arange(count) % len(transition))
     uniform = random.random((count, 1))
     return clean, (uniform > transition.cumsum(axis=1)[clean]).sum(axis=1)

@@ -1,12 +1,9 @@
 """plot.py: what is drawn from which sources, what is said, what is refused."""
 
-import subprocess
-import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import environment
+from helpers import run_python
 from made_runs import DISTILLED, make_run, shortened, study, write_run
 
 import plot
@@ -15,9 +12,7 @@ from analysis.history import write_history
 NAMES = [f"{name}.png" for names in plot.FIGURES.values() for name in names]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture
@@ -34,23 +29,24 @@ def history(runs, path="history.json"):
     return path
 
 
+PROGRAM = """
+import sys, collect_history, plot
+assert collect_history.main(["--out", "history.json"]) == 0
+assert plot.main(["history.json", "--out", "here"]) == 0
+assert not {"torch", "matplotlib.pyplot"} & set(sys.modules)
+"""
+
+
 @pytest.mark.slow
-def test_all_figures_are_drawn_without_torch_whatever_backend_jupyter_asks_for():
-    history(study(["pair"], seeds=[6], spectrum=True))
-    program = (
-        "import sys, plot; status = plot.main(['history.json', '--out', 'here']); "
-        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules); sys.exit(status)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment(MPLBACKEND="module://not_installed.backend_inline"),
-        capture_output=True,
-        text=True,
-    )
+def test_collected_runs_are_drawn_without_torch_whatever_backend_jupyter_asks_for(monkeypatch):
+    for run in study(["pair"], seeds=[6], spectrum=True):
+        write_run(run)
+    monkeypatch.setenv("MPLBACKEND", "module://not_installed.backend_inline")
+    done = run_python("-c", PROGRAM)
     assert (done.returncode, done.stderr) == (0, "")
     # The first line says which to open.
     lines = [f"here/{name}" for name in NAMES]
-    assert done.stdout.splitlines() == [f"open: {lines[0]}", *lines[1:]]
+    assert done.stdout.endswith("\n".join([f"open: {lines[0]}", *lines[1:], ""]))
     assert lines[0] == "here/frontier.png" and len(lines) == 8
     assert {str(path) for path in Path("here").iterdir()} == set(lines)
 
@@ -67,22 +63,19 @@ def test_without_measures_the_other_figures_are_drawn(script):
     assert lines[2].endswith("run frequency.py --eigenvectors")
 
 
-@pytest.mark.parametrize("flags", [[], ["--runs", "runs/a"], ["runs/a"], ["runs/a", "b.json"]])
-def test_sources_are_runs_folders_and_files(script, only, flags):
-    only("accuracy")
+@pytest.mark.parametrize(
+    ("flags", "runs"),
+    [([], 1), (["--runs", "runs/a"], 1), (["runs/a"], 1), (["runs/a", "b.json"], 2)],
+)
+def test_sources_are_runs_folders_and_files(script, monkeypatch, flags, runs):
+    drawn = []
+    monkeypatch.setattr(plot, "draw_all", lambda *args: drawn.append(args))
     write_run(make_run(), Path("runs/a"))
     history([make_run(DISTILLED)], "b.json")
-    status, out, _ = script("plot", *flags)
-    assert status == 0 and out == "open: figures/main-pair40/accuracy.png\n"
-
-
-def test_unfinished_runs_are_named_and_left_out(script, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plot, "draw_all", lambda noises, *_: drawn.append(noises))
-    runs = [make_run(), make_run(seed=7, epochs=40)]
-    status, _, err = script("plot", history(runs))
-    assert status == 0 and list(drawn[0]["pair flip, 40% wrong"]["cross-entropy"]) == [6]
-    assert err.count("\n") == 1 and "cross-entropy-seed7: 3 of 40 epochs, left out" in err
+    assert script("plot", *flags)[0] == 0
+    ((noises, _, folder),) = drawn
+    assert folder == Path("figures/main-pair40")
+    assert [len(series) for series in noises.values()] == [runs]
 
 
 EGYPTIAN = "\U00013000"
@@ -92,9 +85,9 @@ EGYPTIAN = "\U00013000"
     ("names", "runs", "words"),
     [
         (
-            ["frontier", "accuracy", "memorization", "order", "eigenvectors"],
-            [make_run(gap=None)],
-            ["frontier.png, memorization.png, order.png, eigenvectors.png: no label of this data"],
+            ["accuracy"],
+            [make_run(), make_run(seed=7, epochs=40)],
+            ["cross-entropy-seed7: 3 of 40 epochs, left out"],
         ),
         (["accuracy"], [make_run(data={"source": EGYPTIAN})], ["Glyph 77824"]),
         (["accuracy"], [shortened(make_run(), 2)], ["no run has all its epochs"]),
@@ -124,26 +117,20 @@ def test_figures_go_to_the_folder_of_their_data(names, folder):
     assert plot.figure_folder(runs) == Path("figures") / folder
 
 
-TWICE = replace(make_run(), name="main-pair40-seed6/again", measured_from="another")
-
-
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
         ([], ("runs", "train.py")),
         (["--runs", "nowhere"], ("nowhere", "train.py")),
         (["bad.json"], ("bad.json", "collect_history.py")),
-        (["twice.json"], ("same loss, setting and seed",)),
         (["history.json", "--out", "file"], ("--out file", "name a folder")),
         (["history.json", "--out", "mine"], ("not a figure of plot.py", "--out")),
         (["history.json", "--delta", "0"], ("--delta",)),
-        (["history.json", "--del", "3"], ("--del",)),
     ],
 )
 def test_refusals(refused, only, argv, words):
     only("accuracy")
     history([make_run()])
-    history([make_run(), TWICE], "twice.json")
     Path("bad.json").write_text("{}")
     Path("mine").mkdir()
     own = [Path("file"), Path("mine/accuracy.png")]

@@ -8,6 +8,7 @@ import pytest
 from helpers import (
     LEARNING_RUN,
     PROGRAMS,
+    SHAKE,
     SMALL_RUN,
     assert_equal_runs,
     folder_bytes,
@@ -15,7 +16,7 @@ from helpers import (
     make_dataset,
     run_python,
 )
-from torch import nn
+from test_epoch import linear_network
 
 import train
 from common import run_folder
@@ -24,7 +25,6 @@ from models import MODELS
 from training import checkpoint
 
 SLOW = pytest.mark.slow
-SHAKE = ["--model=shake_resnet", "--depth=8", "--width=4"]
 FLAGS = [*SMALL_RUN, *SHAKE, "--epochs=3"]
 VARIANTS = {
     "batch": ["--dis=1"],
@@ -211,7 +211,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("resume", ["--resume", "--resume=auto"])
+@pytest.mark.parametrize("resume", ["--resume", pytest.param("--resume=auto", marks=SLOW)])
 @pytest.mark.parametrize(("wrong", "damage", "words", "remedy"), REFUSED)
 def test_what_cannot_go_on_is_refused_and_kept_until_the_remedy_is_typed(
     study, script, resume, wrong, damage, words, remedy
@@ -244,10 +244,6 @@ def test_killed_at_40_random_moments_with_both_teachers(tmp_path):
         for run in (tmp_path / "runs/small" / name for name in names):
             assert_equal_runs(run, run.with_name(whole), 3)
             assert not list(run.glob("*tmp"))
-
-
-def linear_network(num_classes, *_):
-    return nn.Sequential(nn.Flatten(), nn.Linear(192, num_classes))
 
 
 def test_disk_that_fills_up(workplace, script, monkeypatch):

@@ -1,17 +1,17 @@
 """common/run_folder.py: every file of a run, round trip, damaged, or of another run."""
 
 import errno
-import io
 import json
 import os
 import subprocess
 from unittest.mock import Mock
 
 import filelock
+import helpers
 import numpy as np
 import pytest
 import torch
-from helpers import folder_bytes, start_python
+from helpers import folder_bytes, npy, start_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,12 +30,8 @@ SAMPLE = np.random.default_rng(1).standard_normal((3, 6, 4)).astype(np.float32)
 
 
 def write_epochs(run, epochs=EPOCHS, sample=SAMPLE, start=1):
-    for number, (test, train) in enumerate(zip(epochs, sample, strict=True), start=start):
-        digests = {}
-        for name, values in ((TEST_LOGITS, test), (SAMPLE_LOGITS, train)):
-            run_folder.append_outputs(run / name, values, number)
-            digests[name] = run_folder.digest(values)
-        run_folder.append_history(run, {"epoch": number, "loss": 1 / 3, "sha256": digests})
+    records = [{"epoch": start + k, "loss": 1 / 3} for k in range(len(epochs))]
+    helpers.write_epochs(run, records, {TEST_LOGITS: epochs, SAMPLE_LOGITS: sample})
 
 
 @pytest.fixture
@@ -79,13 +75,6 @@ def test_an_epoch_is_written_after_the_earlier_ones_or_not_at_all(run):
         with pytest.raises(UserError, match=r"logits\.npy holds \(3, 5, 4\), not"):
             run_folder.append_outputs(run / TEST_LOGITS, outputs, epoch)
     assert folder_bytes(run) == before
-
-
-def npy(array) -> bytes:
-    """The array as a file."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
 
 
 WHOLE = npy(EPOCHS)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import LEARNING_EPOCHS, SMALL_RUN, equal, folder_bytes, history, make_dataset
+from helpers import LEARNING_EPOCHS, SHAKE, SMALL_RUN, equal, folder_bytes, history, make_dataset
 from references import softmax
 
 import train
@@ -44,32 +44,32 @@ def settings_of(words) -> RunSettings:
 # Flags and names
 
 GCE, ELR = "generalized-cross-entropy", "early-learning-regularization"
-SHAKE = "shake26-2x32d"
+DEFAULT = "shake26-2x32d"
 NAMES = [
-    ("--dis=0", f"dis0-{SHAKE}", "cross-entropy"),
-    ("--loss=cross-entropy", f"dis0-{SHAKE}", "cross-entropy"),
+    ("--dis=0", f"dis0-{DEFAULT}", "cross-entropy"),
+    ("--loss=cross-entropy", f"dis0-{DEFAULT}", "cross-entropy"),
     ("--model=small_cnn", "dis0-small_cnn", "cross-entropy"),
     ("--dis=1 --depth=14 --width=8", "dis1-shake14-2x8d", "self-distillation"),
-    ("--loss=self-distillation", f"dis1-{SHAKE}", "self-distillation"),
-    ("--dis=1 --weight=0.2", f"dis1-weight0.2-{SHAKE}", "bootstrapping, weight 0.2"),
+    ("--loss=self-distillation", f"dis1-{DEFAULT}", "self-distillation"),
+    ("--dis=1 --weight=0.2", f"dis1-weight0.2-{DEFAULT}", "bootstrapping, weight 0.2"),
     (
         "--dis=1 --teacher=previous-epoch --soft --weight=0.5",
-        f"dis1-previous-epoch-soft-weight0.5-{SHAKE}",
+        f"dis1-previous-epoch-soft-weight0.5-{DEFAULT}",
         "self-distillation, previous epoch, soft, weight 0.5",
     ),
     (
         "--dis=1 --teacher=uniform --weight=0.1",
-        f"dis1-uniform-weight0.1-{SHAKE}",
+        f"dis1-uniform-weight0.1-{DEFAULT}",
         "label smoothing, weight 0.1",
     ),
-    (f"--loss={GCE} --q=0.5", f"{GCE}-q0.5-{SHAKE}", "generalized cross-entropy, q 0.5"),
-    (f"--loss={ELR}", f"{ELR}-{SHAKE}", "early-learning regularization"),
+    (f"--loss={GCE} --q=0.5", f"{GCE}-q0.5-{DEFAULT}", "generalized cross-entropy, q 0.5"),
+    (f"--loss={ELR}", f"{ELR}-{DEFAULT}", "early-learning regularization"),
     (
         "--ema-decay=0.99 --lr=0.02 --epochs=30 --no-augment --sample-size=100 --weight-decay=0",
-        f"dis0-{SHAKE}-ema0.99-epochs30-lr0.02-weight-decay0-no-augment-sample-size100",
+        f"dis0-{DEFAULT}-ema0.99-epochs30-lr0.02-weight-decay0-no-augment-sample-size100",
         "cross-entropy",
     ),
-    ("--device=cpu --no-amp --compile", f"dis0-{SHAKE}", "cross-entropy"),
+    ("--device=cpu --no-amp --compile", f"dis0-{DEFAULT}", "cross-entropy"),
 ]
 
 
@@ -237,7 +237,7 @@ def test_one_image_and_a_last_batch_of_one(workplace, script, train):
     dataset = make_dataset(train=train, test=1, val=1)
     dataset.train_labels[:] = dataset.clean_labels
     write_dataset(Path("data/small.npz"), dataset)
-    for flags in ([], ["--model=shake_resnet", "--depth=8", "--width=4"]):
+    for flags in ([], SHAKE):
         status, _, err = script("train", *SHORT, *flags, "--overwrite")
         assert (status, err) == (0, "")
         assert history(RUN)[0]["sample_memorized"] is None  # without noise

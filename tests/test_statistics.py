@@ -9,22 +9,8 @@ from hypothesis import strategies as st
 from made_runs import DISTILLED, make_run
 from scipy import stats
 
+from analysis import statistics
 from analysis.history import by_noise
-from analysis.statistics import (
-    at_level,
-    at_stop,
-    baseline_of,
-    equivalence,
-    first_epoch,
-    holm,
-    interval,
-    longer_of,
-    p_above,
-    p_not_zero,
-    paired,
-    stopping_epoch,
-    verdict,
-)
 
 # Two-sided 95% quantiles of Student's t, from a printed table.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571}
@@ -45,16 +31,16 @@ NAN, BASE = float("nan"), "cross-entropy"
 def test_where_runs_stop(accuracy, validation, stops):
     gap = range(len(accuracy))
     run = make_run(accuracy=accuracy, validation=validation, gap=gap)
-    found = tuple(stopping_epoch(run, stop) for stop in ("last", "early", "best_test"))
+    found = tuple(statistics.stopping_epoch(run, stop) for stop in ("last", "early", "best_test"))
     assert found == stops
     for stop, epoch in zip(("last", "early", "best_test"), stops, strict=True):
-        value = at_stop(run, run.gap, stop)
+        value = statistics.at_stop(run, run.gap, stop)
         assert math.isnan(value) if epoch is None else value == gap[epoch]
 
 
 @given(VALUES)
 def test_intervals_against_the_formula(values):
-    result = interval(values)
+    result = statistics.interval(values)
     mean = math.fsum(values) / len(values)
     variance = math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)
     half = T95[len(values) - 1] * math.sqrt(variance / len(values))
@@ -65,11 +51,13 @@ def test_intervals_against_the_formula(values):
 
 def test_one_value_or_none_has_no_interval():
     for values, mean in (([2.0], 2.0), ([], NAN)):
-        assert str(interval([*values, NAN])) == str(interval(values))
-        result = interval(values)
+        assert str(statistics.interval([*values, NAN])) == str(statistics.interval(values))
+        result = statistics.interval(values)
         assert result["n"] == len(values)
         np.testing.assert_equal((result["mean"], result["low"], result["high"]), (mean, NAN, NAN))
-        assert math.isnan(p_not_zero(values)) and math.isnan(p_above(values, 1))
+        assert math.isnan(statistics.p_not_zero(values)) and math.isnan(
+            statistics.p_above(values, 1)
+        )
 
 
 @given(VALUES, st.floats(-3, 3))
@@ -77,18 +65,18 @@ def test_p_values_against_the_t_statistic(values, bound):
     assume(np.ptp(values) > 1e-2)
     mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(len(values))
     upper = stats.t.cdf(-(mean - bound) / error, len(values) - 1)
-    assert p_above(values, bound) == pytest.approx(upper, rel=1e-9)
+    assert statistics.p_above(values, bound) == pytest.approx(upper, rel=1e-9)
     two_sided = stats.ttest_rel(values, np.zeros(len(values))).pvalue
-    assert p_not_zero(values) == pytest.approx(two_sided, rel=1e-9)
-    both = equivalence(values, 2)
+    assert statistics.p_not_zero(values) == pytest.approx(two_sided, rel=1e-9)
+    both = statistics.equivalence(values, 2)
     assert both["p_not_worse"] == pytest.approx(stats.t.cdf(-(mean + 2) / error, len(values) - 1))
     assert both["p_not_better"] == pytest.approx(stats.t.cdf((mean - 2) / error, len(values) - 1))
 
 
 def test_values_that_differ_by_rounding_have_no_p():
     values = [0.1 + 0.2, 0.3, 0.3]
-    assert np.ptp(values) > 0 and math.isnan(p_not_zero(values))
-    assert math.isnan(p_not_zero([2.0, 2.0]))
+    assert np.ptp(values) > 0 and math.isnan(statistics.p_not_zero(values))
+    assert math.isnan(statistics.p_not_zero([2.0, 2.0]))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +94,12 @@ def test_values_that_differ_by_rounding_have_no_p():
     ],
 )
 def test_verdicts(values, found):
-    p = p_not_zero(values)
-    assert verdict(np.mean(values), p, **equivalence(values)) == found
+    p = statistics.p_not_zero(values)
+    assert statistics.verdict(np.mean(values), p, **statistics.equivalence(values)) == found
     if found == "better":  # after a correction that takes the significance away
-        assert verdict(np.mean(values), 0.06, **equivalence(values)).startswith("not worse")
+        assert statistics.verdict(
+            np.mean(values), 0.06, **statistics.equivalence(values)
+        ).startswith("not worse")
 
 
 def test_pairing_by_seed():
@@ -123,19 +113,19 @@ def test_pairing_by_seed():
         step = distilled.history["test_accuracy"][-1] - baseline.history["test_accuracy"][-1]
         return NAN if distilled.seed == 3 else step + distilled.seed
 
-    assert paired(first, second, of) == {8: 8.5, 2: 2.5}
-    assert paired(first, {}, of) == {}
+    assert statistics.paired(first, second, of) == {8: 8.5, 2: 2.5}
+    assert statistics.paired(first, {}, of) == {}
 
 
 def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    np.testing.assert_equal(holm([0.5, NAN, 0.9]), [1.0, NAN, 1.0])
-    assert holm([]) == []
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    np.testing.assert_equal(statistics.holm([0.5, NAN, 0.9]), [1.0, NAN, 1.0])
+    assert statistics.holm([]) == []
 
 
 @given(st.lists(st.floats(0, 1), max_size=7), st.floats(0.001, 0.999))
 def test_holm_rejects_what_the_step_down_procedure_rejects(p_values, level):
-    corrected = holm(p_values)
+    corrected = statistics.holm(p_values)
     rejected = set()
     for _ in p_values:  # the smallest first, each against level / what is left
         left = [k for k in range(len(p_values)) if k not in rejected]
@@ -161,15 +151,8 @@ def test_when_a_curve_reaches_a_level_and_another_curve_there(points, level):
             elif axis[0] == level:
                 expected = curve[0]
             break
-    np.testing.assert_allclose(first_epoch(axis, level), epoch)
-    np.testing.assert_allclose(at_level(axis, curve, level), expected, atol=1e-6)
-
-
-def test_an_accuracy_at_a_gap():
-    run, without = make_run(accuracy=(40, 60, 50), gap=(0, 10, 30)), make_run(gap=None)
-    assert at_level(run.gap, run.history["test_accuracy"], 20) == 55
-    assert math.isnan(at_level(without.gap, run.history["test_accuracy"], 20))
-    assert math.isnan(at_level(run.gap, np.full(3, NAN), 20))
+    np.testing.assert_allclose(statistics.first_epoch(axis, level), epoch)
+    np.testing.assert_allclose(statistics.at_level(axis, curve, level), expected, atol=1e-6)
 
 
 LR = {"lr": 0.02}
@@ -193,4 +176,7 @@ def test_what_a_series_is_compared_with(runs, baseline, longer):
     runs = [make_run(loss, epochs=flags.get("epochs"), settings=flags) for loss, flags in runs]
     (series,) = by_noise(runs).values()
     title = next(title for title, members in series.items() if runs[0] in members.values())
-    assert (baseline_of(series, title), longer_of(series, title)) == (baseline, longer)
+    assert (statistics.baseline_of(series, title), statistics.longer_of(series, title)) == (
+        baseline,
+        longer,
+    )

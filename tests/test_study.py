@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import start_python
+from helpers import start_python, write_epochs
 
 import study
 from common import run_folder
@@ -45,14 +45,13 @@ STARTED = """
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """An empty working folder with two files of labels, on a machine without a GPU."""
-    monkeypatch.chdir(tmp_path)
+def place(place, monkeypatch):
+    """A working folder with three files of labels, on a machine without a GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     for path in (Path("a/l.npy"), Path("b/l.npy"), Path(LABELS)):
         path.parent.mkdir()
         path.touch()
-    return tmp_path
+    return place
 
 
 def plan(*words) -> list[study.Run]:
@@ -117,17 +116,13 @@ def test_a_wrong_flag_is_one_line_before_anything_starts(place, refused, flags, 
 
 def write_run(run: study.Run, epochs: int, **flags) -> None:
     """The run's folder as train.py leaves it, with outputs of zeros."""
-    folder, outputs = run.settings.folder, np.zeros((3, 4), np.float32)
+    folder, outputs = run.settings.folder, np.zeros((epochs, 3, 4), np.float32)
     data = {"digest": file_digest(run.settings.data), "name": "c"}
     folder.mkdir(parents=True)
     config = {"loss": "a", "network": "b", "data": data, "flags": run.settings.flags() | flags}
     run_folder.write_config(folder, config)
-    digests = dict.fromkeys((TEST_LOGITS, SAMPLE_LOGITS), run_folder.digest(outputs))
-    for epoch in range(1, epochs + 1):
-        for name in digests:
-            run_folder.append_outputs(folder / name, outputs, epoch)
-        record = {"epoch": epoch, "test_accuracy": 10.0 * epoch, "sha256": digests}
-        run_folder.append_history(folder, record)
+    records = [{"epoch": k, "test_accuracy": 10.0 * k} for k in range(1, epochs + 1)]
+    write_epochs(folder, records, dict.fromkeys((TEST_LOGITS, SAMPLE_LOGITS), outputs))
 
 
 @pytest.fixture

@@ -90,6 +90,8 @@ def test_primary_contrasts_and_their_correction(runs, content):
 def test_every_known_quantity_and_verdict_is_there(content):
     rows = content["differences"]
     assert {row["quantity"] for row in rows} >= {q.key for q in QUANTITIES if q.is_shown}
+    text = "\n".join(tables.long_text(content))
+    assert all(q.title in text for q in QUANTITIES if q.is_shown)
     assert all(math.isnan(row["p"]) for row in rows if not row["is_difference"])
     for row in rows:
         assert ("verdict" in row) == (row["quantity"] in ("replace", "add"))
