@@ -16,7 +16,6 @@ New deltas and new kernels are added to those that a run has. docs/method.md exp
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,7 +48,6 @@ ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images at most: the time grows with their cube
-NOT_AS_WRITTEN = LookupError, TypeError, ValueError  # of a measure that was edited by hand
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
@@ -153,7 +151,7 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     if dataset.sha256 != config["data"]["digest"]:
         raise UserError(f"{path} was not trained on {data}; name its data set with --data")
     if not np.array_equal(index, sample_indices(dataset, flags.get("sample_size"))):
-        raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.AGAIN}")
+        raise UserError(f"{path / run_folder.SAMPLE_INDICES}: other images; {run_folder.RESUME}")
     count, test_count = len(index), len(dataset.test_labels)
     if min(count, test_count) < 2:
         more = "train with more test images, or a larger --sample-size"
@@ -177,9 +175,8 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     from measures import bands, gaussian
 
     path, values = run.path / run_folder.FREQUENCY, args.values or "softmax"
-    old, measured = run.read(run_folder.FREQUENCY, "values", values), set()
-    with suppress(*NOT_AS_WRITTEN):
-        measured = {float(delta) for delta in old["test"]["delta"]}
+    old = run.read(run_folder.FREQUENCY, "values", values)
+    measured = set(old["test"]["delta"] if old else [])
     points = bands.as_points(run.arrays.test_images, device)
     wanted = args.delta or gaussian.default_deltas(run.dataset.meta.get("source"), points)
     if measured.issuperset(wanted):
@@ -198,7 +195,7 @@ def measure_memorization(run: Run) -> None:
     """Write memorization.json, unless it is there."""
     from measures import memorization
 
-    if "curves" not in run.read(run_folder.MEMORIZATION):
+    if not run.read(run_folder.MEMORIZATION):
         run.write(run_folder.MEMORIZATION, memorization.measure_memorization(run.arrays))
         print(f"{run.path / run_folder.MEMORIZATION}: written", flush=True)
 
@@ -208,10 +205,9 @@ def measure_eigenvectors(run: Run, args: Namespace, device, spectra: dict) -> No
     from measures import parts, spectrum
 
     path, arrays, count = run.path / run_folder.SPECTRUM, run.arrays, len(run.arrays.noisy)
-    size, entries = min(args.size or KERNEL_SIZE, count), {}
-    old = run.read(run_folder.SPECTRUM, "n", size)
-    with suppress(*NOT_AS_WRITTEN):
-        entries = {(entry["kernel"], entry["delta"]): entry for entry in old["kernels"]}
+    size = min(args.size or KERNEL_SIZE, count)
+    old = run.read(run_folder.SPECTRUM, "n", size).get("kernels", [])
+    entries = {(entry["kernel"], entry["delta"]): entry for entry in old}
     deltas = {"gaussian": args.delta or KERNEL_DELTAS}
     wanted = [(k, d) for k in args.kernels or ["gaussian"] for d in deltas.get(k, [None])]
     missing = [kernel for kernel in dict.fromkeys(wanted) if kernel not in entries]

@@ -88,6 +88,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         parser.error(f"--export {args.export}: it is written as JSON; name it .json")
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
     args.out = args.out or args.settings.default_path
+    if not args.out.name:
+        parser.error(f"--out {args.out}: not a name of a file; use data/my.npz")
     _refuse_one_file(parser, args)
     return args
 

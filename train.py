@@ -42,7 +42,7 @@ from training.settings import RunSettings
 
 DEFAULT = RunSettings()
 NAMES = [each.name for each in fields(RunSettings) if each.name != "loss_flags"]
-REMEDY = "go on with the same flags and --resume"
+REMEDY = "go on with the same flags and --resume auto"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:

@@ -152,6 +152,7 @@ def collect(
     for run in found:
         key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
         earlier = runs.get(key, run)
+        check_copies(earlier, run)
         # A file may hold a run that has been measured since, or whose folder is gone.
         kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
         runs[key] = replace(run, name=earlier.name, **kept)
@@ -167,6 +168,13 @@ def collect(
     if not complete:
         raise UserError(f"no run has all its epochs: {'; '.join(notes)}")
     return complete, notes
+
+
+def check_copies(one: Run, other: Run) -> None:
+    """Raise UserError if two copies of a run differ by more than the rounding of --digits."""
+    for name, curve in one.history.items():
+        if not np.allclose(curve, other.curve(name), rtol=1e-3, atol=1e-6, equal_nan=True):
+            raise UserError(f"{one.name}: two sources have it, with another {name}; name only one")
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -193,31 +201,49 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
         run = as_run(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: damaged ({error!r}); train it again") from error
-    check_accuracy(folder, Path(config["flags"]["data"]), run)
+    check_accuracies(folder, Path(config["flags"]["data"]), run)
     return run, [note for note in notes if note]
 
 
-def check_accuracy(folder: Path, data: Path, run: Run) -> None:
-    """Raise UserError unless the outputs have the test accuracies of history.jsonl.
+def check_accuracies(folder: Path, data: Path, run: Run) -> None:
+    """Raise UserError unless the outputs have the accuracies of history.jsonl.
 
     data: the file of the run's data set. Without it, or without outputs, nothing is compared.
     """
-    outputs = folder / run_folder.TEST_LOGITS
+    names = ("test_labels", "val_labels", "train_labels", "clean_labels")
     try:
-        if not outputs.is_file() or file_digest(data) != run.data["digest"]:
+        if file_digest(data) != run.data["digest"]:
             return
         with np.load(data, allow_pickle=False) as file:
-            labels = file["test_labels"]
+            test, val, noisy, clean = (file[name] for name in names)
     except Exception:  # no data set, or a damaged one, which can make numpy fail in any way
         return
-    logits = run_folder.read_outputs(folder, run_folder.TEST_LOGITS, len(labels))
-    found = [100 * np.mean(epoch.argmax(axis=1) == labels) for epoch in logits]
-    said = run.history["test_accuracy"]
-    for epoch in np.flatnonzero(~(np.abs(found - said) <= ACCURACY_TOLERANCE)):
-        raise UserError(
-            f"{folder}/history.jsonl: test_accuracy of epoch {epoch + 1} is {said[epoch]:g}, "
-            f"{found[epoch]:g} by {outputs.name}; {run_folder.AGAIN}"
-        )
+    has_sample = (folder / run_folder.SAMPLE_LOGITS).is_file()
+    index = run_folder.read_sample_indices(folder) if has_sample else slice(0)
+    noisy, clean = noisy[index], clean[index]
+    wrong, all_of = noisy != clean, slice(None)
+    expected = {
+        run_folder.TEST_LOGITS: {"test_accuracy": (test, all_of)},
+        run_folder.VAL_LOGITS: {"val_accuracy": (val, all_of)},
+        run_folder.SAMPLE_LOGITS: {
+            "sample_memorized": (noisy, wrong),
+            "sample_clean_accuracy_right": (clean, ~wrong),
+            "sample_clean_accuracy_wrong": (clean, wrong),
+        },
+    }
+    for name, curves in expected.items():
+        if not (folder / name).is_file():
+            continue
+        logits = run_folder.read_outputs(folder, name)
+        predicted = np.stack([epoch.argmax(axis=1) for epoch in logits])
+        for curve, (labels, rows) in curves.items():
+            said = run.curve(curve)
+            found = 100 * np.mean(predicted[:, rows] == labels[rows], axis=1)
+            for epoch in np.flatnonzero(np.abs(found - said) > ACCURACY_TOLERANCE):
+                raise UserError(
+                    f"{folder}/history.jsonl: {curve} of epoch {epoch + 1} is {said[epoch]:g}, "
+                    f"{found[epoch]:g} by {name}; {run_folder.AGAIN}"
+                )
 
 
 def as_run(content: dict) -> Run:

@@ -39,6 +39,7 @@ MEASURES = (FREQUENCY, MEMORIZATION, SPECTRUM)
 # What a new run removes of an old one: all but the checkpoint, which it replaces.
 REPLACED = ("config.json", "history.jsonl", *LOGITS, SAMPLE_INDICES, *MEASURES)
 AGAIN = "train the run again under another --run, without --resume"
+RESUME = "repeat its train.py command with --resume, which writes it again"
 RESTART = "start it again with --overwrite, or under another --run, without --resume"
 
 
@@ -103,7 +104,7 @@ def read_config(run: Path) -> dict:
     """
     if not run.is_dir():
         raise UserError(f"{run}: no such run; make it with train.py, or check the path")
-    config = read_json(run / "config.json", AGAIN)
+    config = read_json(run / "config.json", "name a folder that train.py has made")
     try:
         data, flags = config["data"], config["flags"]
         values = [config["loss"], config["network"], data["digest"], data["name"], flags["data"]]
@@ -130,13 +131,13 @@ def read_sample_indices(run: Path) -> np.ndarray:
         indices = np.load(path, allow_pickle=False)
         valid = indices.ndim == 1 and indices.dtype == np.int64
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {AGAIN}") from None
+        raise UserError(f"{path}: no such file; {RESUME}") from None
     except PermissionError:
         raise
     except Exception:  # numpy's parser raises many kinds
         valid = False
     if not valid:
-        raise UserError(f"{path}: damaged; {AGAIN}")
+        raise UserError(f"{path}: damaged; {RESUME}")
     return indices
 
 
@@ -199,14 +200,19 @@ def outputs_digest(run: Path) -> str:
     """One digest of all epochs' outputs and of the data set, by history.jsonl and config.json."""
     records, _ = read_history(run)
     digests = [record.get("sha256") or {} for record in records]
-    text = json.dumps([read_config(run)["data"]["digest"], digests], sort_keys=True)
-    return sha256(text.encode()).hexdigest()
+    return _json_digest([read_config(run)["data"]["digest"], digests])
 
 
 def write_measure(run: Path, name: str, content: dict) -> None:
-    """Write a measure of the run's outputs, tied to them. It holds no NaN."""
+    """Write a measure of the run's outputs, tied to them, and its own digest. It holds no NaN."""
     content = {"measured_from": outputs_digest(run), **content}
+    content = {"sha256": _json_digest(content), **content}
     write_json(run / name, content, indent=None)  # an indented list has a line for each number
+
+
+def _json_digest(content: object) -> str:
+    """The sha256 of a value as JSON."""
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
@@ -221,6 +227,8 @@ def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
         content = read_json(path, remedy)
     except UserError as error:
         return None, str(error)
+    if content.pop("sha256", None) != _json_digest(content):
+        return None, f"{path}: damaged; {remedy}"
     if content.get("measured_from") != outputs_digest(run):
         return None, f"{path}: measured from other outputs than the run has now; {remedy}"
     return content, ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_dataset, write_epochs
+from helpers import make_dataset
 from made_runs import DELTAS, DISTILLED, PREVIOUS, make_run, study, with_deltas, write_run
 
 from analysis import history
@@ -121,9 +121,8 @@ def test_every_run_is_collected_once():
 def test_what_cannot_be_read_is_named():
     good, bad, stale, damaged = (write_run(make_run(seed=seed)) for seed in (6, 7, 8, 9))
     (bad / "history.jsonl").write_text("{\n")
+    shutil.copy(good / run_folder.FREQUENCY, stale)
     content = make_run().frequency
-    stale_content = json.dumps({**content, "measured_from": "other outputs"})
-    (stale / run_folder.FREQUENCY).write_text(stale_content)
     content["test"]["delta"] = [1.0]
     run_folder.write_measure(damaged, run_folder.FREQUENCY, content)
     found, notes = history.collect([Path("runs")])
@@ -136,49 +135,61 @@ def test_what_cannot_be_read_is_named():
         history.collect([Path("runs")])
 
 
-def edited_run(points: float) -> Path:
-    """A run on data/x.npz whose second of three test accuracies is off by so many points."""
-    dataset, random = make_dataset(), np.random.default_rng(1)
-    write_dataset(Path("data/x.npz"), dataset)
-    logits = random.normal(size=(3, 40, 4)).astype(np.float32)
-    accuracy = [0.0, points, 0.0]
-    for k, epoch in enumerate(logits):
-        for row, label in zip(epoch, dataset.test_labels, strict=True):
-            accuracy[k] += 100 / 40 * (list(row).index(max(row)) == label)
-    run = make_run(accuracy=accuracy, data={"digest": dataset.sha256}, frequency=False)
-    folder = write_run(replace(run, memorization={}))
+def edit(name: str, points: float) -> Path:
+    """Change a curve of history.jsonl in the second epoch of a trained run; returns the run."""
+    folder = Path("runs/small/dis0-seed0")
     records, _ = run_folder.read_history(folder)
+    records[1][name] += points
     (folder / "history.jsonl").unlink()
-    write_epochs(folder, records, {run_folder.TEST_LOGITS: logits})
+    for record in records:
+        run_folder.append_history(folder, record)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("points", "is_found"), [(0, False), (0.04, False), (-0.06, True), (2.5, True)]
+    "name",
+    [
+        *("test_accuracy", "val_accuracy", "sample_memorized"),
+        *("sample_clean_accuracy_right", "sample_clean_accuracy_wrong"),
+    ],
 )
-def test_an_accuracy_that_was_edited_is_found(points, is_found):
-    folder = edited_run(points)
-    write_run(make_run(seed=7))
+def test_an_accuracy_that_was_edited_is_found(name, study, monkeypatch):
+    monkeypatch.chdir(study)
+    edit(name, 0.04)
+    assert len(history.collect([Path("runs")])[0]) == 2
+    folder = edit(name, -2.5)
     found, notes = history.collect([Path("runs")])
-    assert [run.seed for run in found] == ([7] if is_found else [6, 7])
-    if is_found:
-        assert f"left out: {folder}/history.jsonl: test_accuracy of epoch 2 is" in notes[-1]
-        assert "by logits.npy; train the run again" in notes[-1]
+    assert len(found) == 1 and found[0].loss != "cross-entropy"
+    assert f"left out: {folder}/history.jsonl: {name} of epoch 2 is" in notes[-1]
+    assert "logits.npy; train the run again" in notes[-1]
 
 
 NOT_AT_HAND = {
-    "no data set": lambda: Path("data/x.npz").unlink(),
-    "another one": lambda: write_dataset(Path("data/x.npz"), make_dataset(seed=3)),
-    "a damaged one": lambda: Path("data/x.npz").write_bytes(b"PK"),
-    "no outputs": lambda: next(Path().rglob("logits.npy")).unlink(),
+    "no data set": lambda: Path("data/small.npz").unlink(),
+    "another one": lambda: write_dataset(Path("data/small.npz"), make_dataset()),
+    "a damaged one": lambda: Path("data/small.npz").write_bytes(b"PK"),
+    "no outputs": lambda: [path.unlink() for path in Path("runs").rglob("*logits.npy")],
 }
 
 
 @pytest.mark.parametrize("lacking", NOT_AT_HAND)
-def test_what_is_not_at_hand_is_not_compared(lacking):
-    folder = edited_run(2.5)
+def test_what_is_not_at_hand_is_not_compared(lacking, study, monkeypatch):
+    monkeypatch.chdir(study)
+    folder = edit("test_accuracy", 2.5)
     NOT_AT_HAND[lacking]()
     assert history.collect([folder])[1] == []
+
+
+def test_two_copies_of_a_run_with_other_numbers_are_refused():
+    run, _ = history.read_run(write_run(make_run()))
+    history.write_history(Path("h.json"), [run], digits=4)
+    assert len(history.collect([Path("runs"), Path("h.json")])[0]) == 1
+    accuracy = run.history["test_accuracy"] + [0, 1, 0]
+    edited = replace(run, history={**run.history, "test_accuracy": accuracy})
+    history.write_history(Path("h.json"), [edited])
+    for sources in (["h.json", "runs"], ["runs", "h.json"]):
+        with pytest.raises(UserError, match="two sources have it, with another test_accuracy"):
+            history.collect(list(map(Path, sources)))
 
 
 def test_runs_by_noise_series_and_seed():
