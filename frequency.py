@@ -30,7 +30,7 @@ from common.command_line import (
     explained,
     explained_memory,
     integer,
-    positive,
+    number,
     run_script,
 )
 
@@ -45,6 +45,7 @@ from dataset.make import sample_indices
 from measures import RunArrays
 
 ORIGINAL_DELTAS = [1, 10, *range(100, 1001, 100)]
+variance = number(0, 1e30, above=True)  # at 1e300 the kernel has no numbers
 KERNELS = ("gaussian", "ntk-initial", "ntk-final")
 KERNEL_DELTAS = (564, 1600, 4000)
 KERNEL_SIZE = 5000  # images at most: the time grows with their cube
@@ -57,7 +58,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add(
         "--delta",
         nargs="+",
-        type=lambda text: ORIGINAL_DELTAS if text == "original" else [positive(text)],
+        type=lambda text: ORIGINAL_DELTAS if text == "original" else [variance(text)],
         default=[],
         help="variances of the filter, or `original`; by default those of the data set; with "
         f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",

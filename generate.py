@@ -128,7 +128,12 @@ def generate(args: Namespace) -> None:
             write_text(args.export, export)
             say(f"written: {args.export}")
     command = f"python train.py --dis=0 --data {shlex.quote(str(args.out))}"
-    small = "--model small_cnn --epochs 20 --batch-size 64 --lr 0.02 --ema-decay 0.97"
+    count = len(made.dataset.train_images)
+    # An average over 33 steps; with a few steps per epoch it would hold the first weights.
+    batch = "64 --ema-decay 0.97" if count >= 2000 else -(-count // 40)
+    small = f"--model small_cnn --epochs 20 --lr 0.02 --batch-size {batch}"
+    if not args.val_size:
+        say("no held-out images, so no early stopping: to compare with it, add --val-size")
     say(f"next, on a GPU:  {command}", f"next, on a CPU:  {command} {small}")
 
 

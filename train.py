@@ -85,7 +85,8 @@ def loss_flags(args: Namespace) -> dict:
     for name, loss in LOSSES.items():
         for flag in flags_of(loss):
             if hasattr(args, flag) and flag not in own:
-                raise UserError(f"--{flag.replace('_', '-')} belongs to --loss {name}; add that")
+                use = f"use that, and leave --dis and --loss {args.loss} out"
+                raise UserError(f"--{flag.replace('_', '-')} belongs to --loss {name}; {use}")
     return {flag: getattr(args, flag) for flag in own if hasattr(args, flag)}
 
 
@@ -152,7 +153,7 @@ def train(settings: RunSettings) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_args(argv).settings
-    status = run_script("train.py", lambda: train(settings), REMEDY)
+    status = run_script("train.py", lambda: train(settings), "" if settings.evaluate else REMEDY)
     if status and under_torchrun():
         # What torch tears down when Python ends would wait for the other processes.
         sys.stderr.flush()

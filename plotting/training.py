@@ -45,7 +45,10 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
 def draw_path(axes: Axes, runs: list[Run], style: dict) -> None:
     """The mean path of the runs of a series, with its band and marks."""
     low, high = max(run.gap[0] for run in runs), min(run.gap.max() for run in runs)
-    if low < high:
+    if low >= high:  # no gap that all runs reach: the means by epoch
+        path = layout.stack(runs, curve("gap")), layout.stack(runs, curve("test_accuracy"))
+        layout.draw(axes, path[0].mean(0), path[1].mean(0, keepdims=True), style)
+    else:
         gaps = np.linspace(low, high, FRONTIER_POINTS)
         values = [
             [at_level(run.gap, run.history["test_accuracy"], gap) for gap in gaps] for run in runs

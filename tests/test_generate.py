@@ -29,8 +29,8 @@ def test_shapes_end_to_end(script, place):
     dataset = read_dataset(path)
     assert "15 of 50 training labels are wrong, noise rate 0.3" in out
     assert "0 training images are exact copies of another one" in out
-    *_, written, gpu, cpu = out.splitlines()
-    assert written == "written: data/shapes-pair30.npz"
+    *_, written, hint, gpu, cpu = out.splitlines()
+    assert written == "written: data/shapes-pair30.npz" and "add --val-size" in hint
     command = "python train.py --dis=0 --data data/shapes-pair30.npz"
     assert command in gpu and command in cpu
     assert np.bincount(dataset.test_labels).tolist() == [2] * 10

@@ -115,7 +115,7 @@ REFUSED = [
     ("--loss cross-entropy --dis=0", "--loss not allowed with --dis"),
     ("--loss hinge", "--loss cross-entropy self-distillation"),
     ("--loss cross-entropy --dis=1", "--loss not allowed with --dis"),
-    ("--teacher=previous-epoch", "--teacher belongs to --loss self-distillation; add that"),
+    ("--teacher=previous-epoch", "--teacher belongs to --loss self-distillation; use that"),
     ("--dis=1 --q=0.5", "--q --loss generalized-cross-entropy"),
     ("--loss generalized-cross-entropy --q=0", "--q above 0"),
     ("--loss early-learning-regularization --beta=1", "--beta below 1"),
