@@ -28,7 +28,7 @@ CROSS_ENTROPY = "cross-entropy"  # the loss that the others are compared with
 SELF_DISTILLATION = "self-distillation"  # how the titles of the loss in question start
 # Flags that say where a run is and how it was computed: runs that are averaged may differ in them.
 PLACE = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
-PLACE += ("cuda_graphs",)  # of older runs
+PLACE += ("cuda_graphs",)  # of runs that results/PLAN.md began
 # Flags that the titles of the loss and of the network tell, and the seed.
 NAMED = {"dis", "loss", "seed", "model", "depth", "width", "ema_decay"}
 NAMED |= {name for loss in LOSSES.values() for name in flags_of(loss)}
@@ -86,13 +86,9 @@ class Run:
 
     @property
     def gap(self) -> np.ndarray:
-        """The memorization gap in points (epochs,): NaN where no label is wrong.
-
-        Runs of the earlier study have it in memorization.json only.
-        """
+        """The memorization gap in points (epochs,): NaN where no label is wrong."""
         wrong = self.curve("sample_clean_accuracy_wrong")
-        gap = self.curve("sample_clean_accuracy_right") - wrong
-        return self.curve("gap") if np.isnan(gap).all() else gap
+        return self.curve("sample_clean_accuracy_right") - wrong
 
     def band(self, section: str, measure: str, delta: float, values: str = "outputs") -> np.ndarray:
         """A measure of frequency.json at one of its deltas, by epoch (epochs,).

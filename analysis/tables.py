@@ -322,7 +322,7 @@ def short_text(content: dict) -> list[str]:
     if len(lines) > room:
         lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
     spread = "± half the 95% interval over n seeds; best, memorized: mean"
-    legend = "replace: last - cross-entropy early; add: both early; * p < 5% (previous epoch: Holm)"
+    legend = "replace: last - cross-entropy early; add: both early; * p < 5% (Holm if primary)"
     return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 
 

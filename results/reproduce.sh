@@ -51,6 +51,10 @@ $PYTHON study.py --data cifar10 --name main --noise pair symmetric "$HUMAN" \
 
 case " $* " in *" --list "*) exit ;; esac
 
+# Kernels of one seed: minutes.
+$PYTHON frequency.py runs/main-pair*-seed6/{cross-entropy,self-distillation-previous-epoch}-seed6 \
+  --eigenvectors --kernels gaussian ntk-initial ntk-final --delta 564 --size 1000
+
 # A history.json for each study, and the tables of the pages. The short trainings are compared with
 # the long ones of the same data sets.
 collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }

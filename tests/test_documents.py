@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, SCRIPTS, run_python
 
+from analysis.quantities import cell
+
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
 FOLDERS = ("docs", "results", "benchmarks")
 DOCUMENTS = [README, *(path for name in FOLDERS for path in sorted(ROOT.glob(f"{name}/*.md")))]
@@ -138,18 +140,42 @@ def test_every_target_is_in_the_makefile_and_installs_nothing_into_another_pytho
 
 
 def test_the_documents_are_short():
-    words = {path: len(path.read_text("utf-8").split()) for path in DOCUMENTS}
+    texts = {path: path.read_text("utf-8") for path in DOCUMENTS}
+    tables = "<!-- table.*?<!-- end -->"  # written by collect_history.py
+    words = {p: len(re.sub(tables, "", t, flags=re.DOTALL).split()) for p, t in texts.items()}
     assert words[README] <= MOST_WORDS_OF_README
     assert sum(words.values()) <= MOST_WORDS
 
 
-def test_the_tables_of_the_earlier_study_are_up_to_date(tmp_path, script):
-    for name in ("results/README.md", "results/earlier/history.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    page, history = tmp_path / "results/README.md", tmp_path / "results/earlier/history.json"
-    assert script("collect_history", history, "--readme", page)[0] == 0
-    assert page.read_text("utf-8") == (ROOT / "results/README.md").read_text("utf-8")
+def cells(content):
+    """Every mean ± half-width of a results.json, without its sign."""
+    found = [(row, row["unit"]) for name in ("differences", "annealing") for row in content[name]]
+    for group in content["noises"].values():
+        for series in group["series"].values():
+            means = [mean for of_stop in series["means"].values() for mean in of_stop.values()]
+            found += [(mean, unit) for mean in means for unit in ("percent", "ratio")]
+    known = [(result, unit) for result, unit in found if result["mean"] is not None]
+    return {cell(result, unit, n=result["n"]).lstrip("-") for result, unit in known}
+
+
+@pytest.mark.parametrize(
+    "study", sorted(p.parent.name for p in ROOT.glob("results/*/history.json"))
+)
+def test_tables_and_intervals_of_the_pages_are_those_of_the_history(study, tmp_path, script):
+    folder = tmp_path / study
+    shutil.copytree(ROOT / "results" / study, folder)
+    pages = [README, ROOT / "results/README.md"]
+    pages = [page for page in pages if f" {study} -->" in page.read_text("utf-8")]
+    copies = [tmp_path / f"{k}.md" for k in range(len(pages))]
+    for page, copy in zip(pages, copies, strict=True):
+        shutil.copy(page, copy)
+    assert pages and script("collect_history", folder / "history.json", "--readme", *copies)[0] == 0
+    known = cells(json.loads((folder / "results.json").read_text()))
+    for page, copy in zip(pages, copies, strict=True):
+        text = page.read_text("utf-8")
+        assert copy.read_text("utf-8") == text
+        own = text.partition("## The earlier study")[0]  # what follows quotes other studies
+        assert not set(re.findall(r"\d+\.\d+ ± \d+\.\d+", own)) - known
 
 
 def test_the_examples_of_the_readme_run(study):

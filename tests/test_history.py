@@ -302,12 +302,7 @@ def test_the_gap_and_a_band():
     for wrong in (("test", "nothing", 400.0), ("test", "e_low", 400.0, "one_hot")):
         with pytest.raises(UserError, match=r"logits: run frequency\.py"):
             run.band(*wrong)
-    # Older runs have the gap in memorization.json only.
-    measured = {"gap": np.array([5.0, 6.0, 7.0])}
-    curves = {k: v for k, v in run.history.items() if "clean_accuracy" not in k}
-    for older in (make_run(gap=None), replace(run, history=curves)):
-        np.testing.assert_array_equal(replace(older, memorization=measured).gap, [5, 6, 7])
-        assert np.isnan(replace(older, memorization={}).gap).all()
+    assert np.isnan(make_run(gap=None).gap).all()
 
 
 def test_runs_share_the_deltas_that_all_have():
