@@ -27,7 +27,7 @@ INLINE = rf"`{SCRIPT}([^`\n]*)`"
 BLOCK = r":?\n\n```python\n(.*?)```"
 PLACE = r"(before|below|instead of) `([^`\n]+)`"
 STEP = rf"In `([\w/]+\.py)`|{PLACE}(?:, the line `([^`\n]+)`|{BLOCK})|at the end{BLOCK}"
-MOST_WORDS, MOST_WORDS_OF_README = 9000, 900
+MOST_WORDS, MOST_WORDS_OF_README, MOST_WORDS_OF_RESULTS = 9000, 900, 2500
 
 
 def read(path):
@@ -144,6 +144,7 @@ def test_the_documents_are_short():
     tables = "<!-- table.*?<!-- end -->"  # written by collect_history.py
     words = {p: len(re.sub(tables, "", t, flags=re.DOTALL).split()) for p, t in texts.items()}
     assert words[README] <= MOST_WORDS_OF_README
+    assert words.pop(ROOT / "results/README.md") <= MOST_WORDS_OF_RESULTS
     assert sum(words.values()) <= MOST_WORDS
 
 
