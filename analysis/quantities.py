@@ -133,7 +133,10 @@ QUANTITIES = [
     Quantity("lost", f"{LOST}, of distillation", "points", lambda d, b: lost(d)),
     Quantity("baseline_lost", f"{LOST}, of cross-entropy", "points", lambda d, b: lost(b)),
     Quantity(
-        "accuracy_at_gap", "at equal gap, mean over 10 to 60 points", "points", equal_gap(ACCURACY)
+        "accuracy_at_gap",
+        "at equal gap, mean over those of 10 to 60 that both reach",
+        "points",
+        equal_gap(ACCURACY),
     ),
     *(
         Quantity(f"accuracy_at_gap_{g}", f"at a gap of {g} points", "points", of, is_shown=False)
@@ -182,6 +185,7 @@ QUANTITIES = [
         )
         for stop, where in (("last", "last epoch"), ("early", "both stopped early"))
     ),
+    Quantity("delta_at_gap", "Delta, at equal gap", "ratio", equal_gap("test_energy_share")),
     Quantity("calibration", "calibration error, last epoch", "points", minus(CALIBRATION, "last")),
 ]
 

@@ -54,6 +54,7 @@ EXPECTED = {
     # Distillation stops at epoch 2, cross-entropy at epoch 1; Delta is shown at the second delta.
     "delta_early": (0.4 + 0.5) - 0.2,
     **{f"{name}_early": (0.6 + 0.5) - 0.3 for name in ("e_low", "e_high")},
+    "delta_at_gap": ((0.9 - 0.3) + (1.1 - 0.4)) / 2,
     "calibration": 0.5,
 }
 
