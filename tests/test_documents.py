@@ -7,11 +7,12 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT, SCRIPTS, run_python
+from helpers import ROOT, SCRIPTS, environment, make_image_folder, run_python
 
 from analysis.quantities import cell
 
@@ -27,6 +28,7 @@ INLINE = rf"`{SCRIPT}([^`\n]*)`"
 BLOCK = r":?\n\n```python\n(.*?)```"
 PLACE = r"(before|below|instead of) `([^`\n]+)`"
 STEP = rf"In `([\w/]+\.py)`|{PLACE}(?:, the line `([^`\n]+)`|{BLOCK})|at the end{BLOCK}"
+TABLES = ("answer", "accuracy", "quantities")
 MOST_WORDS, MOST_WORDS_OF_README, MOST_WORDS_OF_RESULTS = 9000, 900, 2500
 
 
@@ -242,6 +244,42 @@ def test_both_orders_make_the_same_files(script, tmp_path, monkeypatch):
         assert one.read_bytes() == other.read_bytes(), name
 
 
+def copy_project(folder):
+    """A copy of the project without data, runs and figures."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "data", "runs", "figures")
+    return Path(shutil.copytree(ROOT, folder / "project", ignore=ignored))
+
+
+@pytest.mark.slow
+def test_reproduce_makes_every_study_at_a_tiny_size(tmp_path):
+    project = copy_project(tmp_path)
+    make_image_folder(project / "photos", 20, (8, 8), ("ant", "bee", "fly"))
+    blocks = {"main": TABLES, "all": TABLES, "shake": TABLES, "short": ["annealing"]}
+    tables = [
+        f"<!-- table: {name} {study} -->" for study, names in blocks.items() for name in names
+    ]
+    page, first = project / "results/README.md", project / "README.md"
+    page.write_text("\n<!-- end -->\n".join([*tables, ""]), "utf-8")
+    first.write_text("<!-- table: answer main -->\n<!-- end -->\n", "utf-8")
+    words = ["--data", "photos", "--noise", "pair", "--seeds", "6", "--generate", "--val-size 8"]
+    words += ["--loss", "cross-entropy", "self-distillation --teacher previous-epoch"]
+    words += ["--train", "--model small_cnn --epochs 2 --batch-size 8 --lr 0.005 --device cpu"]
+    done = subprocess.run(
+        ["bash", project / "results/reproduce.sh", *words],
+        env=environment(PYTHON=sys.executable, PYTHONPATH="", HUMAN="labels.csv"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for study in blocks:
+        runs = json.loads((project / f"results/{study}/history.json").read_text())["runs"]
+        assert len(runs) == 2  # at this size the short runs equal those of the main study
+        assert study == "short" or (project / f"results/{study}/frontier.png").exists()
+    assert (project / "results/main/eigenvectors.png").exists()
+    assert first.read_text("utf-8").count("\n| pair flip, 40.4% wrong, n = 1 |") == 1
+    assert page.read_text("utf-8").count("\n| pair flip, 40.4% wrong") == 3 + 2 * 3
+
+
 def insert(text, code, place, anchor):
     """The text with the code before, below or instead of the line that starts with `anchor`."""
     lines = text.split("\n")
@@ -285,9 +323,7 @@ for name, words in lines:
 
 @pytest.mark.slow
 def test_every_errand_of_extending_works_as_written(tmp_path):
-    project = tmp_path / "project"
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "data", "runs", "figures")
-    shutil.copytree(ROOT, project, ignore=ignored)
+    project = copy_project(tmp_path)
     sections = re.split(r"^## ", read(EXTENDING), flags=re.MULTILINE)
     errands = [section for section in sections if re.search(STEP, section, re.DOTALL)]
     assert len(errands) == 6

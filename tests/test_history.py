@@ -185,6 +185,9 @@ def test_two_copies_of_a_run_with_other_numbers_are_refused():
     history.write_history(Path("h.json"), [run], digits=4)
     assert len(history.collect([Path("runs"), Path("h.json")])[0]) == 1
     accuracy = run.history["test_accuracy"] + [0, 1, 0]
+    again = replace(run, history={**run.history, "seconds": np.array([9.0, 9.0, 9.0])})
+    history.write_history(Path("h.json"), [again])
+    assert len(history.collect([Path("runs"), Path("h.json")])[0]) == 1
     edited = replace(run, history={**run.history, "test_accuracy": accuracy})
     history.write_history(Path("h.json"), [edited])
     for sources in (["h.json", "runs"], ["runs", "h.json"]):
