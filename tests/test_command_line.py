@@ -187,6 +187,7 @@ for _ in range(50):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_a_file_once_and_do_not_mix_what_they_write(tmp_path):
     made, written = tmp_path / "made", tmp_path / "written"
     # While this process holds the lock, both have to wait, so that they begin together.

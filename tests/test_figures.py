@@ -416,6 +416,7 @@ def test_epochs_are_whole(epochs, ticks):
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == ticks
 
 
+@pytest.mark.slow
 def test_neither_titles_nor_the_users_matplotlibrc_change_a_figure(tmp_path):
     noises = by_noise([make_run(data={"source": r"cost $x_$ { \frac a_b^c % d"})])
     with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "red"}):

@@ -51,6 +51,7 @@ def test_collected_runs_are_drawn_without_torch_whatever_backend_jupyter_asks_fo
     assert {str(path) for path in Path("here").iterdir()} == set(lines)
 
 
+@pytest.mark.slow
 def test_without_measures_the_other_figures_are_drawn(script):
     runs = study(["pair"], seeds=[6], frequency=False, memorization=False)
     status, out, err = script("plot", history(runs))

@@ -259,6 +259,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(stand_ins, script, monkeypat
     assert stand_ins()[-1].startswith("plot.py")
 
 
+@pytest.mark.slow
 def test_a_run_of_another_process_is_left_to_it_and_tried_again(stand_ins, script):
     Path("locked").touch()
     status, out, _ = script("study", *TINY, "--seeds", "0", "1", "--jobs", "1")
