@@ -311,6 +311,7 @@ def test_the_caption_says_what_is_shown_and_what_is_left_out(figures, runs, word
         assert words in text_of(make(by_noise(runs), None))
 
 
+@pytest.mark.slow
 def test_a_gap_that_does_not_exist_is_said_in_its_panel():
     figure = accuracy(by_noise([ONE, WITHOUT_WRONG]), None)
     assert [text.get_text() for text in figure.axes[3].texts] == ["no value"]

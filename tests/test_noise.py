@@ -38,6 +38,7 @@ def random_labels(count, classes=10, seed=1):
     return np.random.default_rng(seed).integers(0, classes, count)
 
 
+@pytest.mark.slow
 @given(COUNTS, RATES, st.integers(2, 12), st.sampled_from(["pair", "symmetric"]), st.integers(0, 9))
 def test_exactly_the_rate_is_wrong(count, rate, classes, noise, seed):
     clean = random_labels(count, classes)

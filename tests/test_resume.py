@@ -120,6 +120,7 @@ STARTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "name", "after"), STARTS)
 def test_a_run_that_is_stopped_while_it_replaces_another(whole, script, module, name, after):
     flags = [*FLAGS, *VARIANTS["batch"], "--run=stopped"]

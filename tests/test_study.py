@@ -247,6 +247,7 @@ def test_a_study_measures_its_runs_and_ends_with_one_table(stand_ins, script):
     )
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_named_and_the_others_go_on(stand_ins, script, monkeypatch):
     monkeypatch.setenv("FAIL", RUNS[1])
     status, out, err = script("study", *TINY, "--seeds", "0", "1", "--jobs", "1")
