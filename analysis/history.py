@@ -168,10 +168,9 @@ def collect(
 
 def check_copies(one: Run, other: Run) -> None:
     """Raise UserError if two copies of a run differ by more than the rounding of --digits."""
-    for name, curve in one.history.items():
-        if name in ("seconds", "images_per_second"):
-            continue  # a run that was made again
-        if not np.allclose(curve, other.curve(name), rtol=1e-3, atol=1e-6, equal_nan=True):
+    for name in sorted(one.history.keys() - {"seconds", "images_per_second"}):
+        pair = one.curve(name), other.curve(name)
+        if not np.allclose(*pair, rtol=1e-3, atol=1e-6, equal_nan=True):
             raise UserError(f"{one.name}: two sources have it, with another {name}; name only one")
 
 
@@ -232,8 +231,7 @@ def check_accuracies(folder: Path, data: Path, run: Run) -> None:
     for name, curves in expected.items():
         if not (folder / name).is_file():
             continue
-        logits = run_folder.read_outputs(folder, name)
-        predicted = np.stack([epoch.argmax(axis=1) for epoch in logits])
+        predicted = run_folder.read_outputs(folder, name).argmax(axis=2)  # (epochs, n)
         for curve, (labels, rows) in curves.items():
             said = run.curve(curve)
             found = 100 * np.mean(predicted[:, rows] == labels[rows], axis=1)
