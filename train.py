@@ -57,7 +57,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         values = {name: getattr(args, name) for name in NAMES}
         args.settings = RunSettings(loss_flags=loss_flags(args), **values)
         args.settings.make_loss()
-        check_size(args.model, args.depth, args.width)
+        size = (args.depth, args.width)
+        if args.model == "shake_resnet":
+            check_size(*size)
+        elif args.model == "small_cnn" and size != (DEFAULT.depth, DEFAULT.width):
+            raise UserError("--depth and --width belong to --model shake_resnet; leave them out")
     except UserError as error:
         parser.error(str(error))
     return args

@@ -2,8 +2,7 @@
 
 MODELS has, by the name that `train.py --model` takes, functions of (num_classes, image_size, depth,
 width) that build a network. image_size is (height, width) in pixels. A network takes normalized
-images float32 (N, 3, H, W) and returns logits (N, C). The functions import torch: --help does not
-wait for it.
+images float32 (N, 3, H, W) and returns logits (N, C). Only the functions import torch, for --help.
 """
 
 from __future__ import annotations
@@ -46,10 +45,8 @@ MODELS: dict[str, Callable[[int, ImageSize, int, int], nn.Module]] = {
 }
 
 
-def check_size(model: str, depth: int, width: int) -> None:
-    """Raise UserError unless the network exists at this depth and width."""
-    if model != "shake_resnet":
-        return
+def check_size(depth: int, width: int) -> None:
+    """Raise UserError unless the shake_resnet exists at this depth and width."""
     if not 8 <= depth <= 1202 or depth % 6 != 2:
         raise UserError(f"--depth {depth} is not 6n + 2; use 8, 14, 20, 26, 32 ... up to 1202")
     if not 4 <= width <= 1024 or width % 4:

@@ -46,13 +46,13 @@ def test_every_network_of_the_dict_is_built_and_has_a_name(name):
 
 
 def test_impossible_sizes_are_refused():
-    models.check_size("shake_resnet", 26, 32)
+    models.check_size(26, 32)
     for depth in (25, 2, 0, 1208):
         with pytest.raises(UserError, match=f"--depth {depth} is not 6n"):
-            models.check_size("shake_resnet", depth, 32)
+            models.check_size(depth, 32)
     for width in (30, 0, 1028):
         with pytest.raises(UserError, match=f"--width {width} is not a multiple of 4"):
-            models.check_size("shake_resnet", 26, width)
+            models.check_size(26, width)
     for name, size in (("small_cnn", (7, 8)), ("shake_resnet", (10, 8)), ("shake_resnet", (8, 4))):
         with pytest.raises(UserError, match=f"{size[1]}x{size[0]} pixels; --model {name} needs"):
             models.MODELS[name](7, size, 8, 4)

@@ -31,7 +31,7 @@ SHORT = [*SMALL_RUN, "--epochs=1", "--run=a"]
 DISTILLED = Path("runs/small/dis1-seed0")
 ALL_FLAGS = """
     --loss self-distillation --teacher previous-epoch --soft --weight 0.5 --data d/x.npz
-    --model small_cnn --depth 14 --width 8 --epochs 7 --batch-size 9 --lr 0.3 --weight-decay 0.01
+    --depth 14 --width 8 --epochs 7 --batch-size 9 --lr 0.3 --weight-decay 0.01
     --ema-decay 0.9 --no-augment --seed 4 --sample-size 11 --device cpu --no-amp --compile
     --runs elsewhere --run a --resume auto
 """
@@ -85,7 +85,9 @@ def test_names_of_runs_and_losses(words, folder, title):
 def test_every_flag_reaches_the_settings_and_config_json():
     settings = settings_of(ALL_FLAGS)
     same = {f.name for f in fields(RunSettings) if getattr(settings, f.name) == f.default}
-    assert same == {"overwrite", "evaluate"}  # which exclude --resume
+    # Each of these excludes another flag.
+    assert same == {"model", "overwrite", "evaluate"}
+    assert settings_of("--model small_cnn").model == "small_cnn"
     assert settings_of("--overwrite").overwrite
     assert settings_of("--evaluate x").evaluate == Path("x")
     flags = settings.flags()
@@ -97,6 +99,7 @@ def test_every_flag_reaches_the_settings_and_config_json():
 # What is refused: flags, words of the one line that says so. Nothing is written.
 REFUSED = [
     ("--model shake_resnet --depth 25", "--depth 25 is not 6n"),
+    ("--model small_cnn --width 64", "--depth and --width belong to --model shake_resnet"),
     ("--model large", "--model small_cnn"),
     ("--epochs 0", "--epochs an integer at least 1"),
     ("--lr 0", "--lr above 0"),
