@@ -23,6 +23,7 @@ from analysis.statistics import STOPS, interval
 from common.command_line import UserError, printable
 
 PRIMARY = f"{SELF_DISTILLATION}, previous epoch"  # the loss of the plan's primary contrasts
+HOLM = "p of the previous epoch's contrasts by Holm's method over all noises"
 SHORT_LINES = 14  # of the text without --all; the script adds what it has written
 COUNT = "n (seeds)"  # the head of the column of tables whose lines have an n of their own
 Table = list[list[str]]  # its head, then its lines
@@ -198,12 +199,10 @@ def contrast(row: dict | None, n: int, is_short: bool = False) -> str:
     text = row_cell(row, n)
     if row is None:
         return text
-    is_corrected = not np.isnan(row["p_holm"])
-    p = row["p_holm"] if is_corrected else row["p"]
+    p = row["p"] if np.isnan(row["p_holm"]) else row["p_holm"]
     if is_short:
         return text + " *" * (p < statistics.LEVEL)
-    correction = f" by Holm over {row['tests']} tests" if is_corrected else ""
-    return text if np.isnan(p) else f"{text} (p = {p:.2g}{correction}; {row['verdict']})"
+    return text if np.isnan(p) else f"{text} (p = {p:.2g}; {row['verdict']})"
 
 
 def accuracies(series: dict | None, stops: Collection[str], n: int) -> list[str]:
@@ -227,8 +226,8 @@ def without_empty_columns(table: Table) -> Table:
 def answer_table(content: dict) -> Table:
     """A line per noise: the accuracies of cross-entropy and of self-distillation, P1 and P2."""
     losses, stops = [CROSS_ENTROPY, SELF_DISTILLATION, PRIMARY], ["last", "early"]
-    head = [f"{loss}, {STOPS[stop]}" for loss in losses for stop in stops]
-    table = [["noise", *head, "replace: last epoch - cross-entropy early", "add: both early"]]
+    head = [f"{title}, {stop}" for title in (*losses[:2], "previous epoch") for stop in stops]
+    table = [["noise", *head, "replace: last - cross-entropy early", "add: both early"]]
     for noise, group in content["noises"].items():
         endings = [title.removeprefix(s["loss"]) for title, s in group["series"].items()]
         for ending in dict.fromkeys(endings):  # of each setting
@@ -329,7 +328,7 @@ def short_text(content: dict) -> list[str]:
 def long_text(content: dict) -> list[str]:
     """Every table that has lines."""
     tables = [make(content) for make in TABLES.values()]
-    lines = [caption(content), delta_line(content)]
+    lines = [caption(content), delta_line(content), HOLM]
     return lines + [line for table in tables if table[1:] for line in ("", *aligned(table))]
 
 
@@ -338,7 +337,8 @@ def markdown(content: dict, name: str) -> str:
     head, *lines = [[text.replace("|", "\\|") for text in row] for row in TABLES[name](content)]
     rows = [head, ["---"] * len(head), *lines]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    words = caption(content, COUNT in head), delta_line(content) if name == "quantities" else ""
+    notes = {"quantities": delta_line(content), "answer": HOLM}
+    words = caption(content, COUNT in head), notes.get(name)
     text = "; ".join(word for word in words if word)
     return f"{table}\n\n{text[0].upper()}{text[1:]}."
 

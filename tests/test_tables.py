@@ -273,7 +273,7 @@ def test_names_from_files_do_not_steer_the_terminal(content):
 
 def test_a_table_in_markdown(content):
     head, rule, *lines, empty, caption = tables.markdown(content, "answer").splitlines()
-    assert head.startswith("| noise | cross-entropy, last epoch | cross-entropy, stopped early |")
+    assert head.startswith("| noise | cross-entropy, last | cross-entropy, early |")
     assert set(rule) <= set("| -") and len(lines) == 3 and empty == ""
     assert caption.startswith("Mean ± half-width of the 95% t-interval, n = 3 seeds (6 to 8)")
     early = content["noises"]["pair flip, 40% wrong"]["series"]["cross-entropy"]["means"]["early"]
