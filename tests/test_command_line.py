@@ -69,6 +69,15 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "a.npy")
 ENDS = [
     (UserError("--flag: wrong; use 1"), 2, "--flag: wrong; use 1"),
     (FULL, 2, "a.npy: No space left on device; make room there"),
+    *(
+        (OSError(number, "no", "a.npy"), 2, f"a.npy: no; {remedy}")  # a larger disk helps none
+        for number, remedy in (
+            (errno.EACCES, "check its permissions"),
+            (errno.EROFS, "use a folder that can be written"),
+            (errno.ENOTDIR, "a file stands where a folder is needed"),
+            (errno.EISDIR, "a folder stands where a file is needed"),
+        )
+    ),
     (OSError("strange"), 2, "strange"),
     (KeyboardInterrupt(), 130, "interrupted; use --resume"),
     (MemoryError(), 2, "out of memory; use less data"),

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, SCRIPTS, environment, make_image_folder, run_python
 
-from analysis.quantities import cell
+from analysis.quantities import RATIO_DELTA, cell
+from study import parse_args, plan
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
 FOLDERS = ("docs", "results", "benchmarks")
@@ -30,6 +31,7 @@ PLACE = r"(before|below|instead of) `([^`\n]+)`"
 STEP = rf"In `([\w/]+\.py)`|{PLACE}(?:, the line `([^`\n]+)`|{BLOCK})|at the end{BLOCK}"
 TABLES = ("answer", "accuracy", "quantities")
 MOST_WORDS, MOST_WORDS_OF_README, MOST_WORDS_OF_RESULTS = 9000, 900, 2500
+MOST_WORDS_OF_FIRST_SCREEN = 250
 
 
 def read(path):
@@ -121,6 +123,13 @@ def test_every_link_leads_to_a_file_and_its_heading(path):
         assert not anchor or anchor in map(slug, headings), (file, anchor)
 
 
+def test_what_extending_names_is_there():
+    named = re.findall(r"`(\w+)` (?:of|in) \[([\w/]+\.py)\]", prose(EXTENDING))
+    assert {"make_trained", "learning_rate", "RunSettings"} <= {name for name, _ in named}
+    for name, file in named:
+        assert re.search(rf"^(?:class|def) {name}\b", read(ROOT / file), re.MULTILINE), name
+
+
 def test_links_lead_from_the_readme_to_every_document():
     reached, new = set(), {README}
     while new:
@@ -141,11 +150,50 @@ def test_every_target_is_in_the_makefile_and_installs_nothing_into_another_pytho
         assert done.returncode == 0 and "python3 " in done.stdout and "pip" not in done.stdout
 
 
+def study_of(target):
+    """The runs of the study that a target of the Makefile starts."""
+    words = ["make", "--dry-run", target, "PYTHON=python"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    script, *flags = shlex.split(done.stdout.replace("\\\n", " "))[1:]
+    assert script == "study.py"
+    return plan(parse_args(flags))
+
+
+def made_by_hand():
+    """The flags of README's generate.py and train.py, and the runs of its study.py."""
+    parsed = {name: [] for name in SCRIPTS}
+    for name, flags in commands(README):
+        parsed[name].append(importlib.import_module(name).parse_args(shlex.split(flags)))
+    (args,) = parsed["study"]
+    return parsed["generate"], [args.settings for args in parsed["train"]], plan(args)
+
+
+def test_the_commands_of_the_readme_do_not_clash_and_are_those_of_the_demo():
+    data, runs, studied = made_by_hand()
+    demo, made = study_of("demo"), {}
+    for run in [*studied, *demo]:
+        data, runs = [*data, run.data], [*runs, run.settings]
+    places = [(args.out, args.settings) for args in data]
+    for path, settings in [*places, *((run.folder, run.fixed) for run in runs)]:
+        assert made.setdefault(path, settings) == settings, path
+    assert [run.fixed for run in runs[:2]] == [run.settings.fixed for run in demo]
+    assert data[0].settings == demo[0].data.settings
+
+
+@pytest.mark.parametrize("target", ["demo"])
+def test_the_targets_have_averaged_weights_and_held_out_images(target):
+    for run in study_of(target):
+        assert run.settings.ema_decay > 0 and run.data.settings.val_size > 0
+
+
 def test_the_documents_are_short():
     texts = {path: path.read_text("utf-8") for path in DOCUMENTS}
     tables = "<!-- table.*?<!-- end -->"  # written by collect_history.py
     words = {p: len(re.sub(tables, "", t, flags=re.DOTALL).split()) for p, t in texts.items()}
     assert words[README] <= MOST_WORDS_OF_README
+    screen = re.sub(tables, "", texts[README].partition("\n## ")[0], flags=re.DOTALL)
+    shown = re.sub(r"\]\([^)]*\)", "]", screen).split()  # words, not addresses or signs
+    assert sum(bool(re.search(r"\w", word)) for word in shown) <= MOST_WORDS_OF_FIRST_SCREEN
     assert words.pop(ROOT / "results/README.md") <= MOST_WORDS_OF_RESULTS
     assert sum(words.values()) <= MOST_WORDS
 
@@ -173,7 +221,10 @@ def test_tables_and_intervals_of_the_pages_are_those_of_the_history(study, tmp_p
     for page, copy in zip(pages, copies, strict=True):
         shutil.copy(page, copy)
     assert pages and script("collect_history", folder / "history.json", "--readme", *copies)[0] == 0
-    known = cells(json.loads((folder / "results.json").read_text()))
+    content = json.loads((folder / "results.json").read_text())
+    known = cells(content)
+    # Of CIFAR-10, the deltas that the figures and the texts name do filter.
+    assert {group["deltas"]["Delta"] for group in content["noises"].values()} == {RATIO_DELTA}
     for page, copy in zip(pages, copies, strict=True):
         text = page.read_text("utf-8")
         assert copy.read_text("utf-8") == text

@@ -26,9 +26,18 @@ import plot
 from analysis.history import by_noise
 from common.command_line import UserError
 from plotting import layout
-from plotting.frequency import BANDS, MILESTONES, errors, frequency, order
+from plotting.frequency import BANDS, MILESTONES, NAME, errors, frequency, order
 from plotting.spectrum import STOPPED, eigenvectors
-from plotting.style import RIGHT, STYLES, WRONG, family, project_style, series_styles
+from plotting.style import (
+    LEVEL,
+    OTHER_COLORS,
+    RIGHT,
+    STYLES,
+    WRONG,
+    family,
+    project_style,
+    series_styles,
+)
 from plotting.training import accuracy, frontier, loss, memorization
 
 PAIR = "pair flip, 40% wrong"
@@ -57,6 +66,13 @@ def curves(axes, color, width=None):
         and len(line.get_xdata()) > 2
         and width in (None, line.get_linewidth())
     ]
+
+
+def bands(axes, title):
+    """The extents of the bands of a loss."""
+    color = STYLES[title][0]
+    own = [c for c in axes.collections if to_hex(c.get_facecolor()[0]).upper() == color]
+    return [collection.get_paths()[0].get_extents() for collection in own]
 
 
 def marks(axes, title):
@@ -103,13 +119,8 @@ def test_lines_are_means_and_bands_extremes(noises, make, names):
             ((x, y),) = curves(panel, STYLES[title][0])
             np.testing.assert_array_equal(x, range(1, 11))
             np.testing.assert_allclose(y, np.sum(values, axis=0) / 3)
-            bands = [
-                c.get_paths()[0].get_extents()
-                for c in panel.collections
-                if to_hex(c.get_facecolor()[0]).upper() == STYLES[title][0]
-            ]
-            extremes = np.min(values), np.max(values)
-            assert [(band.y0, band.y1) for band in bands] == [pytest.approx(extremes)]
+            (band,) = bands(panel, title)
+            assert (band.y0, band.y1) == pytest.approx((np.min(values), np.max(values)))
 
 
 def first_reaching(run, level):
@@ -129,6 +140,9 @@ def test_the_frontier_is_the_mean_at_equal_gap(noises):
         for title in series:
             ((x, y),) = curves(panel, STYLES[title][0])
             runs = members(series, title)
+            (band,) = bands(panel, title)
+            extremes = [[first_reaching(run, gap) for run in runs] for gap in x]
+            assert (band.y0, band.y1) == pytest.approx((np.min(extremes), np.max(extremes)))
             assert x[0] == max(run.gap[0] for run in runs)
             assert x[-1] == min(max(run.gap) for run in runs)
             for gap, value in list(zip(x, y, strict=True))[::20]:
@@ -301,6 +315,7 @@ def test_what_cannot_be_drawn_is_said_with_the_command(figures, runs, delta, wor
     [
         (OF_WRONG_LABELS, [SPECTRAL, WITHOUT_WRONG], "wrong labels: none, 0% wrong."),
         ([accuracy], [ONE, WITHOUT_WRONG], "no label of that data set is wrong"),
+        ([frontier, accuracy, frequency], [ONE], "Memorization gap: accuracy on the clean labels"),
         ([accuracy], [shortened(run, 2) for run in study(["pair"])], "UNFINISHED: 9 of 9 runs"),
         ([frequency], [OF_LOGITS], "low-frequency part of the logits on"),
         ([eigenvectors], [SPECTRAL, make_run(seed=7)], "Runs left out: 1 without spectrum.json"),
@@ -320,6 +335,8 @@ def test_a_gap_that_does_not_exist_is_said_in_its_panel():
 def test_a_loss_keeps_its_style_whatever_else_is_drawn():
     for parts in zip(*STYLES.values(), strict=True):
         assert len(set(map(str, parts))) == len(STYLES)
+    own = {color for color, *_ in STYLES.values()} | {*OTHER_COLORS}
+    assert not own & {RIGHT, WRONG, LEVEL["color"], STOPPED["color"], NAME["color"]}
     everything = series_styles(by_noise(study(["pair"], (*LOSSES, *OTHERS))))
     assert len({str(style) for style in everything.values()}) == 7
     for title in (*LOSSES, *OTHERS):

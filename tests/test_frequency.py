@@ -286,6 +286,21 @@ def test_the_checkpoint_of_another_run_is_named(runs, script):
     assert not (PLAIN / "spectrum.json").exists()
 
 
+@pytest.mark.parametrize("name", ["measure_bands", "measure_eigenvectors"])
+def test_a_run_that_fills_the_memory_is_named_and_the_others_are_measured(
+    runs, script, monkeypatch, name
+):
+    def fail(run, *_):
+        if run.path == EMA:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    for each in ("measure_bands", "measure_memorization", "measure_eigenvectors"):
+        monkeypatch.setattr(frequency, each, fail if each == name else lambda *_: None)
+    status, _, err = script("frequency", *["--eigenvectors"] * (name == "measure_eigenvectors"))
+    assert status == 0 and err.count("\n") == 1
+    assert "left out: CUDA out of memory; use --device cpu, or a smaller --size" in err
+
+
 def test_a_run_that_is_trained_meanwhile_is_left_out(runs, script, monkeypatch):
     def trained(*args):
         shorten(PLAIN)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from references import smoothing_matrix
 from scipy.spatial.distance import cdist
 
+from analysis.history import filtering, nearest
+from analysis.quantities import RATIO_DELTA
 from dataset.batches import normalize
 from dataset.shapes import draw_shapes
 from measures import gaussian
@@ -138,8 +140,8 @@ def test_a_small_high_part_keeps_its_digits():
     np.testing.assert_allclose(sums.high_self[:2, 0], expected, rtol=1e-3)
 
 
-def shapes(seed):
-    images, _ = draw_shapes(50, np.random.default_rng([seed, 9]))
+def shapes(seed, count=50):
+    images, _ = draw_shapes(count, np.random.default_rng([seed, 9]))
     return normalize(torch.from_numpy(images)).flatten(1)
 
 
@@ -147,6 +149,20 @@ def test_every_seed_of_a_named_source_has_the_grid():
     for seed in range(3):
         assert default_deltas("shapes", shapes(seed)) == list(GRID)
     assert default_deltas("photos", torch.zeros(3, 5)) == list(GRID)  # equal images
+
+
+@pytest.mark.parametrize("distance", [None, 0.01, 1, 3000])
+def test_default_deltas_filter_near_that_of_the_figure(distance):
+    # Of as many shapes as generate.py makes, and of folders with images near and far. Those of
+    # CIFAR-10: test_documents.py, in the committed runs.
+    random = torch.Generator().manual_seed(0)
+    folder = torch.randn(200, 100, generator=random) * (distance or 0) ** 0.5
+    for points in [folder] if distance else [shapes(seed, 1000) for seed in range(2)]:
+        deltas = default_deltas("photos" if distance else "shapes", points)
+        sums = filter_columns(points, torch.zeros(len(points), 1, 1), 1, deltas)
+        filter_at = filtering({"delta": deltas, "mass": sums.kernel_mass.tolist()})
+        assert filter_at and set(filter_at) < set(deltas)  # the smallest keep all that is rough
+        assert distance or nearest(filter_at, RATIO_DELTA) in (400, 564)
 
 
 @pytest.mark.parametrize(

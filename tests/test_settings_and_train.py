@@ -65,8 +65,10 @@ NAMES = [
     (f"--loss={GCE} --q=0.5", f"{GCE}-q0.5-{DEFAULT}", "generalized cross-entropy, q 0.5"),
     (f"--loss={ELR}", f"{ELR}-{DEFAULT}", "early-learning regularization"),
     (
-        "--ema-decay=0.99 --lr=0.02 --epochs=30 --no-augment --sample-size=100 --weight-decay=0",
-        f"dis0-{DEFAULT}-ema0.99-epochs30-lr0.02-weight-decay0-no-augment-sample-size100",
+        "--ema-decay=0.99 --lr=0.02 --epochs=30 --no-augment --sample-size=100 --weight-decay=0 "
+        "--batch-size=64",
+        f"dis0-{DEFAULT}-ema0.99-epochs30-batch-size64-lr0.02-weight-decay0-no-augment-"
+        "sample-size100",
         "cross-entropy",
     ),
     ("--device=cpu --no-amp --compile", f"dis0-{DEFAULT}", "cross-entropy"),
@@ -280,6 +282,10 @@ def test_what_training_prints_fits_80_columns(workplace, script):
     assert re.fullmatch(rf"{RUN}: self-distillation on CPU .*, from epoch 1", first)
     assert "train on noisy labels, test on clean" in head
     assert last == f"done: {RUN}" and all(len(line) <= 80 for line in out.splitlines())
+    numbers = dict.fromkeys(("train_cross_entropy", "test_cross_entropy"), 12.345)
+    numbers |= dict.fromkeys(("train_accuracy", "test_accuracy"), 100.0)
+    numbers |= {"epoch": 1000, "epochs": 1000, "seconds": 999.9, "left": "23:59:59"}
+    assert len(training_run.EPOCH_LINE.format(**numbers)) <= 80
     for number, (line, record) in enumerate(zip(epochs, history(RUN), strict=True), start=1):
         shown = re.fullmatch(
             rf" +{number}/2: train ([\d.]+) +([\d.]+)%, test ([\d.]+) +([\d.]+)%, "
@@ -289,6 +295,13 @@ def test_what_training_prints_fits_80_columns(workplace, script):
         names = [f"{split}_{kind}" for split in ("train", "test") for kind in KINDS]
         for text, name in zip(shown.groups(), names, strict=True):
             assert float(text) == pytest.approx(record[name], abs=0.051), name
+
+
+def test_amp_on_a_cpu_says_which_precision_is_faster(workplace, script, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(training_run, "compare_precisions", lambda *_: "this one")
+    for flags, said in (["--amp"], 1), (["--no-amp", "--overwrite"], 0):
+        assert script("train", *SHORT, *flags)[1].splitlines().count("this one") == said
 
 
 def test_evaluation_of_a_run(study, script, refused):

@@ -102,6 +102,8 @@ def test_names_of_data_sets_and_runs(place, line):
         (["--noise", "nothing.npy"], ["generate.py", "--noise nothing.npy"]),
         (["--train", "--epochs 0"], ["train.py", "--epochs"]),
         (["--train", "--seed 3"], ["--train", "--seed", "leave it out"]),
+        (["--train", "--model small_cnn --epochs 1 --seed=3"], ["--seed itself", "leave it out"]),
+        (["--train", "--model small_cnn --ep 1"], ["train.py", "--ep"]),
         (["--train", "--help"], ["--train", "--help"]),
         (["--train"], ["train"]),
         (["--generate", "--rat 0.1"], ["generate.py", "--rat"]),
@@ -219,6 +221,7 @@ def stand_ins(place, monkeypatch):
     """Stand-ins for the scripts that study.py starts; returns a function that lists the starts."""
     folder = place / "stand-ins"
     folder.mkdir()
+    Path("json.py").write_text("exit('imported from the folder where the user works')")
     for name in ("generate", "train", "frequency", "collect_history", "plot"):
         (folder / f"{name}.py").write_text(STAND_IN)
     monkeypatch.setattr(study, "SCRIPTS", folder)

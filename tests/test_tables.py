@@ -273,7 +273,16 @@ def test_names_from_files_do_not_steer_the_terminal(content):
 
 def test_a_table_in_markdown(content):
     head, rule, *lines, empty, caption = tables.markdown(content, "answer").splitlines()
-    assert head.startswith("| noise | cross-entropy, last | cross-entropy, early |")
+    heads = [
+        f"{loss}, {end}" for loss in (*LOSSES[:2], "previous epoch") for end in ("last", "early")
+    ]
+    heads += ["replace: last - cross-entropy early", "add: both early"]
+    assert head == f"| {' | '.join(['noise', *heads])} |"
+    for key, text in zip(("replace", "add"), lines[0].strip("| ").split(" | ")[-2:], strict=True):
+        row = tables.find(content, PAIR, PREVIOUS, key)
+        shown = f"{row['mean']:+.1f} ± {(row['high'] - row['low']) / 2:.1f}"
+        assert text == f"{shown} (p = {row['p_holm']:.2g}; {row['verdict']})"
+    assert "; p of the previous epoch's contrasts by Holm's method over all noises" in caption
     assert set(rule) <= set("| -") and len(lines) == 3 and empty == ""
     assert caption.startswith("Mean ± half-width of the 95% t-interval, n = 3 seeds (6 to 8)")
     early = content["noises"]["pair flip, 40% wrong"]["series"]["cross-entropy"]["means"]["early"]
