@@ -59,10 +59,10 @@ $PYTHON frequency.py runs/main-pair*-seed6/{cross-entropy,self-distillation-prev
 # the long ones of the same data sets.
 collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }
 PAGE=results/README.md
-collect main runs/main-* --readme README.md $PAGE
+collect main runs/main-{pair,symmetric,[!ps]}* --readme README.md $PAGE
 collect all runs/all-* --readme $PAGE
 collect shake runs/shake-* --readme $PAGE
-collect short runs/short-* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed* \
+collect short runs/short-{pair,symmetric,[!ps]}* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed* \
   --readme $PAGE
 
 # The figures.
