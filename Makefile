@@ -44,7 +44,8 @@ COMPILE = --compile
 
 paper: $(SETUP)
 	$(PYTHON) study.py --data cifar10 --noise pair --rate 0.4 --seeds 0 1 2 \
-	  --loss cross-entropy self-distillation --train "--epochs 300 $(COMPILE)"
+	  --loss cross-entropy self-distillation --generate "--val-size 5000" \
+	  --train "--epochs 300 --ema-decay 0.997 $(COMPILE)"
 
 # Never run on a GPU. A step that fails or takes too long does not stop the next: the leading `-`.
 gpu: $(SETUP)

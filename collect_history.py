@@ -36,7 +36,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
     add_runs_arguments(parser, "runs, folders of runs, or files of history.json")
     add = parser.add_argument
-    add("--out", type=Path, help="file to write; by default history.json in the runs' own folder")
+    add("--out", type=Path, help="FOLDER/history.json; by default in the folder of the runs")
     add("--digits", type=integer(4), help="round curves to so many digits; by default none is")
     add("--all", action="store_true", help="print every table, not only the answer")
     add("--readme", nargs="+", type=Path, default=[], help="files whose marked tables to write")
@@ -48,10 +48,10 @@ def collect_history(args: Namespace) -> None:
     from analysis import history, tables
 
     sources = args.run or [args.runs]
-    out = args.out or default_path(sources)
-    before = runs_before(out)  # refuses a path without a name
-    results = out.with_name("results.json")
     runs, notes = history.collect(sources)
+    out = args.out or default_path(sources)
+    before = runs_before(out)  # refuses a path of another name
+    results = out.with_name("results.json")
     shared, left = history.share_deltas(runs)
     content = tables.results(history.by_noise(shared))
     texts = {}
@@ -98,8 +98,8 @@ def runs_before(out: Path) -> list[str]:
     """
     from analysis.history import read_history
 
-    if out.suffix != ".json" or out.name in ("results.json", "config.json"):
-        raise UserError(f"--out {out}: not a name for collected curves; use history.json")
+    if out.name != "history.json":  # results.json beside it belongs to it alone
+        raise UserError(f"collected curves go to a history.json, not to {out}; name it with --out")
     results = out.with_name("results.json")
     if results.exists() and not {"noises", "differences"} <= read_json(results, REMEDY).keys():
         raise UserError(f"{results} was not made by collect_history.py; {REMEDY}")

@@ -41,6 +41,7 @@ import numpy as np
 
 from analysis.history import ENOUGH_MASS, filtering, without_nan
 from common import run_folder
+from common.files import making
 from dataset.make import sample_indices
 from measures import RunArrays
 
@@ -101,11 +102,12 @@ def frequency(args: Namespace) -> int:
                     run = open_run(path, args.data, read)
                 except OSError as error:
                     raise explained(error) from None
-                if args.eigenvectors:
-                    measure_eigenvectors(run, args, device, spectra)
-                else:
-                    measure_bands(run, args, device)
-                    measure_memorization(run)
+                with making(path / run_folder.FREQUENCY):  # another process may add deltas
+                    if args.eigenvectors:
+                        measure_eigenvectors(run, args, device, spectra)
+                    else:
+                        measure_bands(run, args, device)
+                        measure_memorization(run)
         except UserError as error:
             print(f"frequency.py: left out: {error}", file=sys.stderr, flush=True)
             left_out += 1

@@ -142,8 +142,7 @@ def say(*lines: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_args(argv)
-    return run_script("generate.py", lambda: generate(args), "nothing was written")
+    return run_script("generate.py", lambda: generate(parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -233,8 +233,8 @@ def check_accuracies(folder: Path, data: Path, run: Run) -> None:
             continue
         predicted = run_folder.read_outputs(folder, name).argmax(axis=2)  # (epochs, n)
         for curve, (labels, rows) in curves.items():
-            said = run.curve(curve)
-            found = 100 * np.mean(predicted[:, rows] == labels[rows], axis=1)
+            said, hits = run.curve(curve), predicted[:, rows] == labels[rows]
+            found = 100 * hits.sum(axis=1) / max(1, hits.shape[1])  # said is NaN without an image
             for epoch in np.flatnonzero(np.abs(found - said) > ACCURACY_TOLERANCE):
                 raise UserError(
                     f"{folder}/history.jsonl: {curve} of epoch {epoch + 1} is {said[epoch]:g}, "
@@ -336,9 +336,9 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
         measured = {delta for content in contents for delta in content["test"]["delta"]}
         if lacking := sorted(measured - masses["test"].keys()):
-            listed = ", ".join(f"{delta:g}" for delta in lacking)
+            listed = " ".join(f"{delta:g}" for delta in lacking)
             where = f"{members[0].data['name']}: delta {listed} not measured in every run"
-            notes.append(f"{where}, left out; run frequency.py on all of them")
+            notes.append(f"{where}, left out; run frequency.py --delta {listed} on all of them")
         for run in members:
             content = run.frequency and dict(run.frequency)
             for section, mass in masses.items() if content else ():

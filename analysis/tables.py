@@ -173,7 +173,9 @@ def missing(content: dict) -> list[str]:
         if all(np.isnan(mean["early"]["test_accuracy"]["mean"]) for mean in means):
             lines.append(f"{noise}: no early stopping without held-out images; see --val-size")
         if np.isnan(group["deltas"]["Delta"]):
-            lines.append(f"{noise}: no frequency.json with a delta that filters; run frequency.py")
+            lines.append(
+                f"{noise}: no frequency.json that filters; run frequency.py, or a larger --delta"
+            )
         compared = {row["series"] for row in content["differences"] if row["noise"] == noise}
         for title, series in group["series"].items():
             if series["loss"] != CROSS_ENTROPY and title not in compared:
@@ -317,11 +319,17 @@ def short_text(content: dict) -> list[str]:
                 *("" if np.isnan(mean["mean"]) else f"{mean['mean']:.1f}" for mean in single),
                 *(contrast(row, n, is_short=True) for row in rows if is_compared),
             ])  # fmt: skip
-    lines, room = aligned(table), SHORT_LINES - 2
-    if len(lines) > room:
-        lines = [*lines[: room - 1], f"... and {len(lines) - room + 1} more lines: add --all"]
+    room, count = SHORT_LINES - 2, len(table)
+    if count > room:  # of each noise, what the question is about
+        kept = ("  cross-entropy", "  previous epoch")
+        table = [row for row in table if not row[0].startswith("  ") or row[0].startswith(kept)]
+        table = table[: room - 1]
+    lines = aligned(table)
+    if count > len(lines):
+        lines.append(f"... and {count - len(lines)} more lines: collect_history.py with --all")
     spread = "± half the 95% interval over n seeds; best, memorized: mean"
-    legend = "replace: last - cross-entropy early; add: both early; * p < 5% (Holm if primary)"
+    spread = "one seed: no interval" if len(all_seeds(content)) == 1 else spread
+    legend = "replace, add: last, early - cross-entropy early; * p < 5% (previous epoch: Holm)"
     return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 
 

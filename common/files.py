@@ -22,14 +22,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError, with the name of `path`, if it cannot be written; the old one then stays.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    target = path.resolve()  # a link stays one
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise

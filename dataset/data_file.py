@@ -45,7 +45,7 @@ ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *l
 CHOSEN = tuple(
     f"{split}_{what}" for what in ("indices", "files") for split in ("train", "val", "test")
 )
-REMEDY = "remove it, and make it again with generate.py"
+REMEDY = "name another, or move it away and make it with generate.py"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataset.noise import NOISES, flip_labels, match_transitions, transition_cou
 from dataset.sources import Source, load_source, source_digest, source_name, source_sizes
 
 SAMPLE_SIZE = 10_000  # training images that are evaluated after each epoch, by default
-OUT = "remove it, or name another file with --out"
+OUT = "name another file with --out, or move this one away"
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,11 @@ def choose_delta(noises: Noises, section: str, wanted: float | None, default: fl
             f"--delta {RATIO_DELTA} {BAND_DELTA} {larger:g}"
         )
     if wanted not in (None, *deltas):
-        raise UserError(
-            f"--delta {wanted:g} was not measured in every run, or filters nothing: use one of "
-            f"{', '.join(f'{delta:g}' for delta in deltas)}, or run frequency.py --delta {wanted:g}"
-        )
+        known = f"use one of {', '.join(f'{delta:g}' for delta in deltas)}"
+        if all(wanted in content["delta"] for content in sections):
+            raise UserError(f"--delta {wanted:g} hardly filters these images: {known}")
+        more = f"or run frequency.py --delta {wanted:g} on all of them"
+        raise UserError(f"--delta {wanted:g} was not measured in every run: {known}, {more}")
     return wanted or nearest(deltas, default)
 
 

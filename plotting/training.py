@@ -33,9 +33,9 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
             draw_path(panel, list(runs.values()), styles[title])
     limit_frontier(axes[0], noises)
     sentences = [
-        "Each curve follows training: to the right, more of the wrong labels are memorized; a run "
-        "counts where it first reaches a gap, so that epochs that fall back are not on the line; "
-        "the first epochs may lie below the panel",
+        "Each line follows training over the gaps that all its seeds reach, where first reached: "
+        "to the right, more wrong labels are memorized; marks are means over seeds; the first "
+        "epochs may lie below the panel",
         GAP,
     ]
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)
@@ -86,8 +86,9 @@ def limit_frontier(axes: Axes, noises: Noises) -> None:
     marks = [
         at_stop(run, run.history["test_accuracy"], stop)
         for run in all_runs(noises)
-        for stop in ("last", "best_test")
+        for stop in STOPS
     ]
+    marks = np.array(marks)[np.isfinite(marks)]  # without held-out images there is no early stop
     lowest = min(marks) - 0.25 * max(np.ptp(marks), 5)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], lowest))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import SMALL_RUN
 from made_runs import DISTILLED, PREVIOUS, make_run, study, write_run
 
 from analysis import tables
@@ -47,7 +48,7 @@ def test_what_is_written_and_printed(script):
     assert text.splitlines()[:-1] == tables.short_text(content)
     status, everything, _ = script("collect_history", "--all")
     assert status == 0 and everything.splitlines()[:-1] == tables.long_text(content)
-    assert "(Holm if primary)" in text and "plot.py runs/history.json" in text
+    assert "(previous epoch: Holm)" in text and "plot.py runs/history.json" in text
 
 
 def test_a_study_can_be_collected_in_steps(script):
@@ -96,14 +97,20 @@ def test_missing_numbers_are_null_and_said(script):
     assert series["stopped_at"]["early"] == [None]
 
 
+@pytest.mark.filterwarnings("error")  # numpy's, of a mean of nothing
+def test_a_sample_without_a_wrong_label_gives_no_warning(workplace, script):
+    flags = [*SMALL_RUN, "--epochs=1", "--sample-size=1"]
+    assert script("train", *flags)[0] == 0 and script("collect_history")[0] == 0
+
+
 def test_digits_round_the_file_and_runs_that_it_loses_are_named(script):
     write_run(make_run(accuracy=(100 / 3, 200 / 3), validation=(1, 2), gap=(3, 4)))
     other = write_run(make_run(DISTILLED))
-    assert script("collect_history", "--digits", "5", "--out", "h.json")[0] == 0
-    run, _ = read_history(Path("h.json"))
+    assert script("collect_history", "--digits", "5", "--out", "h/history.json")[0] == 0
+    run, _ = read_history(Path("h/history.json"))
     np.testing.assert_array_equal(run.history["test_accuracy"], [33.333, 66.667])
-    status, _, errors = script("collect_history", other, "--out", "h.json")
-    assert status == 0 and f"{run.name}: in h.json before, and no longer" in errors
+    status, _, errors = script("collect_history", other, "--out", "h/history.json")
+    assert status == 0 and f"{run.name}: in h/history.json before, and no longer" in errors
 
 
 def prepare_refusals() -> None:
@@ -112,8 +119,10 @@ def prepare_refusals() -> None:
     write_run(make_run(DISTILLED), Path("other/place"))
     Path("data").mkdir()
     Path("data/b.npz").write_bytes(b"PK")
-    Path("plain.json").write_text('{"a": 1}')
-    Path("theirs").mkdir()
+    for name in ("mine", "theirs"):
+        Path(name).mkdir()
+    for name in ("plain.json", "mine/history.json"):
+        Path(name).write_text('{"a": 1}')
     Path("theirs/results.json").write_text('{"a": 1}')
     Path("notes.md").write_text("no table here\n")
     Path("binary.md").write_bytes(b"\xff\xfe\x00")
@@ -122,12 +131,11 @@ def prepare_refusals() -> None:
 REFUSED = [
     (["nowhere"], "nowhere: no run there"),
     (["nowhere.json"], "nowhere.json: no"),
-    (["plain.json"], "plain.json exists and is no history.json"),
-    (["runs", "--out", "data/b.npz"], "--out data/b.npz"),
-    (["runs", "--out", ""], "--out .: not a name"),
-    (["runs", "--out", "plain.json"], "plain.json exists and is no history.json"),
-    (["runs", "--out", "runs/results.json"], "use history.json"),
-    (["runs", "--out", "runs/config.json"], "use history.json"),
+    (["plain.json"], "plain.json: not a history.json"),
+    (["data/b.npz"], "data/b.npz: "),
+    (["runs", "--out", ""], "not to .; name it with --out"),
+    (["runs", "--out", "b.json"], "history.json, not to b.json; name it with --out"),
+    (["runs", "--out", "mine/history.json"], "mine/history.json exists and is no history.json"),
     (["runs", "--out", "theirs/history.json"], "theirs/results.json was not made by"),
     (["runs", "other"], "several places; name the file to write with --out"),
     (["runs", "--readme", "notes.md"], "--readme notes.md: no table of"),

@@ -45,7 +45,9 @@ def test_another_data_set_is_not_overwritten(script, refused, workplace):
     path = workplace / "data/shapes-pair40.npz"
     assert script("generate", *TINY)[0] == 0
     before = path.read_bytes()
-    assert "remove it" in refused("generate", *TINY, "--seed", 1, "--export", "labels.json")
+    assert "name another file with --out" in refused(
+        "generate", *TINY, "--seed", 1, "--export", "labels.json"
+    )
     assert path.read_bytes() == before and not (workplace / "labels.json").exists()
     assert script("generate", *TINY)[0] == 0  # the same images, labels
     assert path.read_bytes() == before

@@ -120,7 +120,7 @@ def test_another_label_file_or_folder_is_another_data_set(workplace):
     write_dataset(path, made)
     assert exists_already(path, settings)
     write_json(workplace / "labels.json", {**labels, "ant/9.png": 1})
-    with pytest.raises(UserError, match="exists, made from another label file; remove it, or"):
+    with pytest.raises(UserError, match="exists, made from another label file; name another"):
         exists_already(path, settings)
     write_json(workplace / "labels.json", labels)
     (folder / "train/ant/0.png").write_bytes((folder / "test/ant/0.png").read_bytes())

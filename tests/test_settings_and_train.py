@@ -71,7 +71,9 @@ NAMES = [
         "sample-size100",
         "cross-entropy",
     ),
-    ("--device=cpu --no-amp --compile", f"dis0-{DEFAULT}", "cross-entropy"),
+    ("--device=cpu --compile", f"dis0-{DEFAULT}", "cross-entropy"),
+    ("--amp", f"dis0-{DEFAULT}-amp", "cross-entropy"),
+    ("--no-amp", f"dis0-{DEFAULT}-no-amp", "cross-entropy"),
 ]
 
 
@@ -280,19 +282,26 @@ def test_what_training_prints_fits_80_columns(workplace, script):
     first, head, *epochs, last = out.splitlines()
     assert (status, err) == (0, "") and len(epochs) == 2
     assert re.fullmatch(rf"{RUN}: self-distillation on CPU .*, from epoch 1", first)
-    assert "train on noisy labels, test on clean" in head
+    assert "train: cross-entropy and accuracy on noisy labels" in head
     assert last == f"done: {RUN}" and all(len(line) <= 80 for line in out.splitlines())
-    numbers = dict.fromkeys(("train_cross_entropy", "test_cross_entropy"), 12.345)
-    numbers |= dict.fromkeys(("train_accuracy", "test_accuracy"), 100.0)
-    numbers |= {"epoch": 1000, "epochs": 1000, "seconds": 999.9, "left": "23:59:59"}
+    numbers = dict.fromkeys(("train_objective", "train_cross_entropy"), 2.345)
+    numbers |= dict.fromkeys(("train_accuracy", "test_accuracy"), 99.9)
+    numbers |= {
+        "epoch": 300,
+        "epochs": 300,
+        "seconds": 99.9,
+        "left": "1:59:59",
+        "val": "val 99.9%, ",
+    }
     assert len(training_run.EPOCH_LINE.format(**numbers)) <= 80
     for number, (line, record) in enumerate(zip(epochs, history(RUN), strict=True), start=1):
         shown = re.fullmatch(
-            rf" +{number}/2: train ([\d.]+) +([\d.]+)%, test ([\d.]+) +([\d.]+)%, "
-            r"[\d.]+ s, \d\d:\d\d left",
+            rf" +{number}/2 loss ([\d.]+), train ([\d.]+) ([\d.]+)%, "
+            r"test ([\d.]+)%, [\d.]+ s, \d\d:\d\d left",
             line,
         )
-        names = [f"{split}_{kind}" for split in ("train", "test") for kind in KINDS]
+        names = ["train_objective", *(f"train_{kind}" for kind in KINDS)]
+        names += ["test_accuracy"]  # this data set has no held-out images
         for text, name in zip(shown.groups(), names, strict=True):
             assert float(text) == pytest.approx(record[name], abs=0.051), name
 

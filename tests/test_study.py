@@ -156,6 +156,16 @@ def test_complete_runs_are_found_by_their_content(place, make_data):
         path.write_bytes(content)
 
 
+def test_a_damaged_config_does_not_stop_the_study(place, make_data):
+    runs = plan(*TINY)
+    make_data(runs[0])
+    for run in runs:
+        write_run(run, 2)
+    (runs[1].settings.folder / "config.json").write_text("{")
+    study.check_existing(runs)
+    assert runs[0].complete
+
+
 @pytest.mark.parametrize(
     ("other", "words"),
     [

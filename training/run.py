@@ -35,10 +35,10 @@ from training.settings import RunSettings
 
 MOMENTUM = 0.9
 START = ("model", "depth", "width", "seed")  # flags that decide where training starts
-HEAD = "cross-entropy and accuracy: train on noisy labels, test on clean ones"
+HEAD = "train: cross-entropy and accuracy on noisy labels, as val; test: on clean labels"
 EPOCH_LINE = (
-    "{epoch:3}/{epochs}: train {train_cross_entropy:.3f} {train_accuracy:5.1f}%, "
-    "test {test_cross_entropy:.3f} {test_accuracy:5.1f}%, {seconds:.1f} s, {left} left"
+    "{epoch:3}/{epochs} loss {train_objective:.2f}, train {train_cross_entropy:.2f} "
+    "{train_accuracy:.1f}%, {val}test {test_accuracy:.1f}%, {seconds:.1f} s, {left} left"
 )
 
 
@@ -118,9 +118,9 @@ def train_epochs(
             run_folder.append_history(run, record)
             checkpoint.save(run, trained, epoch, fixed)
             left = (time.perf_counter() - begin) / (epoch - done) * (settings.epochs - epoch)
-            line = EPOCH_LINE.format(
-                epochs=settings.epochs, left=tqdm.format_interval(left), **record
-            )
+            val = "" if record["val_accuracy"] is None else f"val {record['val_accuracy']:.1f}%, "
+            more = {"val": val, "left": tqdm.format_interval(left), "epochs": settings.epochs}
+            line = EPOCH_LINE.format(**more, **record)
             print(line, flush=True)
 
 

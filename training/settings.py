@@ -9,7 +9,7 @@ from losses import LOSSES, CrossEntropy, flags_of
 from models import network_title
 
 # Flags that do not change what is trained: they are not part of a run's name.
-OUTSIDE_NAMES = ("loss", "loss_flags", "data", "model", "depth", "width", "seed", "device", "amp")
+OUTSIDE_NAMES = ("loss", "loss_flags", "data", "model", "depth", "width", "seed", "device")
 OUTSIDE_NAMES += ("ema_decay", "compile", "runs", "run", "resume", "overwrite", "evaluate")
 # Flags that may differ when a run resumes: where it is, and how the same numbers are computed.
 FREE_ON_RESUME = ("data", "runs", "run", "resume", "overwrite", "evaluate", "device", "compile")
@@ -63,7 +63,8 @@ class RunSettings:
             value = getattr(self, each.name)
             if each.name not in OUTSIDE_NAMES and value != each.default:
                 name = each.name.replace("_", "-")
-                words.append(f"no-{name}" if value is False else f"{name}{value:g}")
+                text = name if value is True else f"{name}{value:g}"
+                words.append(f"no-{name}" if value is False else text)
         return self.runs / self.data.stem / "-".join([*words, f"seed{self.seed}"])
 
     def flags(self) -> dict:
