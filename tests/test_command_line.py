@@ -165,6 +165,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         with pytest.raises(OSError, match=str(name)):
             write_text(name, "x")
     assert path.read_text("utf-8") == "old ü" and list(path.parent.iterdir()) == [path]
+    link = tmp_path / "link.json"
+    link.symlink_to(path)
+    write_text(link, "new")
+    assert link.is_symlink() and path.read_text("utf-8") == "new"
 
 
 def test_json_objects_and_what_is_none(tmp_path):

@@ -165,6 +165,12 @@ def test_marks_are_means_of_early_stopping_and_the_last_epoch(noises, make):
         assert all(bottom < y < top for _, y in found.values())
 
 
+def test_a_mark_below_all_others_is_in_the_frontier():
+    run = make_run(accuracy=(30, 60, 62), validation=(9, 2, 1), gap=(5, 10, 20))
+    panel = frontier(by_noise([run]), None).axes[0]
+    assert panel.get_ylim()[0] < marks(panel, "cross-entropy")["early"][1] == 30
+
+
 def test_without_held_out_images_nothing_is_stopped_early():
     noises = by_noise(study(["pair"], seeds=[6], validation=None, spectrum=True))
     figures = frontier(noises, None), eigenvectors(noises, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from helpers import LEARNING_RUN, make_learnable_dataset
 from references import CLASSES
 
@@ -14,6 +15,7 @@ import frequency
 import train
 from analysis.history import without_nan
 from common import run_folder
+from common.command_line import UserError
 from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset, write_dataset
 from measures import spectrum
@@ -299,6 +301,17 @@ def test_a_run_that_fills_the_memory_is_named_and_the_others_are_measured(
     status, _, err = script("frequency", *["--eigenvectors"] * (name == "measure_eigenvectors"))
     assert status == 0 and err.count("\n") == 1
     assert "left out: CUDA out of memory; use --device cpu, or a smaller --size" in err
+
+
+def test_the_measures_of_a_run_are_held_while_deltas_are_added(runs, script, monkeypatch):
+    def is_held(*args):
+        lock = FileLock(PLAIN / "frequency.json.lock")
+        with pytest.raises(Timeout):
+            lock.acquire(timeout=0)
+        raise UserError("held")
+
+    monkeypatch.setattr("measures.bands.measure_bands", is_held)
+    assert "left out: held" in script("frequency", PLAIN)[2]
 
 
 def test_a_run_that_is_trained_meanwhile_is_left_out(runs, script, monkeypatch):
