@@ -73,7 +73,8 @@ def collect_history(args: Namespace) -> None:
     for path, text in texts.items():
         write_text(path, text)
     print(*(tables.long_text if args.all else tables.short_text)(content), sep="\n")
-    print(f"written: {', '.join(map(str, written))}; all tables: --all; figures: plot.py {out}")
+    more = f"all tables: collect_history.py {out} --all; figures: plot.py {out}"
+    print(f"written: {', '.join(map(str, written))}; {more}")
 
 
 def default_path(sources: Sequence[Path]) -> Path:

@@ -189,7 +189,8 @@ def output_names(records: Sequence[dict]) -> list[str]:
 
 
 def is_complete(run: Path, epochs: int) -> bool:
-    """Whether the run has all its epochs. Raises UserError if its files are damaged."""
+    """Whether the run has all its epochs. Raises UserError if a file is damaged or missing."""
+    read_config(run)
     records, _ = read_history(run)
     for name in output_names(records):
         read_outputs(run, name)

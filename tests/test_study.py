@@ -148,7 +148,8 @@ def test_complete_runs_are_found_by_their_content(place, make_data):
     assert [run.complete for run in (whole, part, none)] == [True, False, False]
     assert str(part) == "1/2 test 10.0% pair40/self-distillation-seed0"
     assert str(none) == "pair40/cross-entropy-lr1-seed0"
-    for path in (whole.data.out, whole.settings.folder / TEST_LOGITS):
+    names = (TEST_LOGITS, "config.json")
+    for path in (whole.data.out, *(whole.settings.folder / name for name in names)):
         (run,), content = plan(*TINY, "--loss", "cross-entropy"), path.read_bytes()
         path.unlink()
         study.check_existing([run])
