@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from helpers import ROOT, SCRIPTS, environment, make_image_folder, run_python
 
-from analysis.quantities import RATIO_DELTA, cell
+from analysis.history import by_noise, read_history, share_deltas
+from analysis.quantities import GAPS, RATIO_DELTA, at_equal, cell, run_curve
+from analysis.statistics import first_epoch
 from study import parse_args, plan
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -227,6 +229,53 @@ def test_tables_and_intervals_of_the_pages_are_those_of_the_histories(page, tmp_
     assert copy.read_text("utf-8") == text
     own = text.partition("## The earlier study")[0]  # what follows quotes other studies
     assert not set(re.findall(r"\d+\.\d+ ± \d+\.\d+", own)) - known
+
+
+def single_numbers():
+    """Sentences of results/README.md on numbers that no table has, by the history."""
+    noises = by_noise(share_deltas(read_history(ROOT / "results/main/history.json"))[0])
+    best, confident, delta, share = [], [], [], []
+    for noise, series in noises.items():
+        runs, plain = series["self-distillation, previous epoch"], series["cross-entropy"]
+        ends = []
+        for seed, base in plain.items():
+            own, other = (run.history["test_accuracy"] for run in (runs[seed], base))
+            early = [int(np.argmax(run.history["val_accuracy"])) for run in (runs[seed], base)]
+            ends.append((own[-1] - other[early[1]], own[early[0]] - other[early[1]]))
+            best.append((noise, own.max() - other.max()))
+            if (noise[:4], seed) == ("pair", 6):
+                stopped = early[1] + 1, other[early[1]], other.max()
+        if noise.startswith("pair"):
+            (replace, add), *others = ends
+            (low, high), rest = np.transpose(others), np.mean(others, axis=0)
+        if not noise.startswith("symmetric"):
+            levels = [
+                [first_epoch(run_curve(run, f"sample_{part}"), 0.25) for run in plain.values()]
+                for part in ("clean_high", "transition_low")
+            ]
+            share.append(np.mean(np.subtract(*levels)))
+        pairs = [(runs[seed], plain[seed]) for seed in plain]
+        gaps = at_equal("gap", GAPS, "test_confidence")
+        confident.append(np.mean([gaps(*pair) for pair in pairs]))
+        for level in (40, 50, 60, 70):
+            equal = at_equal("test_confidence", [level], "test_energy_share")
+            delta.append(np.mean([equal(*pair) for pair in pairs]))
+    ahead = [np.mean([lead for name, lead in best if name == noise]) for noise in noises]
+    return [
+        "of seed 6 at epoch {}, at {:.1f}%; its best epoch has {:.1f}%".format(*stopped),
+        f"of this seed are {replace:+.1f} and {add:+.1f}; of the others {min(low):.1f} to "
+        f"{max(low):.1f} and {min(high):.1f} to {max(high):+.1f}: without it, replace is "
+        f"{rest[0]:.1f} and firmer, add is {rest[1]:.1f}",
+        "the previous-epoch teacher is {:.1f}, {:.1f} and {:.1f} points ahead".format(*ahead),
+        f"is {min(confident):.0f} to {max(confident):.0f} points more confident",
+        f"its Delta is {min(delta):.2f} to {max(delta):.2f} *higher*",
+        "comes {:.1f} (pair flip) and {:.1f} epochs (human) *before*".format(*share),
+    ]
+
+
+def test_numbers_without_an_interval_are_those_of_the_history():
+    text = " ".join(read(ROOT / "results/README.md").split())
+    assert not [sentence for sentence in single_numbers() if sentence not in text]
 
 
 def test_the_examples_of_the_readme_run(study):
