@@ -334,11 +334,11 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     for members in by_data(runs).values():
         contents = [run.frequency for run in members if run.frequency]
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
-        measured = {delta for content in contents for delta in content["test"]["delta"]}
-        if lacking := sorted(measured - masses["test"].keys()):
-            listed = " ".join(f"{delta:g}" for delta in lacking)
-            where = f"{members[0].data['name']}: delta {listed} not measured in every run"
-            notes.append(f"{where}, left out; run frequency.py --delta {listed} on all of them")
+        deltas = {r.name: {*r.frequency["test"]["delta"]} for r in members if r.frequency}
+        if more := set().union(*deltas.values()) - masses["test"].keys():
+            lack = counted([name for name, own in deltas.items() if more - own])
+            text = " ".join(f"{delta:g}" for delta in sorted(more))
+            notes.append(f"{lack}: delta {text} left out; run frequency.py there --delta {text}")
         for run in members:
             content = run.frequency and dict(run.frequency)
             for section, mass in masses.items() if content else ():

@@ -97,7 +97,7 @@ def number(
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {word}") from None
+            raise argparse.ArgumentTypeError(f"{text[:20]!r}: use {word} {bounds}") from None
         too_low = value <= lowest if above else value < lowest
         too_high = value >= highest if below else value > highest
         if too_low or too_high or not math.isfinite(value):

@@ -41,7 +41,7 @@ def choose_delta(noises: Noises, section: str, wanted: float | None, default: fl
         known = f"use one of {', '.join(f'{delta:g}' for delta in deltas)}"
         if all(wanted in content["delta"] for content in sections):
             raise UserError(f"--delta {wanted:g} hardly filters these images: {known}")
-        more = f"or run frequency.py --delta {wanted:g} on all of them"
+        more = f"or run frequency.py on all of them with --delta {wanted:g}"
         raise UserError(f"--delta {wanted:g} was not measured in every run: {known}, {more}")
     return wanted or nearest(deltas, default)
 
