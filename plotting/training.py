@@ -33,8 +33,8 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
             draw_path(panel, list(runs.values()), styles[title])
     limit_frontier(axes[0], noises)
     sentences = [
-        "Each line follows training over the gaps that all its seeds reach, where first reached: "
-        "to the right, more wrong labels are memorized; marks are means over seeds; the first "
+        "Each line follows training over the gaps that all its seeds reach, where first reached, "
+        "so that a mark may lie off it: to the right, more wrong labels are memorized; the first "
         "epochs may lie below the panel",
         GAP,
     ]

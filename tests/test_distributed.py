@@ -82,7 +82,8 @@ def test_two_processes_equal_one(workplace, script, monkeypatch):
     status, out, err = on_two_processes(*two, *resumed, f"{one[0]} --resume=auto", "--q=0.5")
     assert status != 0 and err.count("error: --q belongs to") == 1, err
     # Rank 0 alone prints.
-    assert (out.count("  2/3: "), out.count("  3/3: ")) == (len(two), len(two) + len(resumed)), err
+    second, third = len(two), len(two) + len(resumed)
+    assert (out.count("  2/3 loss "), out.count("  3/3 loss ")) == (second, third), err
     assert out.count("done:") == len([*two, *resumed, one[0]])
     assert out.count("from epoch 3\n") == len(resumed)
     assert out.endswith(f"done: {RUNS / 'one-plain'}\n") and out.count("one-plain") == 1

@@ -154,7 +154,7 @@ def test_every_target_is_in_the_makefile_and_installs_nothing_into_another_pytho
 
 def study_of(target):
     """The runs of the study that a target of the Makefile starts."""
-    words = ["make", "--dry-run", target, "PYTHON=python"]
+    words = ["make", "--no-print-directory", "--dry-run", target, "PYTHON=python"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     script, *flags = shlex.split(done.stdout.replace("\\\n", " "))[1:]
     assert script == "study.py"
