@@ -211,6 +211,7 @@ def cells(content):
     return {cell(result, unit, n=result["n"]).lstrip("-") for result, unit in known}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [README, ROOT / "results/README.md"])
 def test_tables_and_intervals_of_the_pages_are_those_of_the_histories(page, tmp_path, script):
     text, known = page.read_text("utf-8"), set()

@@ -151,6 +151,7 @@ def test_every_seed_of_a_named_source_has_the_grid():
     assert default_deltas("photos", torch.zeros(3, 5)) == list(GRID)  # equal images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [None, 0.01, 1, 3000])
 def test_default_deltas_filter_near_that_of_the_figure(distance):
     # Of as many shapes as generate.py makes, and of folders with images near and far. Those of
