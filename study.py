@@ -63,11 +63,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
     add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
     add("--name", help="the study's name in file names; by default that of the data")
-    add(
-        "--jobs",
-        type=integer(1, 1000),
-        help="runs side by side; by default one per GPU, or 2 on a CPU",
-    )
+    jobs = "runs side by side; by default one per GPU, or 2 on a CPU"
+    add("--jobs", type=integer(1, 1000), help=jobs)
     add("--list", action="store_true", help="only print the training commands, one per line")
     # As --train=FLAGS: argparse would take FLAGS, which begin with a dash, for flags of its own.
     words = list(sys.argv[1:] if argv is None else argv)
@@ -311,10 +308,7 @@ def run_study(args: Namespace) -> int:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     gpus = [] if all(run.settings.device == "cpu" for run in runs) else visible_gpus()
-    slots, done = (
-        make_slots(args.jobs and min(args.jobs, len(runs)), gpus),
-        sum(run.complete for run in runs),
-    )
+    slots, done = make_slots(args.jobs, gpus), sum(run.complete for run in runs)
     print(f"{done} of {len(runs)} runs complete; {len(slots)} at a time; {len(gpus)} GPUs found")
     errors = train_all(runs, slots)
     complete = [run for run in runs if run.complete]
