@@ -336,9 +336,9 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         masses = {section: shared_mass(contents, section) for section in ("test", "sample")}
         deltas = {r.name: {*r.frequency["test"]["delta"]} for r in members if r.frequency}
         if more := set().union(*deltas.values()) - masses["test"].keys():
-            lack = counted([name for name, own in deltas.items() if more - own])
             text = " ".join(f"{delta:g}" for delta in sorted(more))
-            notes.append(f"{lack}: delta {text} left out; run frequency.py there --delta {text}")
+            lack = counted([name for name, own in deltas.items() if more - own])
+            notes.append(f"{lack}: run frequency.py there with --delta {text}, left out so far")
         for run in members:
             content = run.frequency and dict(run.frequency)
             for section, mass in masses.items() if content else ():

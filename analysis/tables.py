@@ -329,7 +329,7 @@ def short_text(content: dict) -> list[str]:
         lines.append(f"... and {count - len(lines)} more lines: collect_history.py with --all")
     spread = "± half the 95% interval over n seeds; best, memorized: mean"
     spread = "one seed: no interval" if len(all_seeds(content)) == 1 else spread
-    legend = "replace, add: last, early - cross-entropy early; * p < 5% (previous epoch: Holm)"
+    legend = "replace: last - cross-entropy early; add: both early; * p < 5% (previous: Holm)"
     return [f"test accuracy (%), {spread}", *lines, *[legend] * is_compared]
 
 

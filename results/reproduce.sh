@@ -55,7 +55,7 @@ case " $* " in *" --list "*) exit ;; esac
 $PYTHON frequency.py runs/main-pair*-seed6/{cross-entropy,self-distillation-previous-epoch}-seed6 \
   --eigenvectors --kernels gaussian ntk-initial ntk-final --delta 564 --size 1000
 
-shopt -s nullglob
+shopt -s nullglob  # a noise that was not asked for has no runs
 # A history.json for each study, and the tables of the pages. The short trainings are compared with
 # the long ones of the same data sets.
 collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }

@@ -48,7 +48,7 @@ def test_what_is_written_and_printed(script):
     assert text.splitlines()[:-1] == tables.short_text(content)
     status, everything, _ = script("collect_history", "--all")
     assert status == 0 and everything.splitlines()[:-1] == tables.long_text(content)
-    assert "(previous epoch: Holm)" in text and "plot.py runs/history.json" in text
+    assert "(previous: Holm)" in text and "plot.py runs/history.json" in text
 
 
 def test_a_study_can_be_collected_in_steps(script):

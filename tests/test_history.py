@@ -313,8 +313,9 @@ def test_the_gap_and_a_band():
 def test_runs_share_the_deltas_that_all_have():
     runs = [make_run(seed=6), with_deltas(make_run(seed=7), [400.0, 600.0], [1.0, 30.0])]
     shared, notes = history.share_deltas([*runs, make_run(noise="human")])
-    assert len(notes) == 1 and "frequency.py there --delta 100 564 600" in notes[0]
-    assert "cross-entropy-seed6 and 1 more: delta 100 564 600 left out" in notes[0]
+    # Without the deltas, frequency.py would have nothing to do.
+    assert len(notes) == 1 and "there with --delta 100 564 600, left out so far" in notes[0]
+    assert "cross-entropy-seed6 and 1 more: run frequency.py" in notes[0]
     for run in shared[:2]:
         assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
     assert history.filtering(shared[2].frequency["test"]) == [400, 564]
