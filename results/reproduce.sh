@@ -57,16 +57,18 @@ $PYTHON frequency.py runs/main-pair*-seed6/{cross-entropy,self-distillation-prev
 
 shopt -s nullglob  # a noise that was not asked for has no runs
 # A history.json for each study, and the tables of the pages. The short trainings are compared with
-# the long ones of the same data sets.
+# the long ones of the same data sets; the baselines stand beside the losses of the same seeds.
 collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }
 PAGE=results/README.md
-collect main runs/main-{pair,symmetric,[!ps]}* --readme README.md $PAGE
+collect main runs/main-{pair,symmetric,[!ps]}*/{cross-entropy,self-distillation,self-distillation-previous-epoch}-seed* \
+  --readme README.md $PAGE
+collect field runs/main-{pair,symmetric,[!ps]}*-seed[678] --readme $PAGE
 collect all runs/all-* --readme $PAGE
 collect shake runs/shake-* --readme $PAGE
 collect short runs/short-{pair,symmetric,[!ps]}* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed* \
   --readme $PAGE
 
 # The figures.
-for study in main all shake; do
+for study in main field all shake; do
   $PYTHON plot.py results/$study/history.json --out results/$study
 done
