@@ -136,7 +136,7 @@ def verdict(mean: float, p: float, p_not_worse: float, p_not_better: float) -> s
         found.append(f"equivalent within {MARGIN:g} points")
     elif p_not_worse < LEVEL and not found:
         found.append(f"not worse by more than {MARGIN:g} points")
-    return "; ".join(found) or "inconclusive"
+    return ", but ".join(found) or "inconclusive"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -97,7 +97,8 @@ def number(
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text[:20]!r}: use {word} {bounds}") from None
+            first = "; name runs before this flag" if os.path.exists(text) else ""
+            raise argparse.ArgumentTypeError(f"{text[:20]!r}: use {word} {bounds}{first}") from None
         too_low = value <= lowest if above else value < lowest
         too_high = value >= highest if below else value > highest
         if too_low or too_high or not math.isfinite(value):

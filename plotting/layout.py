@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.history import Noises, Run, all_runs
 from analysis.quantities import run_curve
+from analysis.tables import listed
 from common.command_line import UserError, printable
 from common.files import atomic_write
 from plotting.style import CAPTION_SIZE, LEGEND_SIZE, TITLE_SIZE, series_styles
@@ -143,7 +144,7 @@ def caption(noises: Noises) -> str:
         for part, name in (("train", "training"), ("val", "held-out"), ("test", "test images"))
     )
     groups = {tuple(group): len(group) for series in noises.values() for group in series.values()}
-    seeds = ", ".join(map(str, next(iter(groups))))
+    seeds = listed(next(iter(groups)))
     if len(groups) > 1:
         seeds = f"{either(sorted(groups.values()))} per curve"
     means = " (means; bands: lowest to highest)" if max(groups.values()) > 1 else ""

@@ -366,7 +366,7 @@ def test_settings_of_a_loss_share_its_color_only():
     [
         ([make_run()], "6"),
         ([make_run(), make_run(DISTILLED, 7)], "1 per curve"),
-        (study(["pair"]), "6, 7, 8 (means; bands: lowest to highest)"),
+        (study(["pair"]), "6 to 8 (means; bands: lowest to highest)"),
         ([*study(["pair"], LOSSES[:1]), make_run(DISTILLED)], "1 or 3 per curve (means; bands: "),
     ],
 )

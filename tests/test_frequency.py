@@ -195,6 +195,7 @@ REFUSED_FLAGS = [
     (("--eigenvectors", "--kernels", "linear"), "gaussian"),
     (("--eigenvectors", "--kernels", "ntk-final", "--delta", "10"), "add it to --kernels"),
     (("--eigenvectors", "--size", "1"), "use an integer at least 2"),
+    (("--delta", "1", "."), "name runs before this flag"),
     (("--runs", "nowhere"), "train.py"),
 ]
 

@@ -84,8 +84,8 @@ def test_values_that_differ_by_rounding_have_no_p():
     [
         ([3.0, 3.5, 2.8, 3.1], "better"),
         ([-3.0, -3.5, -2.8, -3.1], "worse"),
-        ([0.5, 0.6, 0.4, 0.5], "better; equivalent within 2 points"),
-        ([-0.5, -0.6, -0.4, -0.5], "worse; equivalent within 2 points"),
+        ([0.5, 0.6, 0.4, 0.5], "better, but equivalent within 2 points"),
+        ([-0.5, -0.6, -0.4, -0.5], "worse, but equivalent within 2 points"),
         ([0.5, -0.6, 0.4, -0.5], "equivalent within 2 points"),
         ([4.0, -1.0, 5.0, 0.5], "not worse by more than 2 points"),
         ([-4.0, 1.0, -5.0, -0.5], "inconclusive"),
