@@ -6,7 +6,6 @@
     python frequency.py --delta original           the original's twelve variances
     python frequency.py --values logits            raw logits, as the original did
     python frequency.py --eigenvectors             along a kernel's eigenvectors: spectrum.json
-    python frequency.py --eigenvectors --kernels ntk-initial ntk-final
 
 The filtering method of the F-Principle papers (arXiv 1901.06523). delta is a variance, in squared
 normalized-pixel units; by default nine deltas, half an octave apart, that belong to the data set.

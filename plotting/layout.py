@@ -144,9 +144,8 @@ def caption(noises: Noises) -> str:
         for part, name in (("train", "training"), ("val", "held-out"), ("test", "test images"))
     )
     groups = {tuple(group): len(group) for series in noises.values() for group in series.values()}
-    seeds = listed(next(iter(groups)))
-    if len(groups) > 1:
-        seeds = f"{either(sorted(groups.values()))} per curve"
+    per_curve = f"{either(sorted(groups.values()))} per curve"
+    seeds = listed(next(iter(groups))) if len(groups) == 1 else per_curve
     means = " (means; bands: lowest to highest)" if max(groups.values()) > 1 else ""
     network = either(run.network for run in runs)
     return f"{data}; {network}; {', '.join(sizes)}; seeds: {seeds}{means}"
