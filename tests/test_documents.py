@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 from helpers import ROOT, SCRIPTS, environment, make_image_folder, run_python
 
-from analysis.history import by_noise, read_history, share_deltas
-from analysis.quantities import GAPS, RATIO_DELTA, at_equal, cell, run_curve
-from analysis.statistics import first_epoch
 from study import parse_args, plan
 
 README, EXTENDING = ROOT / "README.md", ROOT / "docs" / "extending.md"
@@ -198,126 +195,6 @@ def test_the_documents_are_short():
     assert sum(bool(re.search(r"\w", word)) for word in shown) <= MOST_WORDS_OF_FIRST_SCREEN
     assert words.pop(ROOT / "results/README.md") <= MOST_WORDS_OF_RESULTS
     assert sum(words.values()) <= MOST_WORDS
-
-
-def cells(content):
-    """Every mean ± half-width of a results.json, without its sign."""
-    found = [(row, row["unit"]) for name in ("differences", "annealing") for row in content[name]]
-    for group in content["noises"].values():
-        for series in group["series"].values():
-            means = [mean for of_stop in series["means"].values() for mean in of_stop.values()]
-            found += [(mean, unit) for mean in means for unit in ("percent", "ratio")]
-    known = [(result, unit) for result, unit in found if result["mean"] is not None]
-    return {cell(result, unit, n=result["n"]).lstrip("-") for result, unit in known}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", [README, ROOT / "results/README.md"])
-def test_tables_and_intervals_of_the_pages_are_those_of_the_histories(page, tmp_path, script):
-    text, known = page.read_text("utf-8"), set()
-    copy = tmp_path / "copy.md"
-    shutil.copy(page, copy)
-    studies = set(re.findall(r"<!-- table: \w+ (\w+) -->", text))
-    assert studies
-    for study in studies:
-        folder = tmp_path / study
-        shutil.copytree(ROOT / "results" / study, folder)
-        assert script("collect_history", folder / "history.json", "--readme", copy)[0] == 0
-        content = json.loads((folder / "results.json").read_text())
-        known |= cells(content)
-        # Of CIFAR-10, the deltas that the figures and the texts name do filter.
-        assert {group["deltas"]["Delta"] for group in content["noises"].values()} == {RATIO_DELTA}
-    assert copy.read_text("utf-8") == text
-    own = text.partition("## The earlier study")[0].split()  # what follows quotes other studies
-    assert not set(re.findall(r"\d+\.\d+ ± \d+\.\d+", " ".join(own))) - known
-
-
-def main_runs():
-    """The runs of the main study by noise, loss and seed."""
-    return by_noise(share_deltas(read_history(ROOT / "results/main/history.json"))[0])
-
-
-def accuracy_sentences(noises):
-    """Sentences of results/README.md on accuracies that no table has, by the history."""
-    best = []
-    for noise, series in noises.items():
-        runs, plain = series["self-distillation, previous epoch"], series["cross-entropy"]
-        ends, leads = [], []
-        for seed, base in plain.items():
-            own, other = (run.history["test_accuracy"] for run in (runs[seed], base))
-            early = [int(np.argmax(run.history["val_accuracy"])) for run in (runs[seed], base)]
-            ends.append((own[-1] - other[early[1]], own[early[0]] - other[early[1]]))
-            leads.append(own.max() - other.max())
-            if (noise[:4], seed) == ("pair", 6):
-                stopped = early[1] + 1, other[early[1]], other.max()
-        best.append(np.mean(leads))
-        if noise.startswith("pair"):
-            (replace, add), *others = ends
-            (low, high), rest = np.transpose(others), np.mean(others, axis=0)
-    return [
-        "of seed 6 at epoch {}, at {:.1f}%; its best epoch has {:.1f}%".format(*stopped),
-        f"of this seed are {replace:+.1f} and {add:+.1f}; of the others {min(low):.1f} to "
-        f"{max(low):.1f} and {min(high):.1f} to {max(high):+.1f}: without it, replace is "
-        f"{rest[0]:.1f} and firmer, add is {rest[1]:.1f}",
-        "the previous-epoch teacher is {:.1f}, {:.1f} and {:.1f} points ahead".format(*best),
-    ]
-
-
-def lead(plain, part, later, level=None):
-    """Mean over runs of the epochs by which a curve reaches the level before another.
-
-    Without a level: a quarter of each curve's own last value.
-    """
-    pairs = [[run_curve(run, f"sample_{name}") for name in (later, part)] for run in plain.values()]
-    firsts = [[first_epoch(curve, level or curve[-1] / 4) for curve in pair] for pair in pairs]
-    return np.mean([late - early for late, early in firsts])
-
-
-def frequency_sentences(noises):
-    """Sentences of results/README.md on frequencies that no table has, by the history."""
-    plains = {
-        noise.partition(" ")[0].rstrip(","): series["cross-entropy"]
-        for noise, series in noises.items()
-    }
-    confident, delta, leads = [], [], []
-    for series in noises.values():
-        runs, plain = series["self-distillation, previous epoch"], series["cross-entropy"]
-        pairs = [(runs[seed], plain[seed]) for seed in plain]
-        gaps = at_equal("gap", GAPS, "test_confidence")
-        confident.append(np.mean([gaps(*pair) for pair in pairs]))
-        for level in (40, 50, 60, 70):
-            equal = at_equal("test_confidence", [level], "test_energy_share")
-            delta.append(np.mean([equal(*pair) for pair in pairs]))
-    share = [
-        lead(plains[noise], "transition_low", "clean_high", 0.25) for noise in ("pair", "human")
-    ]
-    for noise in ("pair", "human"):
-        leads += [lead(plains[noise], "clean_high", "residual_low", k / 10) for k in range(1, 6)]
-    slow, order = plains["symmetric"], ("clean_high", "residual_low")
-    end = np.mean([run_curve(run, "sample_clean_high")[-1] for run in slow.values()])
-    levels = []
-    for run in plains["pair"].values():
-        test = run.frequency["test"]
-        column = list(test["delta"]).index(RATIO_DELTA)
-        labels = test["labels"]["true"]["energy_share"], test["shuffled"]["energy_share"]
-        levels.append([values[column] for values in labels])
-    return [
-        "(clean labels: {:.3f}, shuffled: {:.3f})".format(*np.mean(levels, axis=0)),
-        f"is {min(confident):.0f} to {max(confident):.0f} points more confident",
-        f"its Delta is {min(delta):.2f} to {max(delta):.2f} *higher*",
-        "comes {:.1f} (pair flip) and {:.1f} epochs (human) *before*".format(*share),
-        f"Thresholds of 0.1 to 0.5 give leads of {min(leads):.1f} to {max(leads):.1f} epochs",
-        f"the transition and ends at {end:.2f}: the lead is {lead(slow, *order, 0.4):.1f} epochs "
-        f"at 0.4 and {lead(slow, *order, 0.5):.1f} at a half; at a quarter of each curve's own "
-        f"last value it is {lead(slow, *order):.1f}",
-    ]
-
-
-def test_numbers_without_an_interval_are_those_of_the_history():
-    text = " ".join(read(ROOT / "results/README.md").split())
-    noises = main_runs()
-    sentences = accuracy_sentences(noises) + frequency_sentences(noises)
-    assert not [sentence for sentence in sentences if sentence not in text]
 
 
 def test_the_examples_of_the_readme_run(study):
