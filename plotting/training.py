@@ -33,9 +33,9 @@ def frontier(noises: Noises, delta: float | None) -> Figure:
             draw_path(panel, list(runs.values()), styles[title])
     limit_frontier(axes[0], noises)
     sentences = [
-        "Each line: accuracy where a gap is first reached, over the gaps that all its seeds reach; "
-        "marks: at the epochs of stopping, which may lie off the line. To the right, more wrong "
-        "labels are memorized; the first epochs may lie below the panel",
+        "Lines: accuracy where each gap is first reached, over the gaps that all seeds reach; "
+        "marks: stopping epochs, sometimes off the line. To the right, more wrong labels are "
+        "memorized; the first epochs may lie below the panel",
         GAP,
     ]
     handles = layout.series_handles(noises, marker=True) + stop_handles(noises)

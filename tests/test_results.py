@@ -16,6 +16,7 @@ README, PAGE = ROOT / "README.md", ROOT / "results/README.md"
 PLAIN, PREVIOUS = "cross-entropy", "self-distillation, previous epoch"
 REPLACE, ADD = minus(ACCURACY, "last", "early"), minus(ACCURACY, "early")
 RIGHT, WRONG = "clean_high", "residual_low"
+pytestmark = pytest.mark.slow
 INTERVAL = r"\d+\.\d+ ± \d+\.\d+"
 
 
@@ -196,7 +197,6 @@ def test_numbers_that_no_table_has_are_those_of_the_histories(sentences):
     assert not [sentence for sentence in sentences if sentence not in text]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", [README, PAGE])
 def test_tables_and_intervals_are_those_of_the_histories(page, sentences, tmp_path, script):
     text, known = page.read_text("utf-8"), set(re.findall(INTERVAL, " ".join(sentences)))
