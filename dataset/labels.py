@@ -66,6 +66,11 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
     stated = [n for n in labels if n in CLEAN_NAMES]
     differing = [n for n in labels if n not in stated and _differ(labels[n], clean)]
     noisy = [n for n in differing if not _odd(labels[n], clean)]
+    if name is not None and (name not in found or name in CLEAN_NAMES):
+        raise UserError(
+            f"it holds no noisy labels '{short(name)}', only {_list(noisy) or 'clean ones'}; "
+            "correct --labels, or leave it out"
+        )
     # `label` is the noise only if it is asked for, or alone.
     if "label" in noisy and name != "label" and {*noisy, name} != {"label", None}:
         stated = stated or ["label"]
@@ -84,11 +89,6 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
         if not names:
             raise UserError("it holds no noisy labels; see docs/usage.md")
         name = names[0]
-    elif name not in found or name in CLEAN_NAMES:
-        raise UserError(
-            f"it holds no noisy labels '{short(name)}', only {_list(noisy) or 'clean ones'}; "
-            "correct --labels, or leave it out"
-        )
     return found[name]
 
 

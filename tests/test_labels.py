@@ -279,6 +279,9 @@ REFUSALS = {
     "label in another order": csv(
         "in 2 of 60 places", SWAPPED, NOISY, header="label,noisy", labels="noisy"
     ),
+    "a wrong name beside label": csv(
+        "no noisy labels 'noise'", SWAPPED, NOISY, header="label,noisy", labels="noise"
+    ),
     "test labels beside": js("test has 9 labels", {"y": NOISY, "test": NOISY[:9]}, labels="y"),
     # labels of another kind, or by chance
     "a mask": npy("as if it were a mask", 1 * (NOISY != CLEAN)),
