@@ -174,6 +174,22 @@ def frequency_sentences(main):
     ]
 
 
+def shake_sentences():
+    """On the first seed of the mission's network, and what README says of it."""
+    series = read_runs("shake")["pair"]
+    plain, run = series[PLAIN][6], series[PREVIOUS][6]
+    stop, best = stopping_epoch(plain, "early"), plain.history[ACCURACY].max()
+    replace, add = REPLACE(run, plain), ADD(run, plain)
+    return f"(one seed: replace {replace:+.1f}, add {add:+.1f})", [
+        f"It ended with {plain.gap[-1]:.1f} points",
+        f"replace is {replace:+.1f} and add {add:+.1f} points",
+        f"at epoch {stop + 1}, at a gap of {plain.gap[stop]:.0f} points and "
+        f"{best - plain.history[ACCURACY][stop]:.2f} points below its best epoch",
+        f"last epoch is {run.history[ACCURACY][-1] - best:.1f} points above that best epoch",
+        f"it is {at_equal('gap', GAPS, ACCURACY)(run, plain):.1f} points more accurate",
+    ]
+
+
 def cells(content):
     """Every mean ± half-width of a results.json, without its sign."""
     found = [(row, row["unit"]) for name in ("differences", "annealing") for row in content[name]]
@@ -189,12 +205,14 @@ def cells(content):
 def sentences():
     """Sentences of results/README.md on numbers that no table has, by the histories."""
     main = read_runs("main")
-    return accuracy_sentences(main, read_runs("short")) + frequency_sentences(main)
+    found = accuracy_sentences(main, read_runs("short")) + frequency_sentences(main)
+    return found + shake_sentences()[1]
 
 
 def test_numbers_that_no_table_has_are_those_of_the_histories(sentences):
     text = " ".join(PAGE.read_text("utf-8").split())
     assert not [sentence for sentence in sentences if sentence not in text]
+    assert shake_sentences()[0] in " ".join(README.read_text("utf-8").split())
 
 
 @pytest.mark.parametrize("page", [README, PAGE])
