@@ -180,12 +180,13 @@ def shake_sentences():
     plain, run = series[PLAIN][6], series[PREVIOUS][6]
     stop, best = stopping_epoch(plain, "early"), plain.history[ACCURACY].max()
     replace, add = REPLACE(run, plain), ADD(run, plain)
-    return f"(one seed: replace {replace:+.1f}, add {add:+.1f})", [
+    ahead = 20 * (run.history[ACCURACY][-1] - best)  # of 2,000 images
+    return f"(one; late stop: {replace:+.1f})", [
         f"It ended with {plain.gap[-1]:.1f} points",
         f"replace is {replace:+.1f} and add {add:+.1f} points",
         f"at epoch {stop + 1}, at a gap of {plain.gap[stop]:.0f} points and "
         f"{best - plain.history[ACCURACY][stop]:.2f} points below its best epoch",
-        f"last epoch is {run.history[ACCURACY][-1] - best:.1f} points above that best epoch",
+        f"last epoch is {ahead:.0f} of 2,000 test images above that best epoch",
         f"it is {at_equal('gap', GAPS, ACCURACY)(run, plain):.1f} points more accurate",
     ]
 
