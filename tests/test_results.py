@@ -117,6 +117,7 @@ def accuracy_sentences(main, short):
     without = [
         [of(runs[seed], plain[seed]) for seed in plain if seed != 6] for of in (REPLACE, ADD)
     ]
+    stops = {stopping_epoch(run, "early") + 1 for run in read_runs("all")["human"][PLAIN].values()}
     human = [main["human"]]
     small, large = (each(human, at_equal("gap", g, ACCURACY)) for g in (GAPS[:3], GAPS[3:]))
     own, long = (
@@ -133,6 +134,10 @@ def accuracy_sentences(main, short):
         f"{intervals(large, 1, '+')} at 40 to 60",
         f"its last epoch is {intervals(own, 1, '+')} points from cross-entropy stopped early",
         f"stopped early in 40 epochs, {intervals(long, 1, '+')}",
+        "(small network, seed 6: {:+.1f} and {:+.1f})".format(
+            *(of(runs[6], plain[6]) for of in (REPLACE, ADD))
+        ),
+        "stopped at epochs {} and {} of 30".format(*sorted(stops)),
     ]
 
 
