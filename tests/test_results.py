@@ -186,7 +186,7 @@ def shake_sentences():
     stop, best = stopping_epoch(plain, "early"), plain.history[ACCURACY].max()
     replace, add = REPLACE(run, plain), ADD(run, plain)
     ahead = 20 * (run.history[ACCURACY][-1] - best)  # of 2,000 images
-    return f"(one; late stop: {replace:+.1f})", [
+    return f"shake-shake, one seed: {replace:+.1f} (plain stopped late)", [
         f"It ended with {plain.gap[-1]:.1f} points",
         f"replace is {replace:+.1f} and add {add:+.1f} points",
         f"at epoch {stop + 1}, at a gap of {plain.gap[stop]:.0f} points and "
