@@ -37,7 +37,7 @@ $PYTHON study.py --data cifar10 --name all --noise pair \
   --seeds 6 --loss cross-entropy "$BATCH" "$PREVIOUS" \
   --generate "$ALL_DATA" --train "$SMALL --ema-decay 0.997 --epochs 30" "$@"
 
-# The mission's network: 9 runs. The gate: the first run ends with a memorization gap above 50
+# Shake-shake: 9 runs. The gate: the first run ends with a memorization gap above 50
 # points; otherwise all of them are trained again with 150 epochs, once (--name shake150).
 $PYTHON study.py --data cifar10 --name shake --noise pair \
   --seeds 6 7 8 --loss cross-entropy "$BATCH" "$PREVIOUS" --generate "$SHAKE_DATA" \

@@ -180,7 +180,7 @@ def frequency_sentences(main):
 
 
 def shake_sentences():
-    """On the first seed of the mission's network, and what README says of it."""
+    """On the first seed of shake-shake: what README says, and what results/README says."""
     series = read_runs("shake")["pair"]
     plain, run = series[PLAIN][6], series[PREVIOUS][6]
     stop, best = stopping_epoch(plain, "early"), plain.history[ACCURACY].max()
@@ -191,7 +191,7 @@ def shake_sentences():
         f"replace is {replace:+.1f} and add {add:+.1f} points",
         f"at epoch {stop + 1}, at a gap of {plain.gap[stop]:.0f} points and "
         f"{best - plain.history[ACCURACY][stop]:.2f} points below its best epoch",
-        f"last epoch is {ahead:.0f} of 2,000 test images above that best epoch",
+        f"last epoch is right on {ahead:.0f} of 2,000 test images more than that best epoch",
         f"it is {at_equal('gap', GAPS, ACCURACY)(run, plain):.1f} points more accurate",
     ]
 
