@@ -10,7 +10,7 @@ from helpers import ROOT
 
 from analysis.history import by_noise, read_history, share_deltas
 from analysis.quantities import ACCURACY, GAPS, RATIO_DELTA, at_equal, cell, minus, run_curve
-from analysis.statistics import first_epoch, interval, stopping_epoch
+from analysis.statistics import first_epoch, interval, p_not_zero, stopping_epoch
 
 README, PAGE = ROOT / "README.md", ROOT / "results/README.md"
 PLAIN, PREVIOUS = "cross-entropy", "self-distillation, previous epoch"
@@ -115,7 +115,12 @@ def accuracy_sentences(main, short):
     cost = minus(ACCURACY, "best_test", "early")
     lost = [cost(run, run) for run in (plain[6], runs[7], runs[9])]
     without = [
-        [of(runs[seed], plain[seed]) for seed in plain if seed != 6] for of in (REPLACE, ADD)
+        {out: [of(runs[seed], plain[seed]) for seed in plain if seed != out] for out in plain}
+        for of in (REPLACE, ADD)
+    ]
+    significant = [
+        listed(str(out) for out, values in of.items() if p_not_zero(values) < 0.05)
+        for of in without
     ]
     stops = {stopping_epoch(run, "early") + 1 for run in read_runs("all")["human"][PLAIN].values()}
     human = [main["human"]]
@@ -128,7 +133,9 @@ def accuracy_sentences(main, short):
         f"stops cross-entropy of seed 6 at epoch {stopping_epoch(plain[6], 'early') + 1}, which "
         "loses {:.1f} points against its best epoch; self-distillation of seeds 7 and 9 loses "
         "{:.1f} and {:.1f}".format(*lost),
-        f"replace and add are {intervals(without, 2, '+')}",
+        f"Without seed {significant[0]}, replace and add are "
+        f"{intervals([of[6] for of in without], 2, '+')}; without any one of the others, replace "
+        f"has an uncorrected p above 0.05, and so has add, seed {significant[1]} excepted",
         f"is {intervals(each(main.values(), minus(ACCURACY, 'best_test')), 1)} points ahead",
         f"{intervals(small, 1, '+')} at gaps of 10 to 30 and "
         f"{intervals(large, 1, '+')} at 40 to 60",
@@ -161,6 +168,11 @@ def frequency_sentences(main):
     shared = {"right": "transition_low", "wrong": RIGHT}
     end = np.mean([run_curve(run, f"sample_{RIGHT}")[-1] for run in symmetric[PLAIN].values()])
     halves = [intervals(alone([symmetric], lead(k)), 1) for k in (0.4, 0.5, None)]
+    fixed = [
+        kernel["softmax"]["residual"][-1][6:]
+        for kernel in pair[PREVIOUS][6].spectrum["kernels"]
+        if kernel["kernel"] != "ntk-final"
+    ]
     return [
         "(clean labels: {:.3f}, shuffled: {:.3f})".format(*levels),
         f"{means(each(every, nearer), 3)} nearer",
@@ -176,6 +188,7 @@ def frequency_sentences(main):
         f"own last value {intervals(alone(every, lead(None), PREVIOUS), 1)}",
         f"high contrast {intervals(each(every, profile('contrast_low', 'contrast_high')), 3, '+')}",
         f"high band {intervals(each(every, profile('low', 'high')), 3, '+')}",
+        f"is about flat, {span(np.concatenate(fixed), 1)}, from the seventh band on",
     ]
 
 
