@@ -27,7 +27,7 @@ from common.command_line import (
 if __name__ == "__main__":
     end_quietly()  # on Ctrl-C, while Python imports the rest
 
-from common.files import read_json, write_json, write_text
+from common.files import read_json, without_nan, write_json, write_text
 
 REMEDY = "name another file with --out"
 
@@ -69,7 +69,7 @@ def collect_history(args: Namespace) -> None:
     if args.digits or [out.resolve()] != [source.resolve() for source in sources]:
         history.write_history(out, runs, args.digits)
         written.insert(0, out)
-    write_json(results, history.without_nan(content))
+    write_json(results, without_nan(content))
     for path, text in texts.items():
         write_text(path, text)
     print(*(tables.long_text if args.all else tables.short_text)(content), sep="\n")

@@ -38,9 +38,9 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from analysis.history import ENOUGH_MASS, filtering, without_nan
+from analysis.history import ENOUGH_MASS, filtering
 from common import run_folder
-from common.files import making
+from common.files import making, without_nan
 from dataset.make import sample_indices
 from measures import RunArrays
 

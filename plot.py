@@ -92,6 +92,8 @@ def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
     print(f"open: {drawn[0]}", *drawn[1:], sep="\n")
     for reason, names in missing.items():
         say(f"not drawn: {', '.join(names)}: {reason}")
+        if stale := [name for name in names if (folder / name).exists()]:
+            say(f"older files, of other runs perhaps, stay in {folder}: {', '.join(stale)}")
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         say(message)  # such as a character of a title that no font here has
 

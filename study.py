@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 import generate
 import train
-from common.run_folder import is_complete, read_config, read_history
+from common.run_folder import AGAIN, is_complete, read_config, read_history
 from dataset.data_file import file_digest
 from dataset.make import exists_already
 from dataset.noise import NOISES
@@ -45,6 +45,7 @@ from dataset.noise import NOISES
 SCRIPTS = Path(__file__).resolve().parent
 # The flags of generate.py and train.py that study.py sets itself.
 RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
+RESERVED += ["--export"]
 RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
 RESERVED += ["--evaluate", "--help", "-h"]
 LOCKED = "is training it"  # train.py's message if another process trains the run
@@ -80,7 +81,10 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 
 def flags(text: str) -> list[str]:
     """A type for flags of the other scripts in quotes, split as a shell does."""
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text}: {error}; mend the quotes") from None
     for name in {word.split("=")[0] for word in words}.intersection(RESERVED):
         raise ArgumentTypeError(f"study.py sets {name} itself; leave it out: study.py --help")
     return words
@@ -120,12 +124,19 @@ def plan(args: Namespace) -> list[Run]:
         generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
         generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
-        train_flags = ["--loss", *loss, *args.train, "--seed", str(seed)]
+        # A flag of the loss, by which the run is named, goes before the same flag of --train.
+        train_flags = ["--loss", loss[0], *args.train, *loss[1:], "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
         if name in runs:
-            raise UserError(f"{name} is asked for twice; give each noise, rate, seed, loss once")
+            raise UserError(
+                f"{name} is asked for twice; give each noise, rate, seed and loss once, and label "
+                "files different names"
+            )
         made, settings = parsed(generate, generate_flags), parsed(train, train_flags).settings
+        for other in runs.values():
+            if settings.data == other.settings.data and settings.fixed == other.settings.fixed:
+                raise UserError(f"{other.name} and {name} are one run; leave one of them out")
         make = [sys.executable, os.path.relpath(SCRIPTS / "generate.py"), *generate_flags]
         learn = [sys.executable, os.path.relpath(SCRIPTS / "train.py"), *train_flags]
         runs[name] = Run(name, f"{shlex.join(make)} && {shlex.join(learn)}", made, settings)
@@ -142,7 +153,7 @@ def noises(args: Namespace) -> Iterator[tuple[str, list[str]]]:
         if noise in models:
             for rate in args.rate or [0.4]:
                 yield f"{noise}{100 * rate:g}", ["--noise", noise, "--rate", str(rate)]
-        elif file and "/" not in labels:
+        elif file and labels and "/" not in labels:
             yield file_name([Path(file).stem, labels]), ["--noise", file, "--labels", labels]
         else:
             yield file_name([Path(noise).stem]), ["--noise", noise]
@@ -279,6 +290,7 @@ def train_one(run: Run, free: list[dict[str, str]]) -> str:
     elif status < 0:
         line = f"stopped: {run.settings.folder}"  # by `stop`
     else:
+        last = last.replace(AGAIN, "remove this folder and repeat the command")
         last = re.sub(r"--run\b", "--name", last)
         line = str(UserError(f"failed: {run.settings.folder}: {last}"))
     tqdm.write(line)
@@ -305,6 +317,9 @@ def run_study(args: Namespace) -> int:
         print(*(run.line for run in runs), sep="\n")
         return 0
     check_existing(runs)
+    figures = Path("figures") / args.name
+    if figures.exists() and not figures.is_dir():
+        raise UserError(f"{figures}: a file; move it away, or use another --name")
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     gpus = [] if all(run.settings.device == "cpu" for run in runs) else visible_gpus()

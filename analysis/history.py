@@ -19,8 +19,8 @@ import numpy as np
 
 from common import run_folder
 from common.command_line import UserError, explained
-from common.files import read_json, write_text
-from dataset.data_file import file_digest
+from common.files import read_json, without_nan, write_text
+from dataset.data_file import LABELS, array_digest
 from dataset.noise import noise_title
 from losses import LOSSES, flags_of
 
@@ -146,8 +146,11 @@ def collect(
         raise UserError("; ".join(notes))
     runs: dict[tuple, Run] = {}
     for run in found:
-        key = run.measured_from, run.loss, run.seed, str(sorted(run.settings.items()))
+        key = run.data["digest"], run.measured_from, run.loss, run.seed
+        key += (str(sorted(run.settings.items())),)
         earlier = runs.get(key, run)
+        if earlier.name != run.name:
+            notes.append(f"{run.name}: the same run as {earlier.name}, counted once")
         check_copies(earlier, run)
         # A file may hold a run that has been measured since, or whose folder is gone.
         kept = {name: getattr(run, name) or getattr(earlier, name) for name in MEASURES}
@@ -205,16 +208,16 @@ def read_run(folder: Path) -> tuple[Run, list[str]]:
 def check_accuracies(folder: Path, data: Path, run: Run) -> None:
     """Raise UserError unless the outputs have the accuracies of history.jsonl.
 
-    data: the file of the run's data set. Without it, or without outputs, nothing is compared.
+    data: the file of the run's data set. Nothing is compared without it, or without outputs.
     """
-    names = ("test_labels", "val_labels", "train_labels", "clean_labels")
     try:
-        if file_digest(data) != run.data["digest"]:
-            return
         with np.load(data, allow_pickle=False) as file:
-            test, val, noisy, clean = (file[name] for name in names)
+            arrays = [file[name] for name in LABELS]
+        if [array_digest(array) for array in arrays] != [run.data["sha256"][n] for n in LABELS]:
+            return
     except Exception:  # no data set, or a damaged one, which can make numpy fail in any way
         return
+    noisy, clean, val, test = arrays
     has_sample = (folder / run_folder.SAMPLE_LOGITS).is_file()
     index = run_folder.read_sample_indices(folder) if has_sample else slice(0)
     noisy, clean = noisy[index], clean[index]
@@ -273,22 +276,6 @@ def check_frequency(content: dict, epochs: int) -> None:
         for rows in [*section["outputs"].values(), *section.get("one_hot", {}).values()]:
             if np.array(rows, float).shape != (epochs, deltas):
                 raise ValueError("a measure for each epoch and delta")
-
-
-def without_nan(value: object, digits: int | None = None) -> object:
-    """The value as JSON has it: NaN is null, and an array a list.
-
-    digits: significant digits of floats, but for deltas, by which runs are put together.
-    """
-    if isinstance(value, dict):
-        return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [without_nan(item, digits) for item in value]
-    if isinstance(value, float):
-        if not np.isfinite(value):
-            return None
-        return float(f"{value:.{digits}g}") if digits else float(value)
-    return value
 
 
 def write_history(path: Path, runs: Sequence[Run], digits: int | None = None) -> None:

@@ -322,7 +322,9 @@ def short_text(content: dict) -> list[str]:
             ])  # fmt: skip
     room, count = SHORT_LINES - 2, len(table)
     if count > room:  # of each noise, what the question is about
-        kept = ("  cross-entropy", "  previous epoch")
+        titles = ["  previous epoch", f"  {SELF_DISTILLATION}"]
+        title = next((t for t in titles for row in table if row[0].startswith(t)), titles[0])
+        kept = ("  cross-entropy", title)
         table = [row for row in table if not row[0].startswith("  ") or row[0].startswith(kept)]
         table = table[: room - 1]
     lines = aligned(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import filelock
+import numpy as np
 
 from common.command_line import UserError
 
@@ -47,6 +48,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
     """Write a JSON object whole or not at all. Raises OSError, ValueError for NaN or infinity."""
     write_text(path, json.dumps(content, indent=indent, allow_nan=False) + "\n")
+
+
+def without_nan(value: object, digits: int | None = None) -> object:
+    """The value as JSON has it: NaN is null, and an array a list.
+
+    digits: significant digits of floats, but for deltas, by which runs are put together.
+    """
+    if isinstance(value, dict):
+        return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [without_nan(item, digits) for item in value]
+    if isinstance(value, float):
+        if not np.isfinite(value):
+            return None
+        return float(f"{value:.{digits}g}") if digits else float(value)
+    return value
 
 
 def read_json(path: Path, remedy: str) -> dict:

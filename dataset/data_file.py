@@ -40,6 +40,7 @@ SPLITS = {
     "val_images": ("val_labels",),
     "test_images": ("test_labels",),
 }
+LABELS = tuple(name for labels in SPLITS.values() for name in labels)
 ARRAYS = tuple(name for images, labels in SPLITS.items() for name in (images, *labels))
 # Which images of the source these are; not part of the data set's digest.
 CHOSEN = tuple(
@@ -85,10 +86,12 @@ def combined_digest(digests: dict[str, str]) -> str:
 
 def array_digests(dataset: DataSet) -> dict[str, str]:
     """The sha256 of the bytes of each array, by the array's name."""
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(getattr(dataset, name)).data).hexdigest()
-        for name in ARRAYS
-    }
+    return {name: array_digest(getattr(dataset, name)) for name in ARRAYS}
+
+
+def array_digest(array: np.ndarray) -> str:
+    """The sha256 of an array's bytes."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def write_dataset(path: Path, dataset: DataSet) -> None:

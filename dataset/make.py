@@ -39,7 +39,8 @@ class DataSettings:
         if self.noise in NOISES:
             return self.noise
         words = [Path(self.noise).stem, self.labels, "matched" if self.matched else None]
-        return "-".join(word for word in words if word)
+        name = "-".join(word for word in words if word)
+        return f"{name}-file" if name in NOISES else name
 
     @property
     def default_path(self) -> Path:

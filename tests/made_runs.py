@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.history import Run, without_nan
+from analysis.history import Run
 from common import run_folder
+from common.files import without_nan
 
 DISTILLED, PREVIOUS = "self-distillation", "self-distillation, previous epoch"
 LOSSES = ("cross-entropy", DISTILLED, PREVIOUS)

@@ -9,7 +9,8 @@ from helpers import SMALL_RUN
 from made_runs import DISTILLED, PREVIOUS, make_run, study, write_run
 
 from analysis import tables
-from analysis.history import by_noise, read_history, without_nan, write_history
+from analysis.history import by_noise, read_history, write_history
+from common.files import without_nan
 
 pytestmark = pytest.mark.usefixtures("place")
 

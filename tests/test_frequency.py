@@ -13,9 +13,9 @@ from references import CLASSES
 
 import frequency
 import train
-from analysis.history import without_nan
 from common import run_folder
 from common.command_line import UserError
+from common.files import without_nan
 from dataset.batches import normalize
 from dataset.data_file import DataSet, read_dataset, write_dataset
 from measures import spectrum

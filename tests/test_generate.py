@@ -192,8 +192,10 @@ def test_the_same_data_set_from_the_exported_labels(script, workplace, size):
     labels = json.loads((workplace / "labels.json").read_text())
     assert type(labels) is list and {type(label) for label in labels} == {int}
     assert len(labels) == 200
-    assert script("generate", *data, "--noise", "labels.json", "--out", "b.npz")[0] == 0
+    (workplace / "labels.json").rename("pair.json")
+    assert script("generate", *data, "--noise", "pair.json", "--out", "b.npz")[0] == 0
     assert array_digests(read_dataset("a.npz")) == array_digests(read_dataset("b.npz"))
+    assert read_dataset("b.npz").meta["noise"] == "pair-file"  # not the model of that name
 
 
 @pytest.mark.parametrize("size", [[], ["--train-size", 30]])

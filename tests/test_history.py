@@ -107,9 +107,16 @@ def test_every_run_is_collected_once():
     history.write_history(Path("h.json"), found)
     again, _ = history.collect([Path("h.json"), Path("runs"), Path("h.json")])
     assert [run.name for run in again] == [run.name for run in found]
-    # A copy under another name is the same run.
+    # A copy under another name is the same run, and the note says so.
     shutil.copytree(folders[0], "copy/other")
-    assert len(history.collect([Path("runs"), Path("copy")])[0]) == len(runs)
+    again, notes = history.collect([Path("runs"), Path("copy")])
+    assert len(again) == len(runs)
+    assert notes == [f"main-pair40-seed6/other: the same run as {runs[0].name}, counted once"]
+    # Equal labels, and so equal outputs, on data sets of two names are two runs.
+    twin = replace(runs[0], data={**runs[0].data, "digest": "x", "noise": "none"}, name="x/y")
+    history.write_history(Path("h.json"), [runs[0], twin])
+    assert history.collect([Path("h.json")])[0][1].data["noise"] == "none"
+    history.write_history(Path("h.json"), found)
     # A run that has been measured since keeps its measures, in any order.
     unmeasured = [replace(run, frequency=None, memorization={}) for run in found]
     history.write_history(Path("h.json"), unmeasured)
@@ -164,10 +171,19 @@ def test_an_accuracy_that_was_edited_is_found(name, study, monkeypatch):
     assert "logits.npy; train the run again" in notes[-1]
 
 
+def change_labels():
+    path = Path("data/small.npz")
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["test_labels"] = 9 - arrays["test_labels"]
+    np.savez(path, **arrays)
+
+
 NOT_AT_HAND = {
     "no data set": lambda: Path("data/small.npz").unlink(),
     "another one": lambda: write_dataset(Path("data/small.npz"), make_dataset()),
     "a damaged one": lambda: Path("data/small.npz").write_bytes(b"PK"),
+    "other labels in it": change_labels,
     "no outputs": lambda: [path.unlink() for path in Path("runs").rglob("*logits.npy")],
 }
 

@@ -66,7 +66,9 @@ def test_the_plan_is_that_of_the_runs_that_exist(place, monkeypatch):
         noise, data, seed, loss, name = started.split(" | ")
         path = f"data/{data}-seed{seed}.npz"
         make = f"python generate.py --dataset cifar10 {noise} {GENERATE} --seed {seed} --out {path}"
-        learn = f"python train.py --loss {loss} {TRAIN} --epochs 40 --seed {seed} --data {path}"
+        loss, *teacher = loss.split(" ", 1)
+        learn = f"python train.py --loss {' '.join([loss, TRAIN, '--epochs 40', *teacher])}"
+        learn += f" --seed {seed} --data {path}"
         run = runs[f"{make} --if-missing && {learn} --run {name}-seed{seed} --resume auto"]
         assert run.settings.folder == Path(f"runs/{data}-seed{seed}/{name}-seed{seed}")
         assert run.settings.data == run.data.out == Path(path)
@@ -95,8 +97,11 @@ def test_names_of_data_sets_and_runs(place, line):
     ("flags", "words"),
     [
         (["--seeds", "1", "1"], ["pair40/cross-entropy-seed1", "twice"]),
-        (["--noise", "a/l.npy", "b/l.npy"], ["l/cross-entropy-seed0", "twice"]),
-        (["--loss", "cross-entropy 'a"], ["--loss"]),
+        (["--noise", "a/l.npy", "b/l.npy"], ["l/cross-entropy-seed0", "twice", "different names"]),
+        (["--noise", "a/l.npy:"], ["generate.py", "--noise a/l.npy:"]),
+        (["--loss", "cross-entropy", "cross-entropy --lr 0.2"], ["are one run", "leave one"]),
+        (["--generate", "--export a.json"], ["--export itself", "leave it out"]),
+        (["--loss", "cross-entropy 'a"], ["--loss", "mend the quotes"]),
         (["--loss", "hinge"], ["train.py", "--loss", "'hinge'"]),
         (["--noise", "a/l.npy", "--rate", "0.2"], ["--rate", "leave it out"]),
         (["--noise", "nothing.npy"], ["generate.py", "--noise nothing.npy"]),
@@ -114,6 +119,19 @@ def test_a_wrong_flag_is_one_line_before_anything_starts(place, refused, flags, 
     line = refused("study", *TINY, *flags)
     assert all(word in line for word in words), line
     assert sorted(path.name for path in Path().iterdir()) == ["a", "b", "labels"]
+
+
+def test_a_flag_of_the_loss_comes_before_that_of_train(place):
+    losses = ["cross-entropy", "cross-entropy --lr 0.5"]
+    runs = plan(*TINY, "--train", "--model small_cnn --lr 0.02", "--loss", *losses)
+    assert [run.settings.lr for run in runs] == [0.02, 0.5]
+
+
+def test_a_file_where_the_figures_go_is_refused_before_anything_starts(place, refused):
+    Path("figures").mkdir()
+    Path("figures/shapes").touch()
+    assert "figures/shapes: a file; move it away" in refused("study", *TINY)
+    assert not Path("runs").exists()
 
 
 def write_run(run: study.Run, epochs: int, **flags) -> None:

@@ -10,9 +10,10 @@ from made_runs import DELTAS, DISTILLED, LOSSES, PREVIOUS, make_run, study, with
 from scipy import stats
 
 from analysis import tables
-from analysis.history import by_noise, without_nan
+from analysis.history import by_noise
 from analysis.quantities import QUANTITIES
 from common.command_line import UserError
+from common.files import without_nan
 
 PAIR, HUMAN = "pair flip, 40% wrong", "human, 40% wrong"
 NOISES = {PAIR: "pair", "symmetric, 40% wrong": "symmetric", HUMAN: "human"}
@@ -256,6 +257,9 @@ def test_the_answer_fits_a_screen(content):
         k = next(k for k, line in enumerate(text) if line.startswith(noise))
         assert "cross-entropy" in text[k + 1] and "previous epoch" in text[k + 2]
     assert len(tables.long_text(many)) > 100
+    default = study([f"noise {k}" for k in range(5)], LOSSES[:2])
+    text = tables.short_text(tables.results(by_noise(default)))
+    assert sum(line.split()[0] == "self-distillation" for line in text[1:-2]) == 3
 
 
 def test_one_loss_alone_has_its_accuracies():
