@@ -13,7 +13,8 @@ from analysis.quantities import ACCURACY, GAPS, RATIO_DELTA, at_equal, cell, min
 from analysis.statistics import first_epoch, interval, p_not_zero, stopping_epoch
 
 README, PAGE = ROOT / "README.md", ROOT / "results/README.md"
-PLAIN, PREVIOUS = "cross-entropy", "self-distillation, previous epoch"
+PLAIN, SAME_STEP = "cross-entropy", "self-distillation"
+PREVIOUS = f"{SAME_STEP}, previous epoch"
 REPLACE, ADD = minus(ACCURACY, "last", "early"), minus(ACCURACY, "early")
 RIGHT, WRONG = "clean_high", "residual_low"
 pytestmark = pytest.mark.slow
@@ -197,10 +198,12 @@ def shake_sentences():
     plain, run = series[PLAIN][6], series[PREVIOUS][6]
     stop, best = stopping_epoch(plain, "early"), plain.history[ACCURACY].max()
     replace, add = REPLACE(run, plain), ADD(run, plain)
+    same_step = [of(series[SAME_STEP][6], plain) for of in (REPLACE, ADD)]
     ahead = 20 * (run.history[ACCURACY][-1] - best)  # of 2,000 images
     return [
         f"It ended with {plain.gap[-1]:.1f} points",
         f"replace is {replace:+.1f} and add {add:+.1f} points",
+        "of the same-step teacher {:+.1f} and {:+.1f}".format(*same_step),
         f"at epoch {stop + 1}, at a gap of {plain.gap[stop]:.0f} points and "
         f"{best - plain.history[ACCURACY][stop]:.2f} points below its best epoch",
         f"last epoch is right on {ahead:.0f} more of the 2,000 test images than that best epoch",
