@@ -146,9 +146,10 @@ def caption(noises: Noises) -> str:
     groups = {tuple(group): len(group) for series in noises.values() for group in series.values()}
     per_curve = f"{either(sorted(groups.values()))} per curve"
     seeds = listed(next(iter(groups))) if len(groups) == 1 else per_curve
+    word = "seed" if list(groups.values()) == [1] else "seeds:"
     means = " (means; bands: lowest to highest)" if max(groups.values()) > 1 else ""
     network = either(run.network for run in runs)
-    return f"{data}; {network}; {', '.join(sizes)}; seeds: {seeds}{means}"
+    return f"{data}; {network}; {', '.join(sizes)}; {word} {seeds}{means}"
 
 
 def either(values: Iterable) -> str:

@@ -364,10 +364,10 @@ def test_settings_of_a_loss_share_its_color_only():
 @pytest.mark.parametrize(
     ("runs", "seeds"),
     [
-        ([make_run()], "6"),
-        ([make_run(), make_run(DISTILLED, 7)], "1 per curve"),
-        (study(["pair"]), "6 to 8 (means; bands: lowest to highest)"),
-        ([*study(["pair"], LOSSES[:1]), make_run(DISTILLED)], "1 or 3 per curve (means; bands: "),
+        ([make_run()], "seed 6"),
+        ([make_run(), make_run(DISTILLED, 7)], "seeds: 1 per curve"),
+        (study(["pair"]), "seeds: 6 to 8 (means; bands: lowest to highest)"),
+        ([*study(["pair"], LOSSES[:1]), make_run(DISTILLED)], "seeds: 1 or 3 per curve (means; "),
     ],
 )
 def test_the_caption_names_data_network_sizes_and_seeds(runs, seeds):
@@ -375,7 +375,7 @@ def test_the_caption_names_data_network_sizes_and_seeds(runs, seeds):
         run.data.update(val_size=20, test_size=30)
     text = layout.caption(by_noise(runs))
     sizes = "100 training, 20 held-out, 30 test images"
-    assert text.startswith(f"cifar10; small_cnn; {sizes}; seeds: {seeds}")
+    assert text.startswith(f"cifar10; small_cnn; {sizes}; {seeds}")
     assert ("mean" in text) == (len(runs) > 2)
 
 
