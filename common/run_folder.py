@@ -68,12 +68,17 @@ def locked(run: Path) -> Iterator[None]:
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The run folders at or below `paths`, sorted, each once; symbolic links are followed.
 
-    Raises UserError if a path has no run.
+    Raises UserError if a path has no run, and PermissionError for a folder that cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise error
+
     runs: dict[str, Path] = {}
     for path in paths:
         below, seen = {}, set()
-        for folder, subfolders, files in os.walk(path, followlinks=True):
+        for folder, subfolders, files in os.walk(path, onerror=refuse, followlinks=True):
             place = os.path.realpath(folder)
             if place in seen:
                 subfolders.clear()  # a circle of links ends

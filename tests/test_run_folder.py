@@ -290,6 +290,20 @@ def test_runs_are_found_by_their_config_behind_links_too(tmp_path):
             find([tmp_path / path])
 
 
+def test_a_folder_that_cannot_be_read_is_no_folder_without_runs(tmp_path, monkeypatch):
+    (tmp_path / "a/one").mkdir(parents=True)
+    scan = os.scandir
+
+    def refuse(path):  # as the system does for users other than root
+        if os.path.basename(path) == "one":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        run_folder.find_runs([tmp_path])
+
+
 HOLD = """
 import pathlib
 from common.run_folder import locked
