@@ -229,7 +229,9 @@ def answer_table(content: dict) -> Table:
     """A line per noise: the accuracies of cross-entropy and of self-distillation, P1 and P2."""
     losses, stops = [CROSS_ENTROPY, SELF_DISTILLATION, PRIMARY], ["last", "early"]
     head = [f"{title}, {stop}" for title in (*losses[:2], "previous epoch") for stop in stops]
-    head += ["replace: last - cross-entropy early (points)", "add: both early (points)"]
+    titles = {title for group in content["noises"].values() for title in group["series"]}
+    whose = "previous epoch " if any(title.startswith(PRIMARY) for title in titles) else ""
+    head += [f"replace: {whose}last - cross-entropy early (points)", "add: both early (points)"]
     table = [["noise", *head]]
     for noise, group in content["noises"].items():
         endings = [title.removeprefix(s["loss"]) for title, s in group["series"].items()]

@@ -238,14 +238,11 @@ def test_numbers_that_no_table_has_are_those_of_the_histories(sentences):
 def test_first_screen_says_what_the_histories_say():
     text, main = " ".join(README.read_text("utf-8").split()), read_runs("main").values()
     behind, ahead = ([np.mean(v) for v in each(main, of)] for of in (REPLACE, ADD))
-    assert (
-        "is {:.1f} (barely significant), {:.1f} and {:.1f} points below plain training".format(
-            *np.negative(behind)
-        )
-        in text
-    )
-    assert "early, {:.1f} (barely), {:.1f} and {:.1f} points".format(*ahead) in text
-    assert "No deficit seen: 12 epochs (three seeds), shake-shake ResNet (one)" in text
+    numbers = "{:.1f} ({}), {:.1f}, {:.1f} points"
+    below = numbers.format(-behind[0], "barely significant", *np.negative(behind[1:]))
+    assert f"unstopped accuracy (open triangle) is {below} below stopped plain training" in text
+    assert f"both stopped, it gains {numbers.format(ahead[0], 'barely', *ahead[1:])}" in text
+    assert "Inconclusive, no deficit: 12 epochs (three seeds), shake-shake ResNet (one)" in text
     titles = f"{PREVIOUS}, epochs 12", f"{PLAIN}, epochs 12"
     short = each(read_runs("short").values(), REPLACE, *titles)
     assert all(len(values) == 3 and interval(values)["high"] > 0 for values in short)

@@ -284,7 +284,10 @@ def test_a_table_in_markdown(content):
     heads = [
         f"{loss}, {end}" for loss in (*LOSSES[:2], "previous epoch") for end in ("last", "early")
     ]
-    heads += ["replace: last - cross-entropy early (points)", "add: both early (points)"]
+    heads += [
+        "replace: previous epoch last - cross-entropy early (points)",
+        "add: both early (points)",
+    ]
     assert head == f"| {' | '.join(['noise', *heads])} |"
     for key, text in zip(("replace", "add"), lines[0].strip("| ").split(" | ")[-2:], strict=True):
         row = tables.find(content, PAIR, PREVIOUS, key)
