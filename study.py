@@ -62,7 +62,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     losses = [["cross-entropy"], ["self-distillation"]]
     add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
-    add("--train", type=flags, default=[], metavar="FLAGS", help="more flags of train.py")
+    more = "more flags of train.py; a flag in --loss goes before the same flag here"
+    add("--train", type=flags, default=[], metavar="FLAGS", help=more)
     add("--name", help="the study's name in file names; by default that of the data")
     jobs = "runs side by side; by default one per GPU, or 2 on a CPU"
     add("--jobs", type=integer(1, 1000), help=jobs)
@@ -124,7 +125,7 @@ def plan(args: Namespace) -> list[Run]:
         generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
         generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
-        # A flag of the loss, by which the run is named, goes before the same flag of --train.
+        # argparse takes the last: a flag of the loss, which names the run, before that of --train.
         train_flags = ["--loss", loss[0], *args.train, *loss[1:], "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
