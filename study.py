@@ -62,7 +62,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     losses = [["cross-entropy"], ["self-distillation"]]
     add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
-    more = "more flags of train.py; a flag in --loss goes before the same flag here"
+    more = "more flags of train.py; flags in --loss override them"
     add("--train", type=flags, default=[], metavar="FLAGS", help=more)
     add("--name", help="the study's name in file names; by default that of the data")
     jobs = "runs side by side; by default one per GPU, or 2 on a CPU"
