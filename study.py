@@ -125,7 +125,7 @@ def plan(args: Namespace) -> list[Run]:
         generate_flags = ["--dataset", args.data, *noise_flags, *args.generate]
         generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
-        # argparse takes the last: a flag of the loss, which names the run, before that of --train.
+        # argparse takes the last, and a flag of the loss names the run: it overrides --train.
         train_flags = ["--loss", loss[0], *args.train, *loss[1:], "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
