@@ -29,15 +29,15 @@ if __name__ == "__main__":
 
 from common.files import read_json, without_nan, write_json, write_text
 
-REMEDY = "name another file with --out"
+REMEDY = "use --out OTHER/history.json"
 
 
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     parser = Parser(__doc__)
-    add_runs_arguments(parser, "runs, folders of runs, or files of history.json")
+    add_runs_arguments(parser, "runs, folders of runs, or history.json files")
     add = parser.add_argument
     add("--out", type=Path, help="FOLDER/history.json; by default in the folder of the runs")
-    add("--digits", type=integer(4), help="round curves to so many digits; by default none is")
+    add("--digits", type=integer(4), help="significant digits of curves; by default all")
     add("--all", action="store_true", help="print every table, not only the answer")
     add("--readme", nargs="+", type=Path, default=[], help="files whose marked tables to write")
     return parser.parse_args(argv)
@@ -100,14 +100,14 @@ def runs_before(out: Path) -> list[str]:
     from analysis.history import read_history
 
     if out.name != "history.json":  # results.json beside it belongs to it alone
-        raise UserError(f"collected curves go to a history.json, not to {out}; name it with --out")
+        raise UserError(f"curves go to a history.json, not to {out}; name one with --out")
     results = out.with_name("results.json")
     if results.exists() and not {"noises", "differences"} <= read_json(results, REMEDY).keys():
         raise UserError(f"{results} was not made by collect_history.py; {REMEDY}")
     try:
         return [run.name for run in read_history(out)] if out.exists() else []
     except UserError as error:
-        raise UserError(f"{out} exists and is no history.json; {REMEDY}") from error
+        raise UserError(f"{out} exists with other content; {REMEDY}") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

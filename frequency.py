@@ -8,7 +8,7 @@
     python frequency.py --eigenvectors             along a kernel's eigenvectors: spectrum.json
 
 The filtering method of the F-Principle papers (arXiv 1901.06523). delta is a variance, in squared
-normalized-pixel units; by default nine deltas, half an octave apart, that belong to the data set.
+normalized-pixel units; by default nine, half an octave apart, that suit the data set.
 New deltas and new kernels are added to those that a run has. docs/method.md explains every measure.
 """
 
@@ -60,8 +60,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         nargs="+",
         type=lambda text: ORIGINAL_DELTAS if text == "original" else [variance(text)],
         default=[],
-        help="variances of the filter, or `original`; by default those of the data set; with "
-        f"--eigenvectors of the Gaussian kernel, by default {' '.join(map(str, KERNEL_DELTAS))}",
+        help="variances of the filter, or `original`; by default nine that suit the data; of "
+        f"--eigenvectors' Gaussian kernels, by default {' '.join(map(str, KERNEL_DELTAS))}",
     )
     add("--values", choices=("softmax", "logits"), help="outputs to filter; by default softmax")
     add("--eigenvectors", action="store_true", help="measure along a kernel's eigenvectors instead")
@@ -71,16 +71,16 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         choices=KERNELS,
         help="of the pixels, or of the network at its start or checkpoint; by default gaussian",
     )
-    add("--size", type=integer(2), help="most images of a kernel; by default 5000 of the sample")
+    add("--size", type=integer(2), help="largest number of images in a kernel; by default 5000")
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")
     args = parser.parse_args(argv)
     if args.eigenvectors and args.values:
         parser.error("--values: not with --eigenvectors, which measures softmax; leave it out")
     if not args.eigenvectors and (args.kernels or args.size):
-        parser.error("--kernels, --size: of a kernel's eigenvectors; add --eigenvectors")
+        parser.error("--kernels and --size are for eigenvectors; add --eigenvectors")
     if args.kernels and args.delta and "gaussian" not in args.kernels:
-        parser.error("--delta: of the gaussian kernel; add it to --kernels, or leave --delta out")
+        parser.error("--delta is for kernel gaussian; add it to --kernels, or leave --delta out")
     args.delta = [delta for deltas in args.delta for delta in deltas]
     return args
 
@@ -147,7 +147,7 @@ def open_run(path: Path, data: Path | None, read: Callable) -> Run:
     config, digest = run_folder.read_config(path), run_folder.outputs_digest(path)
     flags = config["flags"]
     if len(run_folder.read_history(path)[0]) < flags["epochs"]:
-        raise UserError(f"{path}: is not trained to its last epoch; go on with train.py --resume")
+        raise UserError(f"{path}: is unfinished; repeat its train.py command with --resume")
     data = data or Path(flags["data"])
     dataset, index = read(data), run_folder.read_sample_indices(path)
     if dataset.sha256 != config["data"]["digest"]:
@@ -189,8 +189,8 @@ def measure_bands(run: Run, args: Namespace, device) -> None:
     content = bands.measure_bands(run.arrays, deltas, values, device)
     run.write(run_folder.FREQUENCY, content)
     idle = ", ".join(f"{delta:g}" for delta in sorted({*deltas} - {*filtering(content["test"])}))
-    why = f"(median kernel mass below {ENOUGH_MASS}, as is usual of few images)"
-    print(f"{path}: written" + (f"; hardly any filter at {idle} {why}" if idle else ""), flush=True)
+    why = f"(median kernel mass below {ENOUGH_MASS}, usual with few images)"
+    print(f"{path}: written" + (f"; too small to filter: {idle} {why}" if idle else ""), flush=True)
 
 
 def measure_memorization(run: Run) -> None:
@@ -274,7 +274,7 @@ def label_spectrum(
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
-    return run_script("frequency.py", lambda: frequency(args), "measured runs stay measured")
+    return run_script("frequency.py", lambda: frequency(args), "measured runs are kept")
 
 
 if __name__ == "__main__":

@@ -48,17 +48,17 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add = parser.add_argument
     models, sources = ", ".join(NOISES), ", ".join(SOURCES)
     add("--dataset", default="cifar10", help=f"{sources}, or a folder of images")
-    add("--noise", default="pair", help=f"noise model ({models}), or a file of labels")
+    add("--noise", default="pair", help=f"noise model ({models}), or a label file")
     add("--labels", help="which labels of the file to use, such as worse_label of CIFAR-10N")
     add("--matched", action="store_true", help="permute the file's labels within each class")
-    chance = "accept a file of labels that agrees with the clean ones no better than chance"
+    chance = "accept a label file that agrees with the clean labels no better than chance"
     add("--accept-chance-labels", action="store_true", help=chance)
     add("--rate", type=fraction, help="noise rate: share of the labels to flip; by default 0.4")
-    add("--seed", type=integer(0), default=0, help="seed of the labels, the subset and the shapes")
-    add("--train-size", type=integer(1), help="number of images to choose; by default all")
-    add("--val-size", type=integer(0), default=0, help="how many of these images to hold out")
+    add("--seed", type=integer(0), default=0, help="seed of the noise, the subset and the shapes")
+    add("--train-size", type=integer(1), help="training + held-out images; by default all")
+    add("--val-size", type=integer(0), default=0, help="how many of --train-size to hold out")
     add("--test-size", type=integer(1), help="number of test images; by default all")
-    square = "crop a folder's images to squares of this size"
+    square = "side of a folder's images, cropped and resized"
     add("--image-size", type=integer(1, LARGEST), help=square)
     add("--data-dir", default="data", help="folder of CIFAR's archives")
     add("--out", type=Path, help="file to write; by default data/<dataset>-<noise><percent>.npz")
@@ -75,7 +75,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
         for flag in ("labels", "matched", "accept_chance_labels"):
             if getattr(args, flag):
                 flag = flag.replace("_", "-")
-                parser.error(f"--{flag} belongs to a file of labels; name it with --noise")
+                parser.error(f"--{flag} belongs to a label file; name one with --noise")
         if args.rate is None:
             args.rate = DataSettings.rate
     elif not Path(args.noise).is_file():
@@ -89,7 +89,7 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     args.settings = DataSettings(**{f.name: getattr(args, f.name) for f in fields(DataSettings)})
     args.out = args.out or args.settings.default_path
     if not args.out.name:
-        parser.error(f"--out {args.out}: not a name of a file; use data/my.npz")
+        parser.error(f"--out {args.out}: not a file name; use data/my.npz")
     _refuse_one_file(parser, args)
     return args
 
@@ -102,7 +102,7 @@ def _refuse_one_file(parser: Parser, args: Namespace) -> None:
     for (flag, path), (other, second) in combinations(given, 2):
         same = path.exists() and second.exists() and path.samefile(second)
         if same or path.resolve() == second.resolve():
-            parser.error(f"{flag} and {other} name one file, {path}; use another {flag}")
+            parser.error(f"{flag} and {other} are both {path}; use another {flag}")
 
 
 def generate(args: Namespace) -> None:

@@ -80,7 +80,7 @@ class CrossEntropy:
         return {k: f"{v:g}" if isinstance(v, int | float) else v for k, v in changed.items()}
 
     def start(self, images: int, all_reduce: Callable[[Tensor], Tensor] = lambda sum: sum) -> None:
-        """Begin a training; all_reduce sums a tensor over the processes that train together.
+        """Begin training; all_reduce sums a tensor over the processes that train together.
 
         `previous` is what the loss remembers of each image from the epoch before, (images, ...), or
         None; a checkpoint keeps it.
@@ -120,8 +120,8 @@ class SelfDistillation(CrossEntropy):
     The prediction's weight lambda is the agreement, the fraction of the batch in which it equals
     the noisy label, unless `weight` fixes it. The teachers:
 
-    batch           the network itself: the variant of the authors of Dong, Hou, Lu, Zhang (arXiv
-                    1910.01255); with a fixed weight bootstrapping (Reed et al., arXiv 1412.6596)
+    batch           the network itself: the variant of Dong, Hou, Lu and Zhang (arXiv
+                    1910.01255); with a fixed weight, bootstrapping (Reed et al., arXiv 1412.6596)
     previous-epoch  what the network predicted for the image in the previous epoch: our reading of
                     their abstract; the first epoch is cross-entropy
     uniform         the uniform distribution: label smoothing

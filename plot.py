@@ -5,8 +5,8 @@
     python plot.py history.json           what collect_history.py collected
     python plot.py --delta 800            another variance of the filter where a figure shows one
 
-Runs are put together by noise, loss and setting; several seeds become their mean, with a band from
-the lowest to the highest.
+Runs are grouped by noise, loss and settings; several seeds become their mean, with a band from the
+lowest to the highest.
 """
 
 import sys
@@ -44,10 +44,10 @@ FIGURES = {
 def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     names = ", ".join(name for names in FIGURES.values() for name in names)
     parser = Parser(f"{__doc__}\nThe figures:\n{names}.\n")
-    add_runs_arguments(parser, "runs, folders of runs, or files of history.json")
+    add_runs_arguments(parser, "runs, folders of runs, or history.json files")
     add = parser.add_argument
-    add("--delta", type=positive, help="variance of the filter that is shown; by default the "
-        "nearest to the original's that filters")  # fmt: skip
+    add("--delta", type=positive, help="variance of the filter to show; by default 400 or 564, "
+        "or the nearest that filters")  # fmt: skip
     add("--out", type=Path, help="folder of the figures; by default figures/<data set>")
     return parser.parse_args(argv)
 
@@ -93,7 +93,7 @@ def draw_all(noises: history.Noises, delta: float | None, folder: Path) -> None:
     for reason, names in missing.items():
         say(f"not drawn: {', '.join(names)}: {reason}")
         if stale := [name for name in names if (folder / name).exists()]:
-            say(f"older files, of other runs perhaps, stay in {folder}: {', '.join(stale)}")
+            say(f"older files, perhaps of other runs, stay in {folder}: {', '.join(stale)}")
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         say(message)  # such as a character of a title that no font here has
 

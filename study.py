@@ -60,11 +60,11 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     add("--rate", nargs="+", type=fraction, help="rates of the noise models, by default 0.4")
     add("--seeds", nargs="+", type=integer(0), default=[0], help="seeds, by default 0")
     losses = [["cross-entropy"], ["self-distillation"]]
-    add("--loss", nargs="+", type=flags, default=losses, help="losses, by default of --dis=0 and 1")
+    add("--loss", nargs="+", type=flags, default=losses, help="losses, by default both of --dis")
     add("--generate", type=flags, default=[], metavar="FLAGS", help="more flags of generate.py")
     more = "more flags of train.py; flags in --loss override them"
     add("--train", type=flags, default=[], metavar="FLAGS", help=more)
-    add("--name", help="the study's name in file names; by default that of the data")
+    add("--name", help="name of the study in paths; by default that of --data")
     jobs = "runs side by side; by default one per GPU, or 2 on a CPU"
     add("--jobs", type=integer(1, 1000), help=jobs)
     add("--list", action="store_true", help="only print the training commands, one per line")
@@ -85,7 +85,7 @@ def flags(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ArgumentTypeError(f"{text}: {error}; mend the quotes") from None
+        raise ArgumentTypeError(f"{text}: {error}; fix the quotes") from None
     for name in {word.split("=")[0] for word in words}.intersection(RESERVED):
         raise ArgumentTypeError(f"study.py sets {name} itself; leave it out: study.py --help")
     return words
@@ -137,7 +137,7 @@ def plan(args: Namespace) -> list[Run]:
         made, settings = parsed(generate, generate_flags), parsed(train, train_flags).settings
         for other in runs.values():
             if settings.data == other.settings.data and settings.fixed == other.settings.fixed:
-                raise UserError(f"{other.name} and {name} are one run; leave one of them out")
+                raise UserError(f"{other.name} and {name} are the same run; leave one out")
         make = [sys.executable, os.path.relpath(SCRIPTS / "generate.py"), *generate_flags]
         learn = [sys.executable, os.path.relpath(SCRIPTS / "train.py"), *train_flags]
         runs[name] = Run(name, f"{shlex.join(make)} && {shlex.join(learn)}", made, settings)

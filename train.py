@@ -5,7 +5,7 @@
     python train.py --dis=1 --resume                            go on where it stopped
     python train.py --dis=0 --model small_cnn --epochs 40       on a laptop
     python train.py --loss generalized-cross-entropy            another loss
-    python train.py --evaluate runs/cifar10-pair40/a-run        measure its checkpoint again
+    python train.py --evaluate runs/cifar10-pair40/a-run        evaluate its checkpoint
     torchrun --nproc-per-node=4 -- train.py --dis=1             one run on several devices
 
 Accuracies are percent, losses nats. A run that is stopped and resumed equals one that was not, bit
@@ -70,8 +70,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
 def add_loss_arguments(parser: Parser) -> None:
     group = parser.add_argument_group("loss")
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--loss", choices=LOSSES, help="loss, by default cross-entropy")
-    either.add_argument("--dis", type=int, choices=(0, 1), help="short for the first two")
+    either.add_argument("--loss", choices=LOSSES, help="by default cross-entropy")
+    either.add_argument("--dis", type=int, choices=(0, 1), help="0: the first, 1: the second")
     for name, loss in LOSSES.items():
         for each in fields(loss):
             options = dict(each.metadata)
@@ -104,7 +104,7 @@ def add_training_arguments(parser: Parser) -> None:
     add("--batch-size", type=integer(1), help="images in a batch")
     add("--lr", type=positive, help="learning rate at the first step")
     add("--weight-decay", type=non_negative, help="weight decay")
-    add("--ema-decay", type=decay, help="evaluate averaged weights, of this decay per step")
+    add("--ema-decay", type=decay, help="evaluate averaged weights (EMA); decay per step")
     add("--augment", action=BooleanOptionalAction, help="random crop and mirror")
     add("--seed", type=integer(0, 2**63), help="seed of initialization, data order and crops")
     size = "training images to evaluate after each epoch; by default all, at most 10000"
@@ -123,7 +123,7 @@ def add_run_arguments(parser: Parser) -> None:
     resume = "go on from the run's checkpoint; auto also starts a run that does not exist"
     add("--resume", nargs="?", const=True, choices=(True, "auto"), metavar="auto", help=resume)
     add("--overwrite", action="store_true", help="delete the run of this name and start again")
-    add("--evaluate", type=Path, metavar="RUN", help="only measure the checkpoint of a run")
+    add("--evaluate", type=Path, metavar="RUN", help="only evaluate a run's checkpoint")
 
 
 def run_name(text: str) -> str:
@@ -149,7 +149,7 @@ def train(settings: RunSettings) -> None:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"--compile: {reason}; install a C++ compiler, or leave it out") from error
+        raise UserError(f"{reason}; install a C++ compiler, or leave --compile out") from error
     if distributed.is_main():
         print(line)
     distributed.destroy()

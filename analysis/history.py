@@ -126,7 +126,7 @@ def collect(
 ) -> tuple[list[Run], list[str]]:
     """The complete runs of the sources, each once, and notes on those that are left out.
 
-    sources: runs, folders of runs, and files of history.json. accept_unfinished: if none is
+    sources: runs, folders of runs, and history.json files. accept_unfinished: if none is
     complete, take the unfinished ones. Raises UserError if none is left.
     """
     found, notes = [], []
@@ -157,7 +157,7 @@ def collect(
         runs[key] = replace(run, name=earlier.name, **kept)
     complete = [run for run in runs.values() if run.is_complete]
     if accept_unfinished and not complete:
-        return list(runs.values()), [*notes, "no run has all its epochs: they are unfinished"]
+        return list(runs.values()), [*notes, "no run has all its epochs: shown unfinished"]
     notes += [
         f"{run.name}: {len(run.history['epoch'])} of {run.epochs} epochs, left out; repeat its "
         "train.py command with --resume"
@@ -174,7 +174,7 @@ def check_copies(one: Run, other: Run) -> None:
     for name in sorted(one.history.keys() - {"seconds", "images_per_second"}):
         pair = one.curve(name), other.curve(name)
         if len(pair[0]) != len(pair[1]) or not np.allclose(*pair, 1e-3, 1e-6, equal_nan=True):
-            raise UserError(f"{one.name}: two sources have it, with another {name}; name only one")
+            raise UserError(f"{one.name}: two sources differ in its {name}; name only one")
 
 
 def read_run(folder: Path) -> tuple[Run, list[str]]:
@@ -325,7 +325,7 @@ def share_deltas(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
         if more := set().union(*deltas.values()) - masses["test"].keys():
             text = " ".join(f"{delta:g}" for delta in sorted(more))
             lack = counted([name for name, own in deltas.items() if more - own])
-            notes.append(f"{lack}: run frequency.py there with --delta {text}, left out so far")
+            notes.append(f"{lack}: deltas left out; run frequency.py there with --delta {text}")
         for run in members:
             content = run.frequency and dict(run.frequency)
             for section, mass in masses.items() if content else ():
@@ -362,7 +362,7 @@ def by_data(runs: Sequence[Run]) -> dict[str, list[Run]]:
 def by_noise(runs: Sequence[Run]) -> Noises:
     """The runs by noise, series and seed; cross-entropy first in each noise.
 
-    A series is a loss under one setting. A setting in which the runs of one noise differ is named
+    A series is a loss with one set of flags. A flag in which runs of one noise differ is named
     in the titles of all series. Data sets of one noise that differ in more than their seed are
     apart, and their title has their name. Raises UserError if runs cannot be told apart.
     """

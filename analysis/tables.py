@@ -171,15 +171,15 @@ def missing(content: dict) -> list[str]:
         if all(np.isnan(mean["last"]["gap"]["mean"]) for mean in means):
             lines.append(f"{noise}: no gap: no wrong label in the train sample, or not measured")
         if all(np.isnan(mean["early"]["test_accuracy"]["mean"]) for mean in means):
-            lines.append(f"{noise}: no early stopping without held-out images; see --val-size")
+            lines.append(f"{noise}: no early stopping; hold out data: generate.py --val-size")
         if np.isnan(group["deltas"]["Delta"]):
             lines.append(
-                f"{noise}: no frequency.json that filters; run frequency.py, or a larger --delta"
+                f"{noise}: no delta filters; run frequency.py, if need be with a larger --delta"
             )
         compared = {row["series"] for row in content["differences"] if row["noise"] == noise}
         for title, series in group["series"].items():
             if series["loss"] != CROSS_ENTROPY and title not in compared:
-                lines.append(f"{noise}, {title}: no cross-entropy of this setting and these seeds")
+                lines.append(f"{noise}, {title}: no cross-entropy run with its settings and seeds")
     return lines
 
 
@@ -263,7 +263,7 @@ def quantities_table(content: dict) -> Table:
     """Every quantity that is shown: a line per series and quantity, a column per noise."""
     noises, n = list(content["noises"]), len(all_seeds(content))
     rows = [row for row in content["differences"] if row["is_shown"]]
-    table = [["minus cross-entropy, unless said otherwise", "quantity", "unit", *noises]]
+    table = [["minus cross-entropy, unless noted", "quantity", "unit", *noises]]
     for series, key in dict.fromkeys((row["series"], row["quantity"]) for row in rows):
         own = [find(content, noise, series, key) for noise in noises]
         first = next(row for row in own if row)
@@ -378,5 +378,5 @@ def with_blocks(text: str, content: dict, study: str) -> str:
     pattern = rf"{start}\n(?:(?!<!-- table:).)*?<!-- end -->"
     written, count = re.subn(pattern, block, text, flags=re.S)
     if count != len(re.findall("<!-- table:", text)):
-        raise UserError("a table in it has no <!-- end -->, or a name with spaces; mend it")
+        raise UserError("a table in it has no <!-- end -->, or a name with spaces; fix it")
     return written

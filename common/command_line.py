@@ -21,11 +21,11 @@ REMEDIES = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
     errno.EACCES: "check its permissions",
-    errno.EROFS: "use a folder that can be written",
+    errno.EROFS: "use a writable folder",
     errno.ENOTDIR: "a file stands where a folder is needed; move it",
     errno.EISDIR: "a folder stands where a file is needed; move it",
 }
-REPORT = "a fault of this program: please report it with the lines above"
+REPORT = "a bug in this program: please report it with the lines above"
 
 
 class UserError(ValueError):
@@ -120,7 +120,7 @@ decay = number(0, 1, below=True)
 
 
 def add_runs_arguments(parser: Parser, what: str = "runs, or folders of runs") -> None:
-    """Add the arguments that name the runs to read; what: they may be."""
+    """Add the arguments that name the runs to read; what: their help."""
     add, words = parser.add_argument, f"{what}; by default all below --runs"
     add("run", nargs="*", type=Path, help=words)
     add("--runs", type=Path, default=Path("runs"), help="folder of all runs")

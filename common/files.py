@@ -53,7 +53,7 @@ def write_json(path: Path, content: dict, indent: int | None = 1) -> None:
 def without_nan(value: object, digits: int | None = None) -> object:
     """The value as JSON has it: NaN is null, and an array a list.
 
-    digits: significant digits of floats, but for deltas, by which runs are put together.
+    digits: significant digits of floats except deltas, by which runs are matched.
     """
     if isinstance(value, dict):
         return {k: without_nan(item, None if k == "delta" else digits) for k, item in value.items()}

@@ -86,7 +86,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
                 below[place] = Path(folder)
             seen.add(place)
         if not below:
-            raise UserError(f"{path}: no run there; make one with train.py, or name it with --runs")
+            raise UserError(f"{path}: no run there; make one with train.py, or name another folder")
         runs = below | runs
     return sorted(runs.values())
 
@@ -176,7 +176,7 @@ def read_history(run: Path) -> tuple[list[dict], str]:
             raise UserError(f"{path}: line {number} is damaged; {AGAIN}")
         records.append(record)
     if not records:
-        raise UserError(f"{path}: no epoch in it yet; go on with train.py --resume")
+        raise UserError(f"{path}: no epoch yet; repeat its command with --resume")
     return records, note
 
 
@@ -226,7 +226,7 @@ def read_measure(run: Path, name: str) -> tuple[dict | None, str]:
 
     It is damaged, or was measured from other outputs than those that the run has now.
     """
-    path, remedy = run / name, "make it again with frequency.py"
+    path, remedy = run / name, "repeat its frequency.py command"
     if not path.exists():
         return None, ""
     try:

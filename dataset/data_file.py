@@ -164,7 +164,7 @@ def _read_members(path: Path, names: tuple[str, ...]) -> dict:
     except Exception as error:  # a damaged file can make numpy fail in any way
         reason = error
         if not zipfile.is_zipfile(path):
-            reason = "no .npz file, or cut short"
+            reason = "not .npz, or cut short"
         elif "pickle" in str(error):
             reason = "it holds pickled objects, which are never read"
         raise UserError(f"{path}: not a data set: {reason}; {REMEDY}") from error

@@ -85,7 +85,7 @@ def _choose(columns: list[Column], rows: np.ndarray, source: Source, name: str |
         _refuse_unread(found.values(), noisy)
         names = noisy or differing or [n for n in labels if n not in stated]
         if len(names) > 1:
-            raise UserError(f"it holds several labels; use --labels with one of {_list(names)}")
+            raise UserError(f"several label columns; use --labels with one of {_list(names)}")
         if not names:
             raise UserError("it holds no noisy labels; see docs/usage.md")
         name = names[0]
@@ -100,8 +100,7 @@ def _refuse_unread(columns: Iterable[Column], noisy: list[str]) -> None:
         if not noisy or (meant and not flags):
             raise column.error(
                 column.classes.index(None),
-                "which is no label; use class numbers or names, or name another column with "
-                "--labels",
+                "not a label; use class numbers or names, or name another column with --labels",
             )
 
 
@@ -147,7 +146,7 @@ def _check_cells(column: Column, rows: np.ndarray, source: Source) -> None:
         span = f" (from {min(found)} to {max(found)})"[:60] if len(found) > 1 else ""
         raise column.error(
             wrong,
-            f"which is no label{span}; a label is an integer of 0..{classes - 1} or a class name",
+            f"not a label{span}; a label is an integer from 0 to {classes - 1} or a class name",
         )
     integers = [column.integers[row] for row in used]
     both = numbers and all(k in numbers and 0 <= k < classes for k in integers)
@@ -197,7 +196,7 @@ def _place(columns: list[Column], source: Source) -> tuple[np.ndarray, str, str 
             for other, (more, _) in others:
                 if not np.array_equal(rows, more):
                     raise UserError(
-                        f"{short(name)} and {short(other)} name other images; remove one"
+                        f"{short(name)} and {short(other)} differ on images; remove one"
                     )
             return rows, f"placed by {kind} ({short(name)}{how})", name
     order = f", so they count as {_list(source.train_files, 3)}" if source.is_folder else ""
@@ -212,9 +211,9 @@ def _by_index(column: Column, source: Source) -> tuple[np.ndarray, str]:
     """
     numbers, count = column.integers, len(source.train_labels)
     if None in numbers:
-        raise column.error(numbers.index(None), "which is no index")
+        raise column.error(numbers.index(None), "not an index")
     _refuse_doubles(column, numbers)
-    low, high, remedy = min(numbers), max(numbers), f"give the files' names, or name it {POSITION}"
+    low, high, remedy = min(numbers), max(numbers), f"give file names, or rename it {POSITION}"
     from_1 = column.name != POSITION and low > 0
     if low < 0 or high - from_1 >= count or (from_1 and high < count):
         raise UserError(
@@ -237,7 +236,7 @@ def _by_file(column: Column, source: Source) -> tuple[np.ndarray, str]:
     """The images of a column of file names: relative paths, or unique ends of them."""
     for row, cell in enumerate(column.cells):
         if not isinstance(cell, str) or not cell:
-            raise column.error(row, "which is no file name")
+            raise column.error(row, "not a file name")
     tests = [bool(TEST_FILE.search(_end(name, 3))) for name in column.cells]
     found = []
     for parts, train, test in _namings(source):

@@ -130,9 +130,9 @@ def make_labels(
 ) -> tuple[list[np.ndarray], list[str]]:
     """Noisy labels int64 of each split, and a line on what was read if there is a file.
 
-    splits: indices of the training and of the validation images. Each split is flipped separately,
+    splits: indices of the training and of the held-out images. Each split is flipped separately,
     so that each has the requested rate; a file's labels are also matched separately. Raises
-    UserError if a file of labels does not fit.
+    UserError if a label file does not fit.
     """
     clean, seed = [source.train_labels[split] for split in splits], settings.seed
     if settings.noise in NOISES:
@@ -182,7 +182,7 @@ def sample_indices(dataset: DataSet, size: int | None) -> np.ndarray:
 def choose_images(
     source: Source, settings: DataSettings
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted indices of the training, validation and test images, all in equal classes.
+    """Sorted indices of the training, held-out and test images, all in equal classes.
 
     Raises UserError if there are too few images.
     """
@@ -253,7 +253,7 @@ def describe(made: Made) -> list[str]:
     different = set(train)
     resized = ", cropped and resized" if meta["image_size"] else ""
     return [
-        f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} validation "
+        f"{dataset.num_classes} classes, {count} training, {len(dataset.val_labels)} held-out "
         f"and {len(dataset.test_labels)} test images of {width}x{height} pixels{resized}",
         f"pixels from {dataset.train_images.min()} to {dataset.train_images.max()}; "
         f"{count - len(different)} training images are exact copies of another one, "

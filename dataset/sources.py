@@ -70,8 +70,8 @@ def load_cifar(settings) -> Source:
         train, test = (cifar(str(folder), train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"--dataset {settings.dataset}: no download ({error}); put {cifar.filename} (md5 "
-            f"{md5}) into {folder} and run this again"
+            f"--dataset {settings.dataset}: download failed ({error}); put {cifar.filename} "
+            f"(md5 {md5}) into {folder} and run again"
         ) from error
     return Source(
         train_images=train.data,
@@ -202,7 +202,7 @@ def _list_split(folder: Path, split: str) -> dict[str, list[Path]]:
     files = {name: sorted(classes[name].glob("[!.]*")) for name in names}
     for name, paths in files.items():
         if not paths:
-            raise UserError(f"--dataset {folder}: a folder of class {name} has no image")
+            raise UserError(f"--dataset {folder}: {split}/{name}/ has no image")
     return files
 
 
@@ -218,8 +218,8 @@ def load_folder(folder: Path, image_size: int | None = None) -> Source:
     if (train[0] == train[0][0]).all() or train[0].max() < DARKEST:
         raise UserError(
             f"--dataset {folder}: all training images are equal or nearly black, such as white "
-            "drawings on a transparent ground, or 12 bits in files of 16; save them as RGB with "
-            "8 bits"
+            "drawings on a transparent background, or 12 bits in 16-bit files; save them "
+            "as 8-bit RGB"
         )
     names = (
         [path.relative_to(folder).as_posix() for paths in classes.values() for path in paths]
@@ -265,7 +265,7 @@ def _read_image(path: Path, image_size: int | None) -> np.ndarray:
                     )
                 # Pillow 13 reads uncompressed TIFF files of orientations 5 to 8 as noise.
                 if image.format == "TIFF" and image.tag_v2.get(ORIENTATION, 1) != 1:
-                    raise UserError(f"{path}: a turned TIFF file; save it upright")
+                    raise UserError(f"{path}: a rotated TIFF; save it upright")
                 if image.mode in ("I", "F"):
                     raise UserError(
                         f"{path}: pixels of 32 bits or floating point, or a PGM of more than 8 "

@@ -11,7 +11,7 @@ for each delta; one of an empty band is NaN.
                    softmax outputs and one-hot predictions, train sample
 
 The sections `test` and `sample` also hold n, delta (D,), mass (D,): the median number of images
-that a filtered value is a mean of, and the two ratios of the clean labels, as they are (`labels`)
+that a filtered value averages, and the two ratios of the clean labels, as they are (`labels`)
 and `shuffled`.
 """
 

@@ -49,7 +49,7 @@ class FilterSums:
     low_sum: Tensor  # (V, C, D) sum over the points of S (y - mean)
     s_deficit: Tensor  # (D,)    n - |S|_F^2
     complement: Tensor  # (D,)   |I - S|_F^2
-    kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value is a mean of
+    kernel_mass: Tensor  # (D,)  median of C_i: how many points a filtered value averages
 
 
 def squared_distances(

@@ -64,7 +64,7 @@ def frequency(noises: Noises, delta: float | None) -> Figure:
             draw_milestones(panel, series)
     is_softmax = all_runs(noises)[0].frequency["values"] == "softmax"
     sentences = [
-        f"Δ: the low-frequency part of the {'softmax outputs' if is_softmax else 'logits'} on test "
+        f"Δ: low-frequency share of the {'softmax outputs' if is_softmax else 'logits'} on test "
         "images, by energies |low|²/(|low|²+|high|²) and by norms |low|/(|low|+|high|), for a "
         f"Gaussian filter of variance δ = {shown:g} squared normalized pixels",
         "Vertical: epochs at which the memorization gap of cross-entropy first passes "
@@ -116,8 +116,8 @@ def errors(noises: Noises, delta: float | None) -> Figure:
     columns = {f"{b} frequencies: e_{b}": band_curve(f"e_{b}", shown) for b in BANDS}
     figure, _ = layout.curve_grid(noises, columns)
     sentence = (
-        "e: distance of the softmax outputs' part to the clean labels' part on test images, "
-        f"relative to the labels' part; δ = {shown:g}"
+        "e: distance of a band of the softmax outputs from that of the clean test labels, "
+        f"relative to the latter; δ = {shown:g}"
     )
     return layout.finish(figure, noises, [sentence], layout.series_handles(noises))
 
@@ -135,9 +135,10 @@ def order(noises: Noises, delta: float | None) -> Figure:
     for panel, runs in zip(axes, groups, strict=True):
         draw_order(panel, runs, shown)
     sentences = [
-        "Coefficient of the softmax outputs on the labels' part, by least squares on the train "
-        "sample: 0 not learned, 1 learned",
-        f"Right labels: the clean labels; wrong labels: their per-instance residual; δ = {shown:g}",
+        "Least-squares coefficient of the softmax outputs' band on the labels' band, training "
+        "images: 0 not learned, 1 learned",
+        "Right labels: clean, and the transition under symmetric noise; wrong labels: their "
+        f"per-instance residual; δ = {shown:g}",
         f"Dots: where a line first reaches {QUARTER:g}",
     ]
     handles = [

@@ -40,13 +40,13 @@ def eigenvectors(noises: Noises, delta: float | None) -> Figure:
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter("{x:g}")
         panel.xaxis.set_minor_formatter("")
-    titles = [f"{name}: coefficient" for name, _ in PARTS.values()] + ["energy, cumulative"]
+    titles = [f"{name}: coefficient" for name, _ in PARTS.values()] + ["cumulative energy"]
     layout.label_grid(figure, axes, titles, list(rows), "eigenvector (smooth first)")
     sentences = [
         f"Coefficients of the softmax outputs on the labels of {measured[0].spectrum['n']} "
         "training images in half octaves of the eigenvectors' index, after the last epoch; right "
         "labels: clean; wrong labels: per-instance residual",
-        "Right panel: the share of the labels' own energy up to the index; grey diagonal: shuffled "
+        "Last column: the share of the labels' own energy up to the index; gray line: shuffled "
         "labels",
     ]
     lacking = len(all_runs(noises)) - len(measured)
@@ -79,8 +79,8 @@ def kernel_rows(noises: Noises, delta: float | None) -> Noises:
                 continue
             if len({tuple(run.spectrum["edges"]) for run in all_runs({"": having})}) > 1:
                 raise UserError(
-                    f"{', '.join(having)}: spectrum.json of samples of different sizes: name the "
-                    "runs of one --sample-size"
+                    f"{', '.join(having)}: spectra of different sizes: run frequency.py "
+                    "--eigenvectors with one --size"
                 )
             title = name + (f", δ = {kernel_delta:g}" if kernel_delta else "")
             seeds = layout.either(sorted(map(len, having.values())))

@@ -101,8 +101,8 @@ def with_wrong_labels(noises: Noises) -> tuple[Noises, list[str]]:
         if all(np.isfinite(run.gap).all() for run in all_runs({noise: series}))
     }
     if not wrong:
-        raise UserError("no label of this data set is wrong, or none in the train sample: nothing "
-                        "to memorize; generate.py without --noise none")  # fmt: skip
+        raise UserError("no label of this data set is wrong, or none in the sample; use "
+                        "generate.py --rate, or a larger train.py --sample-size")  # fmt: skip
     left_out = [noise for noise in noises if noise not in wrong]
     return wrong, [f"Left out, without wrong labels: {', '.join(left_out)}"] if left_out else []
 

@@ -73,7 +73,7 @@ ENDS = [
         (OSError(number, "no", "a.npy"), 2, f"a.npy: no; {remedy}")  # a larger disk helps none
         for number, remedy in (
             (errno.EACCES, "check its permissions"),
-            (errno.EROFS, "use a folder that can be written"),
+            (errno.EROFS, "use a writable folder"),
             (errno.ENOTDIR, "a file stands where a folder is needed"),
             (errno.EISDIR, "a folder stands where a file is needed"),
         )

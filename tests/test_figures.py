@@ -323,7 +323,7 @@ def test_what_cannot_be_drawn_is_said_with_the_command(figures, runs, delta, wor
         ([accuracy], [ONE, WITHOUT_WRONG], "no label of that data set is wrong"),
         ([frontier, accuracy, frequency], [ONE], "Memorization gap: accuracy on the clean labels"),
         ([accuracy], [shortened(run, 2) for run in study(["pair"])], "UNFINISHED: 9 of 9 runs"),
-        ([frequency], [OF_LOGITS], "low-frequency part of the logits on"),
+        ([frequency], [OF_LOGITS], "low-frequency share of the logits on"),
         ([eigenvectors], [SPECTRAL, make_run(seed=7)], "Runs left out: 1 without spectrum.json"),
     ],
 )

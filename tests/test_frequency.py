@@ -87,7 +87,7 @@ def test_the_deltas_that_are_measured(runs, script):
     assert read(EMA)["test"]["delta"] == [1, 10, *range(100, 1001, 100)]
     status, out, _ = script("frequency", EMA, "--values", "logits", "--delta", 0.01, 100)
     assert status == 0 and "with values logits; it had values softmax" in out
-    assert "hardly any filter at 0.01 (median kernel mass" in out
+    assert "too small to filter: 0.01 (median kernel mass" in out
     content = read(EMA)
     assert (content["values"], content["test"]["delta"]) == ("logits", [0.01, 100])
     assert "e_low" not in content["test"]["outputs"]
@@ -235,7 +235,7 @@ DAMAGES = {
     "a rolled sample": (rewrite("train_indices.npy", lambda x: np.roll(x, 1)), "train_indices.npy"),
     "one image": (one_test_image, "two images"),
     "bad config": (lambda run: (run / "config.json").write_text("{"), "config.json"),
-    "unfinished": (shorten, "go on with train.py --resume"),
+    "unfinished": (shorten, "repeat its train.py command with --resume"),
 }
 
 

@@ -67,7 +67,7 @@ def test_no_noise_has_a_name_of_its_own(script, workplace):
 def test_validation_images_are_held_out_with_noisy_labels(script, workplace):
     flags = [*SHAPES, "--train-size", 100, "--test-size", 10]
     status, out, _ = script("generate", *flags, "--val-size", 30, "--out", "split.npz")
-    assert status == 0 and "70 training, 30 validation" in out
+    assert status == 0 and "70 training, 30 held-out" in out
     assert script("generate", *flags, "--out", "whole.npz")[0] == 0
     split, whole = read_dataset("split.npz"), read_dataset("whole.npz")
     held_out = by_image(split.val_images, split.val_labels)
@@ -116,9 +116,9 @@ def test_labels_from_a_file_follow_their_images(script, workplace):
         (["--accept-chance-labels"], ["--accept-chance-labels", "--noise"]),
         (["--image-size", "32"], ["--image-size", "folder"]),
         (["--dataset", "photos", "--image-size", "65"], ["--image-size: 65", "64"]),
-        (["--export", "x.json", "--out", "x.json"], ["--out and --export name one file"]),
-        (["--noise", "data/small.npz", "--out", "data/small.npz"], ["--out and --noise name"]),
-        (["--noise", "link.npz", "--export", "data/small.npz"], ["--export and --noise name"]),
+        (["--export", "x.json", "--out", "x.json"], ["--out and --export are both"]),
+        (["--noise", "data/small.npz", "--out", "data/small.npz"], ["--out and --noise are both"]),
+        (["--noise", "link.npz", "--export", "data/small.npz"], ["--export and --noise are both"]),
         (["--export", "data/small.npz"], ["--export data/small.npz exists with other content"]),
         (["--out", "data"], ["data exists and is not this data set"]),
         (["--export", "x.json", "--if-missing"], ["--export", "--if-missing"]),

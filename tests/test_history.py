@@ -209,7 +209,7 @@ def test_two_copies_of_a_run_with_other_numbers_are_refused():
     for copy in (edited, replace(shorter, memorization={}, frequency=None)):
         history.write_history(Path("h.json"), [copy])
         for sources in (["h.json", "runs"], ["runs", "h.json"]):
-            with pytest.raises(UserError, match="two sources have it, with another "):
+            with pytest.raises(UserError, match="two sources differ in its "):
                 history.collect(list(map(Path, sources)))
 
 
@@ -330,8 +330,8 @@ def test_runs_share_the_deltas_that_all_have():
     runs = [make_run(seed=6), with_deltas(make_run(seed=7), [400.0, 600.0], [1.0, 30.0])]
     shared, notes = history.share_deltas([*runs, make_run(noise="human")])
     # Without the deltas, frequency.py would have nothing to do.
-    assert len(notes) == 1 and "there with --delta 100 564 600, left out so far" in notes[0]
-    assert "cross-entropy-seed6 and 1 more: run frequency.py" in notes[0]
+    assert len(notes) == 1 and "cross-entropy-seed6 and 1 more: deltas left out" in notes[0]
+    assert notes[0].endswith("run frequency.py there with --delta 100 564 600")
     for run in shared[:2]:
         assert history.filtering(run.frequency["test"]) == [400]  # median mass 3
     assert history.filtering(shared[2].frequency["test"]) == [400, 564]

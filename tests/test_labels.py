@@ -250,7 +250,7 @@ REFUSALS = {
         "one of a1, a2", INDEX, np.where(INDEX % 3, "", NOISY), OTHER, header="i,a1,a2"
     ),
     "null": js("entry 17, is empty", with_gap(NOISY.tolist(), None)),
-    "NaN": npy("entry 17, has 'nan', which is no label", with_gap(NOISY, np.nan)),
+    "NaN": npy("entry 17, has 'nan', not a label", with_gap(NOISY, np.nan)),
     "one half": csv("line 18, has '0.5'", with_gap(NOISY, 0.5)),
     "another spelling": csv(
         "n, line 2, has '", CLEAN, [name.upper() for name in NAMES], header="label,n"
@@ -259,10 +259,10 @@ REFUSALS = {
         "noisy_label, line 2, has '", OTHER, [n.upper() for n in NAMES], header="label,noisy_label"
     ),
     "classes from 1": js("(from 1 to 10)", NOISY + 1),
-    "infinite": raw("which is no label", b"[" + b"1e999," * 59 + b"1]", "json"),
-    "booleans": js("has 'True', which is no label", [True] * COUNT),
+    "infinite": raw("not a label", b"[" + b"1e999," * 59 + b"1]", "json"),
+    "booleans": js("has 'True', not a label", [True] * COUNT),
     "one-hot": npy("entry 0, has '[0, 0, 0,", np.eye(10, dtype=int)[NOISY]),
-    "records": npy("no label", np.zeros(COUNT, [("a", int), ("b", int)])),
+    "records": npy("not a label", np.zeros(COUNT, [("a", int), ("b", int)])),
     "too few": js("59 labels, the data set 60", NOISY[:-1]),
     "a line too short": raw("line 3 has 1 cells", b"label,noisy\n0,1\n1\n"),
     # which column
@@ -325,12 +325,12 @@ REFUSALS = {
         NO_IMAGE, [f"n{k % 17}" for k in range(20)], CLEAN[:20], source=TWENTY
     ),
     "names of another data set": js(NO_IMAGE, {f"p{k}": k % 10 for k in range(60)}),
-    "two columns of names": csv("name other images", PATHS, PATHS[::-1], IN_FOLDER, source=FOLDER),
+    "two columns of names": csv("differ on images", PATHS, PATHS[::-1], IN_FOLDER, source=FOLDER),
     "confident learning of other classes": js(
         NO_IMAGE, {f"{k}_{CLASSES[SWAPPED[k]]}.png": NOISY[k] for k in INDEX}
     ),
     # which image: indices
-    "two indices": csv("name other images", INDEX, MIXED, NOISY, header=",sample,noisy"),
+    "two indices": csv("differ on images", INDEX, MIXED, NOISY, header=",sample,noisy"),
     "half of the ids, twice": csv("k, line 3, has '0', for the", INDEX // 2, NOISY, header="k,n"),
     "an index given twice": csv(
         "id, line 61, has '3', for the second", [*INDEX[:-1], 3], NOISY, header="id,n"

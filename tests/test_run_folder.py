@@ -176,8 +176,8 @@ LINE = '{"epoch": 1, "loss": 0.5}\n'
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no epoch in it yet; go on"),
-        ('{"epoch"', "no epoch in it yet"),
+        ("", "no epoch yet; repeat"),
+        ('{"epoch"', "no epoch yet"),
         (LINE + "nonsense\n" + LINE, "line 2 is damaged"),
         (LINE + "null\n", "line 2"),
         (LINE + "\n", "line 2"),
@@ -193,7 +193,7 @@ LINE = '{"epoch": 1, "loss": 0.5}\n'
     ids=lambda value: value[:40],
 )
 def test_damaged_histories_are_refused(tmp_path, text, words):
-    with pytest.raises(UserError, match=r"history\.jsonl: no epoch in it yet"):
+    with pytest.raises(UserError, match=r"history\.jsonl: no epoch yet"):
         run_folder.read_history(tmp_path)
     (tmp_path / "history.jsonl").write_text(text, "latin-1")
     with pytest.raises(UserError, match=rf"history\.jsonl: .*{words}"):
@@ -243,7 +243,7 @@ def test_a_measure_of_other_outputs_or_a_damaged_one_is_not_read(run, change):
     change(run)
     for words in ("frequency.json: measured from other outputs", "frequency.json: cannot be read"):
         content, note = run_folder.read_measure(run, FREQUENCY)
-        assert content is None and words in note and "make it again with frequency.py" in note
+        assert content is None and words in note and "repeat its frequency.py command" in note
         (run / FREQUENCY).write_bytes(b"{")
 
 

@@ -159,7 +159,7 @@ FAILURES = [
     ),
     (
         Missing("No working C++ compiler\nand twenty more lines"),
-        "--compile: No working C++ compiler; install a C++ compiler, or leave it out",
+        "No working C++ compiler; install a C++ compiler, or leave --compile out",
     ),
 ]
 
@@ -282,7 +282,7 @@ def test_what_training_prints_fits_80_columns(workplace, script):
     first, head, *epochs, last = out.splitlines()
     assert (status, err) == (0, "") and len(epochs) == 2
     assert re.fullmatch(rf"{RUN}: self-distillation on CPU .*, from epoch 1", first)
-    assert "train: cross-entropy and accuracy on noisy labels" in head
+    assert "train (cross-entropy, accuracy) and val: on noisy labels" in head
     assert last == f"done: {RUN}" and all(len(line) <= 80 for line in out.splitlines())
     numbers = dict.fromkeys(("train_objective", "train_cross_entropy"), 2.345)
     numbers |= dict.fromkeys(("train_accuracy", "test_accuracy"), 99.9)

@@ -171,7 +171,7 @@ BAD = {
     "no train": (move("train", "x"), ["no folder train/"]),
     "val for test": (move("test", "val"), ["no folder test/"]),
     "other classes": (move("test/bee", "test/wasp"), ["same", "wasp"]),
-    "empty class": (make_folders("train/cat", "test/cat"), ["class cat has no image"]),
+    "empty class": (make_folders("train/cat", "test/cat"), ["train/cat/ has no image"]),
     "an image without a class": (
         move("train/ant/0.png", "train/0.png"),
         ["train/0.png: an image outside a class folder"],

@@ -202,7 +202,7 @@ def test_no_wrong_labels_no_frequencies_no_held_out_images():
     head, *lines = tables.accuracy_table(content)
     assert head == ["noise", "loss", "n (seeds)", "last epoch (%)", "best test epoch (%)"]
     assert len(lines) == 3
-    words = ("no wrong label", "no early stopping", "frequency.json")
+    words = ("no wrong label", "no early stopping", "no delta filters")
     for word, line in zip(words, tables.missing(content), strict=True):
         assert word in line and line.startswith("none, 40% wrong")
     assert tables.find(content, "none, 40% wrong", PREVIOUS, "replace") is None

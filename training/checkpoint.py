@@ -88,7 +88,7 @@ def load(run: Path, trained: Trained, settings: dict, device: torch.device) -> i
         if started != value:
             what = f"with {name} = {started}, not {value}; {typed(name, started)}"
             if name == "data_sha256":
-                what = "on another data set than that of --data; name the file"
+                what = "on another data set, not --data; name that one"
             raise UserError(f"--resume: {run} was started {what}, or name another run with --run")
     trained.model.load_state_dict(content["model"])
     trained.optimizer.load_state_dict(content["optimizer"])

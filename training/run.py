@@ -35,7 +35,7 @@ from training.settings import RunSettings
 
 MOMENTUM = 0.9
 START = ("model", "depth", "width", "seed")  # flags that decide where training starts
-HEAD = "train: cross-entropy and accuracy on noisy labels, as val; test: on clean labels"
+HEAD = "train (cross-entropy, accuracy) and val: on noisy labels; test: on clean labels"
 EPOCH_LINE = (
     "{epoch:3}/{epochs} loss {train_objective:.2f}, train {train_cross_entropy:.2f} "
     "{train_accuracy:.1f}%, {val}test {test_accuracy:.1f}%, {seconds:.1f} s, {left} left"
@@ -302,7 +302,7 @@ def evaluate_run(run: Path, data: Path | None, device_name: str) -> str:
     data: the data set, if it has moved. Raises UserError if something cannot be used.
     """
     if distributed.world_size() > 1:
-        raise UserError("--evaluate: one process measures a checkpoint; leave torchrun out")
+        raise UserError("--evaluate: one process evaluates; leave torchrun out")
     device = choose_device(device_name)
     dataset = read_dataset(data or Path(run_folder.read_config(run)["flags"]["data"]))
     model, epoch = load_network(run, dataset, device)
