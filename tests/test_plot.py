@@ -61,7 +61,7 @@ def test_without_measures_the_other_figures_are_drawn(script):
     assert {Path(p).name for p in out.split()[1:]} == {"frontier.png", "accuracy.png", "loss.png"}
     lines = err.splitlines()
     stale = lines.pop(2)
-    assert stale.endswith("of other runs perhaps, stay in figures/main-pair40: order.png")
+    assert stale.endswith("perhaps of other runs, stay in figures/main-pair40: order.png")
     assert len(lines) == 3 and all("not drawn" in line for line in lines)
     assert "memorization.png: 3 of 3 runs have no memorization.json" in lines[0]
     assert "frequency.png, errors.png, order.png: 3 of 3" in lines[1]
