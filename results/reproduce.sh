@@ -56,19 +56,20 @@ $PYTHON frequency.py runs/main-pair*-seed6/{cross-entropy,self-distillation-prev
   --eigenvectors --kernels gaussian ntk-initial ntk-final --delta 564 --size 1000
 
 shopt -s nullglob  # a noise that was not asked for has no runs
-# A history.json for each study, and the tables of the pages. The short trainings are compared with
-# the long ones of the same data sets; the baselines stand beside the losses of the same seeds.
+# A history.json for each study. The short trainings are compared with the long ones of the same data
+# sets; the baselines stand beside the losses of the same seeds.
 collect() { $PYTHON collect_history.py "${@:2}" --digits 4 --out "results/$1/history.json"; }
-PAGE=results/README.md
-collect main runs/main-{pair,symmetric,[!ps]}*/{cross-entropy,self-distillation,self-distillation-previous-epoch}-seed* \
-  --readme README.md $PAGE
-collect field runs/main-{pair,symmetric,[!ps]}*-seed[678] --readme $PAGE
-collect all runs/all-* --readme $PAGE
-collect shake runs/shake-* --readme $PAGE
-collect short runs/short-{pair,symmetric,[!ps]}* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed* \
-  --readme $PAGE
+collect main runs/main-{pair,symmetric,[!ps]}*/{cross-entropy,self-distillation,self-distillation-previous-epoch}-seed*
+collect field runs/main-{pair,symmetric,[!ps]}*-seed[678]
+collect all runs/all-*
+collect shake runs/shake-*
+collect short runs/short-{pair,symmetric,[!ps]}* runs/main-*seed[678]/{cross-entropy,self-distillation-previous-epoch}-seed*
 
-# The figures.
+# The tables of the pages, and the figures, both from these files.
+for study in main field all shake short; do
+  $PYTHON collect_history.py results/$study/history.json \
+    --readme $(grep -l "<!-- table: [a-z]* $study -->" README.md results/README.md)
+done
 for study in main field all shake; do
   $PYTHON plot.py results/$study/history.json --out results/$study
 done

@@ -211,6 +211,16 @@ def shake_sentences():
     ]
 
 
+def field_sentences():
+    noises = read_runs("field").values()
+    others = "generalized cross-entropy", "early-learning regularization"
+    robust, regularized = (intervals(each(noises, ADD, loss, PREVIOUS), 1, "+") for loss in others)
+    return [
+        f"generalized cross-entropy is at {robust} points, "
+        f"early-learning regularization at {regularized}"
+    ]
+
+
 def cells(content):
     """Every mean ± half-width of a results.json, without its sign."""
     found = [(row, row["unit"]) for name in ("differences", "annealing") for row in content[name]]
@@ -227,7 +237,7 @@ def sentences():
     """Sentences of results/README.md on numbers that no table has, by the histories."""
     main = read_runs("main")
     found = accuracy_sentences(main, read_runs("short")) + frequency_sentences(main)
-    return found + shake_sentences()
+    return found + shake_sentences() + field_sentences()
 
 
 def test_numbers_that_no_table_has_are_those_of_the_histories(sentences):
