@@ -143,8 +143,9 @@ def all_seeds(content: dict) -> set[int | str]:
 def caption(content: dict, has_counts: bool = False) -> str:
     """What ± means, what varies, and n and the seeds, unless a column of the table has them."""
     seeds = all_seeds(content)
-    varies = "; ".join(dict.fromkeys(noise["varies"] for noise in content["noises"].values()))
-    if len(seeds) == 1:
+    several = [noise for noise in content["noises"].values() if len(noise["seeds"]) > 1]
+    varies = "; ".join(dict.fromkeys(noise["varies"] for noise in several))
+    if not several:
         return f"one seed ({listed(seeds)}), no intervals"
     over = " over n seeds" if has_counts else f", n = {len(seeds)} seeds ({listed(seeds)})"
     return f"mean ± half-width of the 95% t-interval{over} that differ in {varies}"

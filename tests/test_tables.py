@@ -239,6 +239,9 @@ def test_the_caption_says_n_and_what_varies(seeds, data, words):
     content = tables.results(by_noise(study(["pair"], seeds=seeds, data=data)))
     assert words in tables.caption(content)
     assert ("±" in "\n".join(tables.long_text(content))) == (len(seeds) > 1)
+    # A noise of one seed has no interval, and so nothing that varies.
+    more = tables.results(by_noise([*study(["pair"], seeds=seeds, data=data), make_run(noise="a")]))
+    assert words in tables.caption(more) and "; " not in tables.caption(more)
 
 
 def test_the_answer_fits_a_screen(content):
