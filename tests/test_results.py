@@ -218,6 +218,11 @@ def shake_sentences():
     ]
 
 
+def all_images():
+    """Replace and add of the one seed of pair flip with all images."""
+    return [each([read_runs("all")["pair"]], of)[0][0] for of in (REPLACE, ADD)]
+
+
 def field_sentences():
     noises = read_runs("field").values()
     others = "generalized cross-entropy", "early-learning regularization"
@@ -244,6 +249,7 @@ def sentences():
     """Sentences of results/README.md on numbers that no table has, by the histories."""
     main = read_runs("main")
     found = accuracy_sentences(main, read_runs("short")) + frequency_sentences(main)
+    found.append("replace is {:.1f} and add {:+.1f}.".format(*all_images()))
     return found + shake_sentences() + field_sentences()
 
 
@@ -259,7 +265,10 @@ def test_first_screen_says_what_the_histories_say():
     below = numbers.format(-behind[0], "barely significant", *np.negative(behind[1:]))
     assert f"unstopped accuracy (open triangle) is {below} below stopped plain training" in text
     assert f"both stopped, it gains {numbers.format(ahead[0], 'barely', *ahead[1:])}" in text
-    assert "No deficit shown: 12 epochs (three seeds), shake-shake ResNet (one)" in text
+    replace, add = all_images()
+    assert f"6.2 ± 1.3 (human), {-replace:.1f} (pair flip, one seed)" in text
+    assert f"-0.2 ± 0.5 (human), {add:.1f} (pair flip, one seed)" in text
+    assert "No deficit shown: 12 epochs, shake-shake ResNet (few seeds)" in text
     titles = f"{PREVIOUS}, epochs 12", f"{PLAIN}, epochs 12"
     short = each(read_runs("short").values(), REPLACE, *titles)
     assert all(len(values) == 3 and interval(values)["high"] > 0 for values in short)
