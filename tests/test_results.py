@@ -261,14 +261,14 @@ def test_numbers_that_no_table_has_are_those_of_the_histories(sentences):
 def test_first_screen_says_what_the_histories_say():
     text, main = " ".join(README.read_text("utf-8").split()), read_runs("main").values()
     behind, ahead = ([np.mean(v) for v in each(main, of)] for of in (REPLACE, ADD))
-    numbers = "{:.1f} ({}), {:.1f}, {:.1f} points"
-    below = numbers.format(-behind[0], "barely significant", *np.negative(behind[1:]))
+    numbers = "{:.1f} (barely significant), {:.1f}, {:.1f} points"
+    below, gain = numbers.format(*np.negative(behind)), numbers.format(*ahead)
     assert f"unstopped accuracy (open triangle) is {below} below stopped plain training" in text
-    assert f"both stopped, it gains {numbers.format(ahead[0], 'barely', *ahead[1:])}" in text
+    assert f"both stopped, it gains {gain}" in text
     replace, add = all_images()
-    assert f"6.2 ± 1.3 (human), {-replace:.1f} (pair flip, one seed)" in text
-    assert f"-0.2 ± 0.5 (human), {add:.1f} (pair flip, one seed)" in text
-    assert "No deficit shown: 12 epochs, shake-shake ResNet (few seeds)" in text
+    assert f"6.2 ± 1.3 (human, three seeds), {-replace:.1f} (pair flip, one)" in text
+    assert f"-0.2 ± 0.5 (human), {add:.1f} (pair flip)" in text
+    assert "No deficit shown (few seeds): 12-epoch runs; shake-shake ResNet" in text
     titles = f"{PREVIOUS}, epochs 12", f"{PLAIN}, epochs 12"
     short = each(read_runs("short").values(), REPLACE, *titles)
     assert all(len(values) == 3 and interval(values)["high"] > 0 for values in short)
