@@ -126,7 +126,7 @@ def plan(args: Namespace) -> list[Run]:
         generate_flags += ["--seed", str(seed), "--out", data, "--if-missing"]
         run = f"{file_name(loss)}-seed{seed}"
         # argparse takes the last, and a flag of the loss names the run: it overrides --train.
-        train_flags = ["--loss", loss[0], *args.train, *loss[1:], "--seed", str(seed)]
+        train_flags = ["--loss", *loss[:1], *args.train, *loss[1:], "--seed", str(seed)]
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
         if name in runs:
