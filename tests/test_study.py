@@ -103,6 +103,7 @@ def test_names_of_data_sets_and_runs(place, line):
         (["--generate", "--export a.json"], ["--export itself", "leave it out"]),
         (["--loss", "cross-entropy 'a"], ["--loss", "fix the quotes"]),
         (["--loss", "hinge"], ["train.py", "--loss", "'hinge'"]),
+        (["--loss", ""], ["train.py", "--loss: expected one argument"]),
         (["--noise", "a/l.npy", "--rate", "0.2"], ["--rate", "leave it out"]),
         (["--noise", "nothing.npy"], ["generate.py", "--noise nothing.npy"]),
         (["--train", "--epochs 0"], ["train.py", "--epochs"]),
