@@ -263,7 +263,9 @@ def test_first_screen_says_what_the_histories_say():
     behind, ahead = ([np.mean(v) for v in each(main, of)] for of in (REPLACE, ADD))
     numbers = "{:.1f} (barely significant), {:.1f}, {:.1f} points"
     below, gain = numbers.format(*np.negative(behind)), numbers.format(*ahead)
-    assert f"unstopped accuracy (open triangle) is {below} below stopped plain training" in text
+    assert (
+        f"unstopped accuracy (open orange triangle) is {below} below stopped plain training" in text
+    )
     assert f"both stopped, it gains {gain}" in text
     replace, add = all_images()
     assert f"6.2 ± 1.3 (human, three seeds), {-replace:.1f} (pair flip, one)" in text
