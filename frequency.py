@@ -65,12 +65,8 @@ def parse_args(argv: Sequence[str] | None = None) -> Namespace:
     )
     add("--values", choices=("softmax", "logits"), help="outputs to filter; by default softmax")
     add("--eigenvectors", action="store_true", help="measure along a kernel's eigenvectors instead")
-    add(
-        "--kernels",
-        nargs="+",
-        choices=KERNELS,
-        help="of the pixels, or of the network at its start or checkpoint; by default gaussian",
-    )
+    words = "of the pixels, or of the network at its start or checkpoint; by default gaussian"
+    add("--kernels", nargs="+", choices=KERNELS, help=words)
     add("--size", type=integer(2), help="largest number of images in a kernel; by default 5000")
     add("--data", type=Path, help="the data set, if it has moved since training")
     add("--device", default="auto", choices=DEVICES, help="device to compute on")

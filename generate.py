@@ -119,9 +119,7 @@ def generate(args: Namespace) -> None:
         if args.export and args.export.exists():
             same = args.export.is_file() and args.export.read_bytes() == export.encode()
             if not same:
-                raise UserError(
-                    f"--export {args.export} exists with other content; remove it, or name another"
-                )
+                raise UserError(f"--export {args.export} exists with other content; name another")
         write_dataset(args.out, made.dataset)
         say(*describe(made), f"written: {args.out}")
         if args.export:

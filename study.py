@@ -45,9 +45,8 @@ from dataset.noise import NOISES
 SCRIPTS = Path(__file__).resolve().parent
 # The flags of generate.py and train.py that study.py sets itself.
 RESERVED = ["--dataset", "--noise", "--labels", "--rate", "--seed", "--out", "--if-missing"]
-RESERVED += ["--export"]
 RESERVED += ["--loss", "--dis", "--data", "--run", "--runs", "--resume", "--overwrite"]
-RESERVED += ["--evaluate", "--help", "-h"]
+RESERVED += ["--evaluate", "--export", "--help", "-h"]
 LOCKED = "is training it"  # train.py's message if another process trains the run
 HEARTBEAT = 25  # seconds between two lines of progress
 
@@ -130,10 +129,7 @@ def plan(args: Namespace) -> list[Run]:
         train_flags += ["--data", data, "--run", run, "--resume", "auto"]
         name = f"{noise}/{run}"
         if name in runs:
-            raise UserError(
-                f"{name} is asked for twice; give each noise, rate, seed and loss once, and label "
-                "files different names"
-            )
+            raise UserError(f"{name} is asked for twice; give it once, label files different names")
         made, settings = parsed(generate, generate_flags), parsed(train, train_flags).settings
         for other in runs.values():
             if settings.data == other.settings.data and settings.fixed == other.settings.fixed:

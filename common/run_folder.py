@@ -50,9 +50,7 @@ def locked(run: Path) -> Iterator[None]:
 
     def refuse() -> None:
         owner = lock.read_text("utf-8", "replace").strip() or "another process"
-        raise UserError(
-            f"{run}: {owner} is training it; wait for it, or name another run with --run"
-        )
+        raise UserError(f"{run}: {owner} is training it; wait for it, or use another --run")
 
     with held(lock, refuse) as holds:
         if not holds:
@@ -118,9 +116,7 @@ def read_config(run: Path) -> dict:
     except (KeyError, TypeError):
         valid = False
     if not valid:
-        raise UserError(
-            f"{run}/config.json: not as train.py writes it; move it away, then --resume"
-        )
+        raise UserError(f"{run}/config.json: not train.py's; move it away, then --resume")
     return config
 
 
@@ -273,10 +269,8 @@ def read_outputs(
     outputs = _checked_outputs(run / name, read_history(run)[0])
     _, n, c = outputs.shape
     if images not in (None, n) or classes not in (None, c):
-        raise UserError(
-            f"{run / name}: outputs of {n} images and {c} classes, not of {images} and {classes}; "
-            f"{AGAIN}"
-        )
+        found = f"outputs of {n} images and {c} classes"
+        raise UserError(f"{run / name}: {found}, not of {images} and {classes}; {AGAIN}")
     return outputs
 
 

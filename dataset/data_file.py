@@ -149,9 +149,7 @@ def fits_memory(size: float) -> bool:
 def _read_members(path: Path, names: tuple[str, ...]) -> dict:
     """The arrays `names` of a file, and `meta`; those of CHOSEN only if it has them."""
     if not Path(path).is_file():
-        raise UserError(
-            f"{path}: no such file; make it with generate.py, or name another with --data"
-        )
+        raise UserError(f"{path}: no such file; make it with generate.py, or use another --data")
     try:
         with np.load(path, allow_pickle=False) as file:
             if not fits_memory(sum(member.file_size for member in file.zip.infolist())):

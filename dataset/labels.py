@@ -98,10 +98,8 @@ def _refuse_unread(columns: Iterable[Column], noisy: list[str]) -> None:
         meant = re.search("label|nois|annotat", column.name, re.IGNORECASE)
         flags = {str(cell).lower() for cell in column.cells} <= {"true", "false"}
         if not noisy or (meant and not flags):
-            raise column.error(
-                column.classes.index(None),
-                "not a label; use class numbers or names, or name another column with --labels",
-            )
+            words = "not a label; use class numbers or names, or name another column with --labels"
+            raise column.error(column.classes.index(None), words)
 
 
 def _at_images(column: Column, rows: np.ndarray, source: Source) -> np.ndarray:
@@ -144,10 +142,8 @@ def _check_cells(column: Column, rows: np.ndarray, source: Source) -> None:
     if wrong is not None:
         found = [value for value in column.integers if value is not None]
         span = f" (from {min(found)} to {max(found)})"[:60] if len(found) > 1 else ""
-        raise column.error(
-            wrong,
-            f"not a label{span}; a label is an integer from 0 to {classes - 1} or a class name",
-        )
+        kinds = f"an integer from 0 to {classes - 1} or a class name"
+        raise column.error(wrong, f"not a label{span}; a label is {kinds}")
     integers = [column.integers[row] for row in used]
     both = numbers and all(k in numbers and 0 <= k < classes for k in integers)
     if both and any(numbers[k] != k for k in integers):
@@ -216,19 +212,15 @@ def _by_index(column: Column, source: Source) -> tuple[np.ndarray, str]:
     low, high, remedy = min(numbers), max(numbers), f"give file names, or rename it {POSITION}"
     from_1 = column.name != POSITION and low > 0
     if low < 0 or high - from_1 >= count or (from_1 and high < count):
-        raise UserError(
-            f"{short(column.name)} goes from {low} to {high}, which does not count {count} "
-            f"training images; {remedy}"
-        )
+        words = f"goes from {low} to {high}, which does not count {count} training images"
+        raise UserError(f"{short(column.name)} {words}; {remedy}")
     rows = np.array(numbers) - from_1
     ends = [re.search(r"[0-9]{1,9}$", Path(file).stem) for file in source.train_files or []]
     named = {int(end[0]): k for k, end in enumerate(ends) if end}
     unclear = source.is_folder and len(named) == count and column.name != POSITION
     if unclear and [named.get(number) for number in numbers] != rows.tolist():
-        raise UserError(
-            f"{short(column.name)} may count the images, or be the numbers in the files' names; "
-            f"{remedy}"
-        )
+        words = "may count the images, or be the numbers in the files' names"
+        raise UserError(f"{short(column.name)} {words}; {remedy}")
     return rows, ", from 1" if from_1 else ""
 
 
@@ -247,10 +239,8 @@ def _by_file(column: Column, source: Source) -> tuple[np.ndarray, str]:
             found.append([MISSING if t else row for t, row in zip(tests, rows, strict=True)])
     rows = min(found, key=lambda rows: rows.count(None))
     if None in rows:
-        raise column.error(
-            rows.index(None),
-            "but no training image has that name; remove the column if it names no images",
-        )
+        words = "but no training image has that name; remove the column if it names no images"
+        raise column.error(rows.index(None), words)
     _refuse_doubles(column, rows)
     left = rows.count(MISSING)
     return np.array(rows), f", {left} rows of test images left out" if left else ""

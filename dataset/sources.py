@@ -180,10 +180,8 @@ def list_files(folder: Path) -> dict[str, dict[str, list[Path]]]:
     splits = {split: _list_split(folder, split) for split in ("train", "test")}
     train, test = (list(classes) for classes in splits.values())
     if train != test or len(train) < 2:
-        raise UserError(
-            f"--dataset {folder}: train/ and test/ need the same two or more classes, but have "
-            f"{train[:12]} and {test[:12]}"
-        )
+        words = f"need the same two or more classes, but have {train[:12]} and {test[:12]}"
+        raise UserError(f"--dataset {folder}: train/ and test/ {words}")
     return splits
 
 

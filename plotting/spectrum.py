@@ -78,10 +78,8 @@ def kernel_rows(noises: Noises, delta: float | None) -> Noises:
             if not having:
                 continue
             if len({tuple(run.spectrum["edges"]) for run in all_runs({"": having})}) > 1:
-                raise UserError(
-                    f"{', '.join(having)}: spectra of different sizes: run frequency.py "
-                    "--eigenvectors with one --size"
-                )
+                words = "of different sizes; repeat frequency.py --eigenvectors with one --size"
+                raise UserError(f"{', '.join(having)}: spectra {words}")
             title = name + (f", δ = {kernel_delta:g}" if kernel_delta else "")
             seeds = layout.either(sorted(map(len, having.values())))
             rows[f"{noise}\n{title}, {seeds} seed{'s' * (seeds != '1')}"] = having

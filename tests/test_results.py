@@ -145,7 +145,7 @@ def accuracy_sentences(main, short):
         f"is {intervals(each(main.values(), minus(ACCURACY, 'best_test')), 1)} points ahead",
         f"{intervals(small, 1, '+')} at gaps of 10 to 30 and "
         f"{intervals(large, 1, '+')} at 40 to 60",
-        f"its last epoch is {intervals(own, 1, '+')} points",
+        f"replace within these runs is {intervals(own, 1, '+')} points",
         f"stopped early in 40 epochs, {intervals(long, 1, '+')}",
         "(small network, six seeds: {:+.1f} and {:+.1f})".format(
             *(np.mean(each([main["pair"]], of)) for of in (REPLACE, ADD))

@@ -22,7 +22,7 @@ ALLOWED["study"] = {*ALLOWED["study"], "generate", "train"}  # for their parse_a
 WITHOUT_TORCH = ("analysis", "plotting")
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
 SOURCES = sorted([*ROOT.glob("*.py"), *(p for n in PACKAGES for p in ROOT.glob(f"{n}/**/*.py"))])
-MOST_FILES, MOST_LINES = 50, 7672
+MOST_FILES, MOST_LINES = 50, 7635
 MOST_LINES_OF_MODULE, MOST_LINES_OF_FUNCTION = 450, 60
 
 

@@ -120,8 +120,7 @@ def train_epochs(
             left = (time.perf_counter() - begin) / (epoch - done) * (settings.epochs - epoch)
             val = "" if record["val_accuracy"] is None else f"val {record['val_accuracy']:.1f}%, "
             more = {"val": val, "left": tqdm.format_interval(left), "epochs": settings.epochs}
-            line = EPOCH_LINE.format(**more, **record)
-            print(line, flush=True)
+            print(EPOCH_LINE.format(**more, **record), flush=True)
 
 
 def measure(model: nn.Module, data: RunData, epoch: int) -> tuple[dict, dict[str, np.ndarray]]:
