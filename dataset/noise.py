@@ -58,7 +58,12 @@ def none(labels: np.ndarray, class_names: list[str], random: np.random.Generator
     return labels
 
 
-NOISES = {"pair": pair, "symmetric": symmetric, "asymmetric": asymmetric, "none": none}
+NOISES = {
+    "pair": pair,
+    "symmetric": symmetric,
+    "asymmetric": asymmetric,
+    "none": none,
+}
 # What tables and figures call the noise of a data set; other label files go by their own name.
 TITLES = {
     "pair": "pair flip",

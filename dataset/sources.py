@@ -106,10 +106,8 @@ def load_shapes(settings) -> Source:
 def _check_memory(count: int, side: int) -> None:
     """Raise UserError if `count` images would not fit: they are held up to three times at once."""
     if not fits_memory(3 * count * 3 * side**2):
-        raise UserError(
-            f"--dataset: {count} images of {side}x{side} pixels are more than this "
-            "machine's memory holds; lower --train-size, --test-size or --image-size"
-        )
+        words = "are more than memory holds; lower --train-size, --test-size or --image-size"
+        raise UserError(f"--dataset: {count} images of {side}x{side} pixels {words}")
 
 
 SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "shapes": (2000, 1000)}

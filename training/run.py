@@ -184,10 +184,8 @@ def prepare_device(settings: RunSettings) -> tuple[RunSettings, torch.device, st
     processes = f", {ranks} processes" if ranks > 1 else ""
     if device.type == "cuda":
         if settings.compile and ranks > 1:
-            raise UserError(
-                "--compile: not with several GPUs, which synchronize every BatchNorm; leave it "
-                "out, or train one run on each GPU without torchrun"
-            )
+            words = "leave it out, or train one run on each GPU without torchrun"
+            raise UserError(f"--compile: not with several GPUs, whose BatchNorm is shared; {words}")
         torch.backends.cudnn.benchmark = True  # the shapes stay the same
         # Cards without the instruction compute it many times slower.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
